@@ -1,0 +1,1 @@
+"""The HTTP edge: customers, partners, operators, health."""

@@ -1,0 +1,1 @@
+"""Loops between broker, store and engine: ingest, clockwork, dispatch."""

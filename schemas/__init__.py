@@ -1,0 +1,1 @@
+"""What crosses a boundary: quantities, identities, wire forms, topics, errors. Pure."""

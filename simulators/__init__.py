@@ -1,0 +1,1 @@
+"""Meters that behave and misbehave, on a real broker."""

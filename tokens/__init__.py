@@ -1,0 +1,1 @@
+"""STS numbers, keys and tokens (IEC 62055-41). Pure."""
