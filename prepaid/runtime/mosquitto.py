@@ -1,0 +1,176 @@
+"""A private mosquitto on the loopback interface that keeps what it acknowledged."""
+
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from prepaid.runtime.binaries import MosquittoBinaries
+from prepaid.runtime.errors import RuntimeUnavailableError
+from prepaid.runtime.folders import Account
+from prepaid.runtime.server_process import LOOPBACK, FolderLock, ServerProcess, keep_port
+
+# mosquitto's own defaults drop QoS 1 messages of a slow subscriber without a word, beyond 20 in
+# flight and 1,000 queued. Zero lifts the limit in flight; the queue is bounded by bytes, far
+# above a backlog of one hour of a fleet of 100,000 meters that report every 15 minutes.
+MAX_QUEUED_BYTES = 1024 * 1024 * 1024
+# The largest payload of the MQTT contract with room for its properties.
+MESSAGE_SIZE_LIMIT_BYTES = 128 * 1024
+# What a crash can take with it: mosquitto 2 writes its state as a snapshot, every so often.
+AUTOSAVE_INTERVAL_S = 2
+MAX_KEEPALIVE_S = 3_600
+# A session that stays away longer than this is forgotten with its queue.
+PERSISTENT_CLIENT_EXPIRATION = "30d"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listening address. Anonymous clients are let in on loopback only."""
+
+    port: int
+    address: str = LOOPBACK
+    # Lines of mosquitto.conf(5) for this listener: certificates, access lists.
+    security: tuple[str, ...] = ("allow_anonymous true",)
+
+    def render(self) -> list[str]:
+        """Errors: `listener_open` if anonymous clients could come from another host."""
+        if self.address != LOOPBACK and "allow_anonymous true" in self.security:
+            message = f"A listener on {self.address} needs certificates or passwords: give them."
+            raise RuntimeUnavailableError("listener_open", message)
+        return [f"listener {self.port} {self.address}", "set_tcp_nodelay true", *self.security]
+
+
+def render_configuration(folder: Path, listeners: tuple[Listener, ...]) -> str:
+    """mosquitto.conf(5): what holds for all listeners, then each with its own security."""
+    lines = [
+        "# Written at every start.",
+        "per_listener_settings true",
+        f"pid_file {folder}/mosquitto.pid",
+        "persistence true",
+        f"persistence_location {folder}/",
+        f"autosave_interval {AUTOSAVE_INTERVAL_S}",
+        f"persistent_client_expiration {PERSISTENT_CLIENT_EXPIRATION}",
+        "max_inflight_messages 0",
+        "max_queued_messages 0",
+        f"max_queued_bytes {MAX_QUEUED_BYTES}",
+        f"message_size_limit {MESSAGE_SIZE_LIMIT_BYTES}",
+        f"max_keepalive {MAX_KEEPALIVE_S}",
+        "queue_qos0_messages false",
+        "sys_interval 10",
+        "log_dest stderr",
+        "log_type error",
+        "log_type warning",
+        "log_type notice",
+        "connection_messages false",
+    ]
+    for listener in listeners:
+        lines.extend(listener.render())
+    return "\n".join(lines) + "\n"
+
+
+class Mosquitto:
+    """`with Mosquitto(binaries, folder, account) as broker: broker.url`
+
+    Two listeners, one for devices and one for our own parts, as a production broker has them.
+    """
+
+    def __init__(self, binaries: MosquittoBinaries, data_dir: Path, account: Account) -> None:
+        self._binaries = binaries
+        self._folder = data_dir
+        self._state = data_dir / "state"
+        self._account = account
+        self._lock = FolderLock(data_dir)
+        self._process = ServerProcess("mosquitto", self._state, account)
+        self._backend_port = 0
+        self._device_port = 0
+
+    @property
+    def url(self) -> str:
+        """`mqtt://127.0.0.1:PORT` of the listener for our own parts."""
+        return f"mqtt://{LOOPBACK}:{self._chosen(self._backend_port)}"
+
+    @property
+    def device_url(self) -> str:
+        """`mqtt://127.0.0.1:PORT` of the listener for devices."""
+        return f"mqtt://{LOOPBACK}:{self._chosen(self._device_port)}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        return self._process.log
+
+    def running(self) -> bool:
+        return self._process.running()
+
+    def start(self) -> None:
+        """Serves; a second start keeps the ports and finds sessions, queues and retained messages.
+
+        Errors: `already_running`, `start_failed`, and those of `Account.make_folder`.
+        """
+        self._account.make_folder(self._folder)
+        self._lock.acquire()
+        try:
+            self._account.make_folder(self._state)
+            self._process.end_leftover(self._state / "mosquitto.pid", signal.SIGTERM)
+            if self._backend_port == 0:
+                self._backend_port = keep_port(self._folder, "backend")
+                self._device_port = keep_port(
+                    self._folder, "device", taken=frozenset({self._backend_port})
+                )
+            configuration = self._folder / "mosquitto.conf"
+            configuration.write_text(
+                render_configuration(
+                    self._state, (Listener(self._backend_port), Listener(self._device_port))
+                ),
+                encoding="utf-8",
+            )
+            if self._account.switched:
+                os.chown(configuration, self._account.uid, self._account.gid)
+            self._process.start(
+                [str(self._binaries.server), "-c", str(configuration)],
+                self._ready,
+                {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"},
+            )
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Writes the state and ends."""
+        self._process.stop(signal.SIGTERM)
+        self._lock.release()
+
+    def kill(self) -> None:
+        """Ends it with SIGKILL: up to AUTOSAVE_INTERVAL_S of its state is lost."""
+        self._process.kill()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _chosen(self, port: int) -> int:
+        if port == 0:
+            raise RuntimeUnavailableError("not_running", "mosquitto has no port: start it first.")
+        return port
+
+    def _ready(self, pid: int) -> bool:
+        for port in (self._backend_port, self._device_port):
+            try:
+                socket.create_connection((LOOPBACK, port), timeout=1).close()
+            except OSError:
+                return False
+        return True
