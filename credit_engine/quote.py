@@ -83,16 +83,10 @@ def amount_for(terms: Terms, totals: Totals, at_ms: int, energy_wh: int) -> int:
     """
     cell = _cell(terms, at_ms)
     cost = _cost_micro(totals, cell, energy_wh)
-    # What remains of an amount never falls as the amount rises: a share takes at most all of it.
-    if _split(terms, totals, cell, 0)[2] >= cost and totals.balance_micro >= 0:
+    if cost == 0:
         return 0
-    owed = max(0, -totals.balance_micro)
-
-    def too_little(amount: int) -> bool:
-        debt, _, _ = _split(terms, totals, cell, amount)
-        return amount - debt < cost + owed
-
-    return _greatest(too_little) + 1 if too_little(0) else 0
+    # What remains of an amount never falls as the amount rises: a share takes at most all of it.
+    return 1 + _greatest(lambda amount: _split(terms, totals, cell, amount)[2] < cost)
 
 
 def _cell(terms: Terms, at_ms: int) -> Cell:
@@ -131,7 +125,7 @@ def _cost_micro(totals: Totals, cell: Cell, energy_wh: int) -> int:
 
 
 def _greatest(holds: Callable[[int], bool]) -> int:
-    """The greatest number for which `holds`, given that it holds for 0 and, once false, stays so."""
+    """The greatest number for which `holds`, given that it holds for 0 and then fails for good."""
     upper = 1
     while holds(upper):
         upper *= 2

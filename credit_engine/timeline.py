@@ -209,7 +209,7 @@ def distinct(
         if first != top_up:
             raise CreditError(
                 "top_up_conflict",
-                f"top-up {top_up.id} was given before with other content: use a new id",
+                f"top-up {top_up.id!r} was given before with other content: use a new id",
                 (top_up, "id"),
                 (first, "id"),
                 *((top_up, name) for name in _differing(top_up, first)),
@@ -220,7 +220,7 @@ def distinct(
         if earlier.at_ms != reversal.at_ms:
             raise CreditError(
                 "reversal_conflict",
-                f"top-up {reversal.top_up_id} is already reversed at another time",
+                f"top-up {reversal.top_up_id!r} is already reversed at another time",
                 (reversal, "time"),
                 (earlier, "time"),
             )
@@ -228,13 +228,13 @@ def distinct(
         if origin is None:
             raise CreditError(
                 "unknown_top_up",
-                f"top-up {reversal.top_up_id} is not among the facts: reverse one that is",
+                f"top-up {reversal.top_up_id!r} is not among the facts: reverse one that is",
                 (reversal, "top_up"),
             )
         if reversal.at_ms < origin.at_ms:
             raise CreditError(
                 "reversal_conflict",
-                f"top-up {reversal.top_up_id} cannot be reversed before its own time",
+                f"top-up {reversal.top_up_id!r} cannot be reversed before its own time",
                 (reversal, "time"),
                 (origin, "time"),
             )
