@@ -25,7 +25,8 @@ class TopUp:
 @dataclass(frozen=True, slots=True)
 class RecordedTopUp:
     """A top-up from before the position, with the split that the ledger holds for it (the net
-    legs of its key: `customer` and `debt`)."""
+    legs of its key: `customer` and `debt`).
+    """
 
     at_ms: int
     channel: str
@@ -39,7 +40,8 @@ class Reversal:
 
     The split of a top-up from before the position cannot change by facts after it, so the ledger
     and a full replay agree on it: the answer stays a function of the facts, and a position need
-    not remember every top-up."""
+    not remember every top-up.
+    """
 
     top_up_id: str
     at_ms: int

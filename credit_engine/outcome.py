@@ -31,7 +31,8 @@ class Posting:
     `tax:NAME`, `clearing:CHANNEL`, `opening`: the other side. An included tax moves from revenue
     to tax and never touches the customer. `charge_micro`: the charge before taxes (0 for kinds
     without). `key` names the place of the posting, never its amounts, so that a corrected amount
-    is found again by it."""
+    is found again by it.
+    """
 
     key: str
     kind: PostingKind
@@ -61,7 +62,8 @@ class Status:
 
     `emergency_available`: a request at this instant would be granted. `next_change_ms`: the next
     instant at which time alone may change anything: a local midnight with a charge, the start of
-    a tariff version, an edge of a non-disconnection window while the supply is not connected."""
+    a tariff version, an edge of a non-disconnection window while the supply is not connected.
+    """
 
     at_ms: int
     balance_micro: int
@@ -79,7 +81,8 @@ class Outcome:
     `postings`: every posting after the given position and up to `until`, in the order of section
     7; the same call with more facts may give others (`settlement.settle` finds the difference).
     `verdicts`: one per reading and exchange, in the order given. `checkpoints`: the position after
-    the first accepted reading of each local day. `totals`: after all postings, for quotes."""
+    the first accepted reading of each local day. `totals`: after all postings, for quotes.
+    """
 
     position: Position
     postings: tuple[Posting, ...]

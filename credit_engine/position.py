@@ -22,7 +22,8 @@ class Totals:
 
     `consumed_wh`: (local month or year, band name) -> Wh. `taxed_micro`: (local month, tax name,
     ppm, included) -> µ of charges. Periods that are over are dropped when a position is taken.
-    Never changed in place."""
+    Never changed in place.
+    """
 
     balance_micro: int = 0
     debt_micro: int = 0
@@ -37,7 +38,8 @@ class Position:
     """`register_at_ms`, `register_wh`: what the next reading is compared to (section 2, `p`).
 
     `emergency_in_use`, `reconnect_armed`: as of the instants before `at_ms`; the instant itself
-    is judged after all its postings, which come with the next call."""
+    is judged after all its postings, which come with the next call.
+    """
 
     at_ms: int
     installation: Installation
@@ -97,8 +99,10 @@ def genesis(terms: Terms, installation: Installation) -> Position:
     if terms.activated_at_ms > installation.opened_at_ms:
         raise CreditError(
             "bad_input",
-            "account.activated_at lies after meter.opened_at: activate the account at its first "
+            "the account is activated after the opening: activate it at its first "
             "meter's opening or before",
+            (terms, "activated_at"),
+            (installation, "opened_at"),
         )
     return Position(
         at_ms=GENESIS_MS,

@@ -22,7 +22,8 @@ MINUTES_PER_DAY = 1440
 @dataclass(frozen=True, slots=True)
 class Window:
     """A weekly stretch of wall-clock time; `to_minute` is excluded, and before `from_minute` it
-    lies on the day after."""
+    lies on the day after.
+    """
 
     days: frozenset[int]
     from_minute: int
@@ -32,7 +33,8 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class Band:
     """A time-of-use band with its blocks: `upper_wh[i]` is the upper edge of block `i`; the last
-    block has none, so `prices` is one longer."""
+    block has none, so `prices` is one longer.
+    """
 
     name: str
     method: Literal["graduated", "volume"]
@@ -73,7 +75,8 @@ class Tax:
 class TariffVersion:
     """Immutable from `valid_from` (its local midnight) to the next version.
 
-    `place`: the index in the list as it was given, for messages."""
+    `place`: the index in the list as it was given, for messages.
+    """
 
     place: int
     valid_from: date
@@ -94,7 +97,8 @@ class TariffVersion:
 @dataclass(frozen=True, slots=True, eq=False)
 class Tariff:
     """Versions in order of `valid_from`, in one zone. Share one object among accounts: it keeps
-    the days that were already worked out (a memo: cost, never meaning)."""
+    the days that were already worked out (a memo: cost, never meaning).
+    """
 
     zone: ZoneInfo
     currency: str
@@ -107,7 +111,8 @@ class Tariff:
 @dataclass(frozen=True, slots=True)
 class Debt:
     """Section 7. `share_ppm` of a top-up, at most `share_cap_micro` a local month; `daily_micro`
-    at each local midnight. None: no such rule."""
+    at each local midnight. None: no such rule.
+    """
 
     outstanding_micro: int = 0
     share_ppm: int | None = None
