@@ -30,7 +30,8 @@ class Migration:
     """One numbered file."""
 
     name: str
-    text: str
+    # Read from our own package, never from a caller: that is what LiteralString asks.
+    text: LiteralString
 
     @property
     def sha256(self) -> str:
@@ -45,7 +46,7 @@ def migrations() -> list[Migration]:
     """The files of this package, in their order."""
     folder = files("store").joinpath("migrations")
     found = [
-        Migration(entry.name, entry.read_text(encoding="utf-8"))
+        Migration(entry.name, cast("LiteralString", entry.read_text(encoding="utf-8")))
         for entry in folder.iterdir()
         if entry.name.endswith(".sql")
     ]
@@ -60,7 +61,9 @@ def migrate(url: str, report: Callable[[str], None] = lambda _: None) -> list[st
         conn.execute("SET client_min_messages = warning")
         conn.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         conn.execute(_TABLE)
-        known = dict(conn.execute("SELECT name, sha256 FROM schema_migration").fetchall())
+        known: dict[str, str] = dict(
+            conn.execute("SELECT name, sha256 FROM schema_migration").fetchall()
+        )
         files_here = migrations()
         unknown = known.keys() - {migration.name for migration in files_here}
         if unknown:
@@ -99,7 +102,7 @@ def pending(conn: psycopg.Connection) -> list[str]:
 def _apply(conn: psycopg.Connection, migration: Migration) -> None:
     with conn.transaction():
         # The file goes to the server whole; nothing here splits it.
-        conn.execute(cast("LiteralString", migration.text))
+        conn.execute(migration.text)
         conn.execute(
             "INSERT INTO schema_migration (name, sha256) VALUES (%s, %s)",
             (migration.name, migration.sha256),

@@ -74,6 +74,8 @@ CREATE TABLE account_state (
     account_id bigint PRIMARY KEY REFERENCES account,
     position jsonb NOT NULL,
     anchor_ms bigint NOT NULL,
+    -- the first meter's opening: readings up to it are before the installation
+    opened_ms bigint NOT NULL,
     -- the newest reading of any verdict: a reading after it is in order
     newest_reading_ms bigint NOT NULL,
     -- true when facts or postings beside energy stand at or after the anchor: they are rated again
@@ -124,7 +126,7 @@ CREATE TABLE meter_state (
     next_ctr bigint NOT NULL DEFAULT 1,
     desired_relay text NOT NULL DEFAULT 'closed' CHECK (desired_relay IN ('open', 'closed')),
     desired_version bigint NOT NULL DEFAULT 0,
-    reported_relay text CHECK (reported_relay IN ('open', 'closed')),
+    reported_relay text CHECK (reported_relay IN ('open', 'closed', 'armed')),
     reported_at timestamptz
 ) WITH (fillfactor = 70);
 

@@ -21,7 +21,7 @@ CREATE TABLE ledger_transaction (
     account_id bigint NOT NULL REFERENCES account,
     -- the place of the posting in the ideal ledger, and how often it was corrected: the idempotency key
     key text NOT NULL,
-    revision integer NOT NULL CHECK (revision >= 0),
+    correction integer NOT NULL CHECK (correction >= 0),
     kind text NOT NULL CHECK (kind IN
         ('opening_debt', 'energy', 'standing', 'daily_debt', 'top_up', 'reversal')),
     from_ms bigint,                       -- energy: the segment is (from_ms, at]
@@ -36,10 +36,10 @@ CREATE TABLE ledger_transaction (
     balance_micro bigint NOT NULL,        -- the customer's balance once this is recorded
     corrects bigint REFERENCES ledger_transaction,
     explanation jsonb NOT NULL,
-    UNIQUE (account_id, key, revision),
+    UNIQUE (account_id, key, correction),
     CHECK (cardinality(legs) = cardinality(amounts)),
     CHECK (sums_to_zero(amounts)),
-    CHECK ((revision = 0) = (corrects IS NULL))
+    CHECK ((correction = 0) = (corrects IS NULL))
 );
 CREATE INDEX ledger_transaction_by_time ON ledger_transaction (account_id, at_ms);
 CREATE INDEX ledger_transaction_by_id ON ledger_transaction (account_id, id);

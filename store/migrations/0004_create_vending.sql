@@ -22,6 +22,7 @@ CREATE TABLE top_up (
     UNIQUE (channel, partner_txn_id)
 );
 CREATE INDEX top_up_by_account ON top_up (account_id, credited_ms);
+CREATE INDEX top_up_before_supply ON top_up (meter_id) WHERE on_supply_at IS NULL;
 
 CREATE TABLE reversal (
     top_up_id text PRIMARY KEY REFERENCES top_up,
@@ -88,6 +89,6 @@ CREATE INDEX token_by_command ON token (command_id);
 
 -- The demonstration's own time, when it runs faster than the wall clock.
 CREATE TABLE simulated_clock (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     now_ms bigint NOT NULL
 );

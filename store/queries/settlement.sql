@@ -1,15 +1,26 @@
 -- name: lock_accounts
 -- The states of these accounts, locked in one order so that workers never wait in a circle.
-SELECT account_id, position, anchor_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision
 FROM account_state
 WHERE account_id = ANY(%(accounts)s)
 ORDER BY account_id
 FOR UPDATE
 
+-- name: read_account_state
+-- The state of one account, unlocked.
+SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
+       due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision
+FROM account_state
+WHERE account_id = %(account)s
+
+-- name: instant
+-- Milliseconds as the database's instant, exactly.
+SELECT at_ms(%(ms)s)
+
 -- name: lock_due_accounts
 -- Accounts for which time alone may have changed something; other workers' are skipped.
-SELECT account_id, position, anchor_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision
 FROM account_state
 WHERE due_ms <= %(now_ms)s
@@ -37,31 +48,34 @@ ORDER BY i.opened_at
 -- name: readings_after
 -- Billable facts of an account after an instant: its meters' readings of the total, while they were its.
 SELECT m.number, ms_of(r.ts) AS ts_ms, r.value_wh, r.verdict
-FROM (SELECT meter_id, min(opened_at) AS first_opened
-      FROM installation WHERE account_id = %(account)s GROUP BY meter_id) mine
+FROM (SELECT DISTINCT meter_id FROM installation WHERE account_id = %(account)s) mine
 JOIN meter m ON m.id = mine.meter_id
 JOIN reading r ON r.meter_id = m.id
-WHERE r.register = '1.8.0' AND r.clock <> 'lost' AND r.ts > at_ms(%(after_ms)s)
-  AND r.ts > mine.first_opened
-  AND NOT EXISTS (SELECT FROM installation later
-                  WHERE later.meter_id = m.id AND later.account_id <> %(account)s
-                    AND later.opened_at > mine.first_opened AND later.opened_at < r.ts)
+WHERE r.register = '1.8.0' AND r.clock <> 'lost'
+  AND r.ts > at_ms(greatest(%(after_ms)s, (SELECT opened_ms FROM account_state
+                                           WHERE account_id = %(account)s)))
+  -- a meter that served several accounts: the installation begun last before the reading counts
+  AND %(account)s = (SELECT i.account_id FROM installation i WHERE i.meter_id = m.id
+                     ORDER BY i.opened_at < r.ts DESC,
+                              CASE WHEN i.opened_at < r.ts THEN i.opened_at END DESC, i.opened_at
+                     LIMIT 1)
 ORDER BY r.ts
 
 -- name: top_ups_from
--- Top-ups at or after an instant, and those that a reversal at or after it takes back.
+-- Top-ups at or after an instant.
 SELECT id, credited_ms, amount_micro, channel
 FROM top_up
-WHERE account_id = %(account)s
-  AND (credited_ms >= %(from_ms)s
-       OR id IN (SELECT top_up_id FROM reversal
-                 WHERE account_id = %(account)s AND reversed_ms >= %(from_ms)s))
+WHERE account_id = %(account)s AND credited_ms >= %(from_ms)s
 
 -- name: reversals_from
--- Reversals at or after an instant.
-SELECT r.top_up_id, r.reversed_ms, t.credited_ms
+-- Reversals at or after an instant, each with its top-up.
+SELECT r.top_up_id, r.reversed_ms, t.credited_ms, t.channel
 FROM reversal r JOIN top_up t ON t.id = r.top_up_id
 WHERE r.account_id = %(account)s AND r.reversed_ms >= %(from_ms)s
+
+-- name: posted_of_key
+-- What the ledger holds under one key.
+SELECT legs, amounts FROM ledger_transaction WHERE account_id = %(account)s AND key = %(key)s
 
 -- name: emergency_requests_from
 -- Requests for emergency credit at or after an instant.
@@ -70,7 +84,7 @@ WHERE account_id = %(account)s AND requested_ms >= %(from_ms)s
 
 -- name: posted_from
 -- What the ledger holds from an anchor on; energy that ends at the anchor lies before it.
-SELECT id, key, revision, legs, amounts
+SELECT id, key, correction, legs, amounts, energy_wh, kind, from_ms, at_ms, local_day, band
 FROM ledger_transaction
 WHERE account_id = %(account)s
   AND (at_ms > %(anchor_ms)s OR (at_ms = %(anchor_ms)s AND kind <> 'energy'))
@@ -78,7 +92,7 @@ ORDER BY id
 
 -- name: checkpoint_before
 -- The newest stored position before an instant.
-SELECT anchor_ms, position FROM checkpoint
+SELECT position FROM checkpoint
 WHERE account_id = %(account)s AND anchor_ms < %(before_ms)s
 ORDER BY anchor_ms DESC LIMIT 1
 
@@ -112,11 +126,11 @@ WHERE s.account_id = n.account_id
 
 -- name: create_account_state
 -- The state of a new account, before its first settlement.
-INSERT INTO account_state (account_id, position, anchor_ms, newest_reading_ms, has_tail,
+INSERT INTO account_state (account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail,
                            settled_until_ms, due_ms, balance_micro, debt_micro, supply,
                            emergency_in_use)
-VALUES (%(account)s, %(position)s, %(anchor_ms)s, %(anchor_ms)s, true, %(anchor_ms)s,
-        %(anchor_ms)s, 0, 0, 'connected', false)
+VALUES (%(account)s, %(position)s, %(anchor_ms)s, %(opened_ms)s, %(opened_ms)s, true,
+        %(opened_ms)s, %(opened_ms)s, 0, 0, 'connected', false)
 
 -- name: update_verdicts
 -- Readings that a fact from before them judges otherwise.
@@ -135,7 +149,7 @@ INSERT INTO ledger_account (code) SELECT unnest(%(codes)s::text[]) ON CONFLICT (
 
 -- name: copy_ledger
 -- New transactions, in the order in which they are recorded.
-COPY ledger_transaction (account_id, key, revision, kind, from_ms, at_ms, recorded_at, local_day,
+COPY ledger_transaction (account_id, key, correction, kind, from_ms, at_ms, recorded_at, local_day,
                          band, energy_wh, legs, amounts, customer_micro, balance_micro, corrects,
                          explanation)
 FROM STDIN
