@@ -71,21 +71,19 @@ def check_lines(lines: Iterable[str]) -> Iterator[Outcome]:
 
 
 def _check_line(number: int, line: str) -> Outcome:
-    name = f"line {number}"
+    name, expected = f"line {number}", None
     try:
         # Decimals: a binary fraction would already have lost the amount.
         vector = json.loads(line, parse_float=Decimal)
-        name = str(vector["id"])
+        name, expected = str(vector["id"]), vector["expected"]
         compute = KINDS.get(vector["kind"])
         if compute is None:
             return Outcome(name, (f"kind {vector['kind']!r} is unknown",))
-        actual = compute(vector)
-        expected = vector["expected"]
-        return Outcome(name, tuple(_differences(expected, actual)))
+        return Outcome(name, tuple(_differences(expected, compute(vector))))
     except UnknownVectorError as error:
         return Outcome(name, (str(error),))
     except TokenError as error:
-        return Outcome(name, (f"expected {_shown(vector['expected'])}, came {error.code}",))
+        return Outcome(name, (f"expected {_shown(expected)}, came {error.code}",))
     except (KeyError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
         # A damaged line is that line's failure; the lines after it are still worth checking.
         return Outcome(name, (f"the line does not read: {type(error).__name__} {error}",))

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -373,7 +373,7 @@ def _smallest_units(text: str, subclass: int) -> int:
         # More than any field holds goes on as that, and is refused there by its own sentence.
         limit = Decimal(CURRENCY_AMOUNT_LAST + 1)
         return int(min(max(units, -limit), limit).to_integral_value(ROUND_CEILING))
-    except (InvalidOperation, ValueError):
+    except (ArithmeticError, ValueError):
         raise DomainError("bad_option", f"--amount {text!r} is no decimal number.") from None
 
 

@@ -121,6 +121,19 @@ def test_a_key_change_does_not_lead_to_an_expired_key():
     assert refusal.value.code == "key_expired"
 
 
+def test_production_does_not_run_on_the_sample_tables():
+    module = SoftwareSecurityModule({("123456", 1): VendingKey(KDF_KEY)}, production=True)
+    wanted = {"subclass": 0, "amount": 1, "tid_minutes": NOW, "rnd": 0}
+    assert module.issue_credit(PAN, HELD, **wanted)  # EA11 has no tables
+    held = replace(HELD, ea=7)
+    with pytest.raises(TokenError) as refusal:
+        module.issue_credit(PAN, held, **wanted)
+    assert refusal.value.code == "tables_invalid"
+    with pytest.raises(TokenError) as refusal:
+        module.issue_key_change(PAN, held, replace(held, ti="02"), tid_minutes=NOW)
+    assert refusal.value.code == "tables_invalid"
+
+
 def test_check_values_are_asked_for_by_group_and_revision():
     assert MODULE.key_check_value("123456", 1) == VendingKey(KDF_KEY).check_value
     with pytest.raises(TokenError) as refusal:
