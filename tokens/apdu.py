@@ -45,13 +45,24 @@ class Layout:
         return any(field.name == name for field in self.fields)
 
 
-@dataclass(frozen=True, slots=True)
+# Sections of a decoder key, in key change tokens.
+SECRET_FIELDS = frozenset({"nkho", "nklo", "nkmo1", "nkmo2"})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Apdu:
     """One token in clear: class, subclass and the fields of its layout, as raw field values."""
 
     cls: int
     subclass: int
     fields: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={'hidden' if name in SECRET_FIELDS else value}"
+            for name, value in self.fields.items()
+        )
+        return f"<Apdu {self.cls}.{self.subclass} {' '.join(shown)}>"
 
 
 def _row(cls: int, subclass: int, name: str, fields: str, ea: int = 0) -> Layout:

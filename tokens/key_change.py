@@ -42,6 +42,10 @@ def key_change_set(
             f"A meter cannot change its encryption algorithm (EA{old.ea:02} to EA{new.ea:02}) "
             "by token; keep the EA of the meter.",
         )
+    if new == old:
+        raise TokenError(
+            "key_mismatch", "The key change changes nothing; name the attribute that is to change."
+        )
     if new.base_date < old.base_date:
         raise TokenError(
             "key_mismatch",

@@ -23,12 +23,18 @@ from tokens.errors import TokenError
 DRN_DIGITS_BY_IIN = {"600727": 11, "0000": 13}
 MAKER_DIGITS_BY_DRN = {11: 2, 13: 4}
 SERIAL_DIGITS = 8
-SEPARATORS = str.maketrans("", "", " -")
+# People group digits with blanks and hyphens, and type the digits of their own keyboard.
+_ASCII_DIGITS = "0123456789"
+TYPED = str.maketrans(
+    "٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹",
+    _ASCII_DIGITS * 2,
+    " -\u00a0\u202f\t\r\n",
+)
 
 
 def compact(text: str) -> str:
-    """The digits alone: blanks and hyphens are how people group them."""
-    return text.translate(SEPARATORS)
+    """The digits alone, in ASCII; what is no digit, blank or hyphen stays and is refused later."""
+    return text.translate(TYPED)
 
 
 def is_digits(text: str) -> bool:
@@ -90,6 +96,15 @@ def validate_meter_pan(text: str) -> str:
     _demand_check_digit("MeterPAN", number)
     validate_drn(parts(number)[1])
     return number
+
+
+def to_meter_pan(text: str) -> str:
+    """The MeterPAN of a meter given by its MeterPAN or its DRN, as people give it."""
+    number = compact(text)
+    for iin, size in DRN_DIGITS_BY_IIN.items():
+        if len(number) == size:
+            return meter_pan(iin, number)
+    return validate_meter_pan(number)
 
 
 def parts(meter_pan: str) -> tuple[str, str]:
