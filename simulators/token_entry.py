@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable
 from typing import cast
 
+from tokens.acceptance import MeterTokenState, Verdict, accept
+
 from schemas.wire import TokenOutcome, TokenResult
 from simulators.meter import EnterToken, TokenEntry
 from tokens import apdu, meter_record
-from tokens.acceptance import MeterTokenState, Verdict, accept
 
 # Class 0 subclass 0 counts tenths of a kWh (IEC 62055-41 6.2.2).
 WH_PER_UNIT = 100
