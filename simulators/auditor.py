@@ -98,9 +98,7 @@ def expected_balance_micro(
     last_ms = points[-1][0]
     edges = [opening[0], *tariff.month_starts(opening[0] + 1, last_ms), last_ms]
     used = [_at(points, edge) for edge in edges]
-    energy = sum(
-        tariff.price_micro(after - before) for before, after in pairwise(used)
-    )
+    energy = sum(tariff.price_micro(after - before) for before, after in pairwise(used))
     offset = tariff.utc_offset_ms
     days = (until_ms + offset) // DAY_MS - (opening[0] + offset) // DAY_MS
     paid = sum(micro for at_ms, micro in top_ups.items() if at_ms <= until_ms)

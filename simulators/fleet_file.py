@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from tokens.acceptance import MeterTokenState
-from tokens.keys import DecoderKey, KeyAttributes
 
 from schemas.errors import DomainError
 from schemas.identity import METER_NUMBER
@@ -14,6 +12,8 @@ from schemas.quantities import WH_PER_KWH, parse_instant_ms
 from simulators.load import HouseholdLoad
 from simulators.meter import EnterToken, Nameplate
 from simulators.token_entry import token_entry
+from tokens.acceptance import MeterTokenState
+from tokens.keys import DecoderKey, KeyAttributes
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 

@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Callable
-from typing import cast
 
-from tokens.acceptance import MeterTokenState, Verdict, accept
-
-from schemas.wire import TokenOutcome, TokenResult
+from schemas.wire import TokenOutcome
 from simulators.meter import EnterToken, TokenEntry
 from tokens import apdu, meter_record
+from tokens.acceptance import MeterTokenState, Verdict, accept
 
 # Class 0 subclass 0 counts tenths of a kWh (IEC 62055-41 6.2.2).
 WH_PER_UNIT = 100
@@ -40,8 +38,7 @@ def _outcome(verdict: Verdict) -> TokenOutcome:
         "authentication": verdict.authentication,
         "validation": verdict.validation,
         "execution": verdict.execution,
-        # The two enumerations name the same results; a test compares them.
-        "result": cast("TokenResult", verdict.result.value),
+        "result": verdict.result.value,
     }
 
 
