@@ -72,6 +72,14 @@ def may_become(before: CommandState, after: CommandState) -> bool:
     return after in TRANSITIONS[before]
 
 
+class CommandError(DomainError):
+    """A payload on `dn/cmd` that is no command; `cmd` where it could be read, to answer it."""
+
+    def __init__(self, code: str, message: str, cmd: str | None) -> None:
+        super().__init__(code, message)
+        self.cmd = cmd
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One order to one meter. `ctr` only grows per meter; `meter` only behind a gateway.
@@ -140,26 +148,29 @@ _RECEIPT: TypeAdapter[wire.Receipt] = TypeAdapter(wire.Receipt)
 
 
 def parse_command(data: bytes) -> Command:
-    """The command in a `dn/cmd` payload. Raises DomainError `bad_command`."""
+    """The command in a `dn/cmd` payload. Raises CommandError."""
     try:
         form = _COMMAND.validate_json(data)
     except ValidationError as error:
-        where = error.errors(include_url=False)[0]
-        raise DomainError(
-            "bad_command", f"Send a command as the contract's clause 3: {where['type']}."
-        ) from None
+        fault = error.errors(include_url=False, include_input=False)[0]["type"]
+        message = f"Send a command as in clause 3 of the contract: {fault}."
+        raise CommandError("bad_command", message, None) from None
     found = next((known for known in COMMAND_TYPES if known == form["type"]), None)
     if found is None:
-        raise DomainError("unknown_type", f"Send one of {', '.join(COMMAND_TYPES)}.")
-    return Command(
-        cmd=form["cmd"],
-        type=found,
-        ctr=form["ctr"],
-        issued_ms=parse_instant_ms(form["iat"]),
-        expires_ms=parse_instant_ms(form["exp"]),
-        args=form["args"],
-        meter=form.get("meter"),
-    )
+        message = f"Send one of {', '.join(COMMAND_TYPES)}."
+        raise CommandError("unknown_type", message, form["cmd"])
+    try:
+        return Command(
+            cmd=form["cmd"],
+            type=found,
+            ctr=form["ctr"],
+            issued_ms=parse_instant_ms(form["iat"]),
+            expires_ms=parse_instant_ms(form["exp"]),
+            args=form["args"],
+            meter=form.get("meter"),
+        )
+    except DomainError as error:
+        raise CommandError("bad_command", str(error), form["cmd"]) from None
 
 
 def receipt(boot: int, seq: int) -> bytes:

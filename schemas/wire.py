@@ -17,8 +17,8 @@ from typing_extensions import TypedDict
 from schemas.identity import METER_NUMBER, OBIS
 
 Version = Annotated[int, Field(ge=1, le=1)]
-Counter = Annotated[int, Field(ge=0)]
-MeterNumber = Annotated[str, Field(pattern=METER_NUMBER)]
+Counter = Annotated[int, Field(ge=0, strict=True)]
+MeterNumber = Annotated[str, Field(pattern=METER_NUMBER, strict=True)]
 # No NUL: the database's text cannot hold one.
 PlainText = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]
 RegisterName = Annotated[str, Field(pattern=OBIS)]
@@ -65,7 +65,8 @@ class Reading(TypedDict):
 
 # [meter, boot, first seq, slots]: slot i has seq `first + i` and instant `t0 + i*dt`; a gap (null)
 # uses up its seq, so that a lost slot shows as a seq that never came.
-BatchSlot = list[int | None] | None
+# Strict by itself, as rows are also judged one by one.
+BatchSlot = list[Annotated[int, Field(strict=True)] | None] | None
 BatchRow = Annotated[tuple[MeterNumber, Counter, Counter, list[BatchSlot]], Field(strict=False)]
 
 
