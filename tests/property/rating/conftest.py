@@ -1,7 +1,7 @@
 """Invented scenarios, for every law of the rating contract.
 
-A mapping in the form of section 10, drawn so that things happen: small balances, edges of blocks and
-windows, clocks that change, conflicts, exchanges, late and odd readings.
+A mapping in the form of section 10, drawn so that things happen: small balances, edges of
+blocks and windows, clocks that change, conflicts, exchanges, late and odd readings.
 """
 
 from collections.abc import Callable
