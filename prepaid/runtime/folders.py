@@ -90,8 +90,8 @@ class Account:
         )
         if probe.returncode != 0:
             message = (
-                f"The account {self.name} cannot enter {path}: choose folders below one that is "
-                "open to all, such as PREPAID_HOME=/var/lib/prepaid PREPAID_CACHE=/var/cache/prepaid."
+                f"The account {self.name} cannot enter {path}: set PREPAID_HOME (data) and "
+                "PREPAID_CACHE (programs) to folders whose parents are open to all."
             )
             raise RuntimeUnavailableError("folder_closed", message)
 

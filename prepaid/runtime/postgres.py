@@ -187,8 +187,16 @@ class Postgres:
         )
         self._run(
             "initdb_failed",
-            ["initdb", "-D", str(staged), "-U", ROLE, f"--pwfile={password}"]
-            + ["--auth=scram-sha-256", "--encoding=UTF8", "--data-checksums", *locale],
+            [
+                "initdb",
+                f"--pgdata={staged}",
+                f"--username={ROLE}",
+                f"--pwfile={password}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--data-checksums",
+                *locale,
+            ],
         )
         # The name appears only when the cluster is whole.
         staged.rename(self._cluster)

@@ -14,17 +14,16 @@ from prepaid.runtime.errors import RuntimeUnavailableError
 ELF_MAGIC = b"\x7fELF"
 # The loader and the C library find each other by themselves and must stay as they are.
 UNTOUCHED = ("ld-linux", "libc.so")
-# Limit of one command line is far above; a batch keeps patchelf's start-up off the clock.
+# Files in one call: far below the limit of a command line.
 BATCH = 64
 
 
-def relocate(root: Path) -> None:
+def relocate(root: Path, patchelf: str) -> None:
     """Patches every dynamic ELF file below `root` in place.
 
-    Errors: `no_patchelf`, `patchelf_failed`, `no_loader` (the root holds no C library),
+    Errors: `patchelf_failed`, `no_loader` (the root holds no C library),
     `library_missing` (a library that a file needs is not in the root).
     """
-    patchelf = _find_patchelf()
     loader = next(iter(sorted(root.glob("usr/lib/*/ld-linux*.so.*"))), None)
     if loader is None:
         raise RuntimeUnavailableError(
@@ -77,7 +76,8 @@ def _require_closed(patchelf: str, files: list[Path], libraries: Path) -> None:
         raise RuntimeUnavailableError("library_missing", message)
 
 
-def _find_patchelf() -> str:
+def find_patchelf() -> str:
+    """Its path in this Python environment, or on the host. Errors: `no_patchelf`."""
     found = shutil.which("patchelf", path=sysconfig.get_path("scripts")) or shutil.which("patchelf")
     if found is None:
         message = "No patchelf in this Python environment: install requirements.lock."
