@@ -139,13 +139,12 @@ class Receiver:
         loop = asyncio.get_running_loop()
         context = ssl.create_default_context() if self._address.tls else None
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, protocol = await loop.create_connection(
+            _, connection = await loop.create_connection(
                 lambda: _Connection(self),
                 self._address.host,
                 self._address.port,
                 ssl=context,
             )
-            connection = cast("_Connection", protocol)
             connection.write(self._connect_packet().write())
             await connection.subscribed
         self._connection = connection
@@ -261,7 +260,9 @@ class _Connection(asyncio.Protocol):
                 return
             self.write(self._receiver.subscribe_packet())
         elif isinstance(packet, mqtt5.SubAckPacket):
-            if any(code >= mqtt5.SubAckReasonCode.UNSPECIFIED_ERROR for code in packet.reason_codes):
+            if any(
+                code >= mqtt5.SubAckReasonCode.UNSPECIFIED_ERROR for code in packet.reason_codes
+            ):
                 self._refuse(f"the broker refuses the subscription: {packet.reason_codes[0].name}")
             elif not self.subscribed.done():
                 self.subscribed.set_result(None)

@@ -186,7 +186,9 @@ class Batch:
             if meter is None:
                 unknown.add(reading.meter)
             elif topic.side == "g" and meter.gateway != topic.device:
-                self._refuse_reading(message, reading, "not_assigned", "Not a meter of this gateway.")
+                self._refuse_reading(
+                    message, reading, "not_assigned", "Not a meter of this gateway."
+                )
             else:
                 candidates.append((meter, reading, message))
         for number in sorted(unknown):
@@ -266,7 +268,9 @@ class Batch:
                 continue
             known[key] = reading.value_wh
             meter.hear(reading)
-            rows.append(_Row(meter, reading, message, account, self._early_verdict(reading, account)))
+            rows.append(
+                _Row(meter, reading, message, account, self._early_verdict(reading, account))
+            )
         return rows
 
     def _early_verdict(self, reading: DecodedReading, account: int | None) -> str | None:
@@ -369,8 +373,14 @@ class Batch:
         raw = message.payload
         if message.topic is not None and message.topic.side == "g":
             raw = orjson.dumps(
-                [reading.meter, reading.boot, reading.seq, reading.ts_ms, reading.register,
-                 reading.value_wh]
+                [
+                    reading.meter,
+                    reading.boot,
+                    reading.seq,
+                    reading.ts_ms,
+                    reading.register,
+                    reading.value_wh,
+                ]
             )
         place = f"{reading.meter} {reading.register} {reading.ts_ms} {reading.value_wh}"
         self._refuse(message, reason, detail, None, raw, place)
@@ -386,8 +396,13 @@ class Batch:
     ) -> None:
         payload = message.payload if raw is None else raw
         content = b"\0".join(
-            (message.topic_text.encode(), reason.encode(), place.encode(), str(row_index).encode(),
-             payload)
+            (
+                message.topic_text.encode(),
+                reason.encode(),
+                place.encode(),
+                str(row_index).encode(),
+                payload,
+            )
         )
         fingerprint = hashlib.sha256(content).digest()
         if fingerprint not in self._quarantine:
@@ -447,9 +462,7 @@ class Batch:
         )
         closed = [meter.id for meter in heard if meter.relay == "closed"]
         if closed:
-            self._conn.execute(
-                query("mark_on_supply"), {"meters": closed, "now_ms": self._now_ms}
-            )
+            self._conn.execute(query("mark_on_supply"), {"meters": closed, "now_ms": self._now_ms})
 
 
 def record(

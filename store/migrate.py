@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
 import psycopg
 
@@ -46,7 +46,7 @@ def migrations() -> list[Migration]:
     """The files of this package, in their order."""
     folder = files("store").joinpath("migrations")
     found = [
-        Migration(entry.name, cast("LiteralString", entry.read_text(encoding="utf-8")))
+        Migration(entry.name, entry.read_text(encoding="utf-8"))
         for entry in folder.iterdir()
         if entry.name.endswith(".sql")
     ]

@@ -276,9 +276,7 @@ class _Recorded:
     posted: list[Posted] = field(default_factory=list)
     corrections: dict[str, int] = field(default_factory=dict)
     # kind, from_ms, at_ms, local_day, band of the first transaction of a key
-    places: dict[str, tuple[str, int | None, int, object, str | None]] = field(
-        default_factory=dict
-    )
+    places: dict[str, tuple[str, int | None, int, object, str | None]] = field(default_factory=dict)
 
 
 def ledger_codes(conn: Connection) -> dict[int, str]:
@@ -305,7 +303,9 @@ def _recorded_from(conn: Connection, account_id: int, anchor_ms: int) -> _Record
         for leg, amount in zip(legs, amounts, strict=True):
             sums[codes[leg]] = sums.get(codes[leg], 0) + amount
     recorded.posted = [
-        Posted(first[key], key, tuple((code, sums[code]) for code in sums if sums[code]), energy[key])
+        Posted(
+            first[key], key, tuple((code, sums[code]) for code in sums if sums[code]), energy[key]
+        )
         for key, sums in net.items()
     ]
     return recorded
@@ -518,7 +518,9 @@ def _write_checkpoints(conn: Connection, settled: Sequence[Settled]) -> None:
                 query("drop_checkpoints_after"),
                 {"account": each.state.account_id, "after_ms": each.rated_from.at_ms},
             )
-    kept = [(each.state.account_id, point) for each in settled for point in each.outcome.checkpoints]
+    kept = [
+        (each.state.account_id, point) for each in settled for point in each.outcome.checkpoints
+    ]
     if kept:
         conn.execute(
             query("keep_checkpoints"),

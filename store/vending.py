@@ -333,7 +333,8 @@ def _settle_fact(
 
 def deliver_again(conn: Connection, commands: list[str], now_ms: int) -> int:
     """Carry tokens by new commands where the old ones ended unanswered; a meter that has them
-    answers UsedError, which is success."""
+    answers UsedError, which is success.
+    """
     rows = conn.execute(query("tokens_to_deliver_again"), {"commands": commands}).fetchall()
     for meter_id, top_up, digits, tid in rows:
         command = supply.queue(
