@@ -78,7 +78,7 @@ class Delivery:
 
 
 class Receiver:
-    """One worker's subscription. `run` keeps it connected; `take` and `acknowledge` serve a loop."""
+    """One worker's subscription: `run` keeps it, `take` and `acknowledge` serve a loop."""
 
     def __init__(self, address: BrokerAddress, client_id: str, topic_filter: str) -> None:
         self._address = address
@@ -233,8 +233,8 @@ class _Connection(asyncio.Protocol):
         buffer += data
         try:
             used = self._read_packets(memoryview(bytes(buffer)))
-        except ValueError as error:
-            log.error("broker_malformed", reason=str(error))
+        except ValueError:
+            log.exception("broker_malformed")
             self.close()
             return
         del buffer[:used]

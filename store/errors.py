@@ -3,6 +3,7 @@
 StoreError
 ├── NotFound       no such row, or not yours
 ├── Conflict       the same key with another body, or an operation that the state does not allow
+├── Unavailable    the database is away; try again
 └── MigrationError the database is not the one that this code expects
 """
 
@@ -29,3 +30,10 @@ class MigrationError(StoreError):
 
     def __init__(self, message: str) -> None:
         super().__init__("migration", message)
+
+
+class Unavailable(StoreError):  # noqa: N818 - as above
+    """The database cannot be reached or cannot take this now; trying again later is right."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("unavailable", f"the database is away: {reason}")

@@ -144,6 +144,12 @@ class Batch:
         self._write_meters()
         return self.recorded
 
+    def set_aside(self, message: Incoming, detail: str) -> Recorded:
+        """Only the quarantine row of one message."""
+        self._refuse(message, "internal", detail[:500].replace("\0", "?"), None, None)
+        self._write_quarantine()
+        return self.recorded
+
     # --- who is concerned -------------------------------------------------------------------
 
     def _lock(self, messages: Sequence[Incoming]) -> None:
@@ -324,7 +330,7 @@ class Batch:
                 query("remember_newest"),
                 {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
             )
-        # A replayed reading is billed; it is never by itself the cause of a cut (mqtt.md section 2).
+        # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
         decided = [each for each in settled if each.state.account_id in live]
         self.recorded.commands += supply.decide(self._conn, decided, self._now_ms)
 
@@ -500,3 +506,10 @@ def _as_json(payload: bytes) -> str:
         return orjson.dumps(orjson.loads(payload)).decode()
     except orjson.JSONDecodeError:
         return orjson.dumps(payload.hex()).decode()
+
+
+def set_aside(conn: Connection, message: Incoming, detail: str, now_ms: int) -> Recorded:
+    """Keep a message that we failed to handle, with the failure, so that it is not lost."""
+    batch = Batch(conn, TermsCache(), now_ms)
+    with conn.transaction():
+        return batch.set_aside(message, detail)

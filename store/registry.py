@@ -26,7 +26,7 @@ from tokens.keys import KeyAttributes
 
 @dataclass(frozen=True, slots=True)
 class NewMeter:
-    """A meter in stock. `meter_pan` and `attributes` go together; without them it takes no tokens."""
+    """A meter in stock. Without `meter_pan` and `attributes`, which go together: no tokens."""
 
     number: str
     meter_pan: str | None = None

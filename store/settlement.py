@@ -326,7 +326,7 @@ def _conclude(
     if balance_micro != status.balance_micro:
         raise SettlementError(
             state.account_id,
-            f"the ledger comes to {balance_micro}, the engine to {status.balance_micro} micro-units",
+            f"the ledger comes to {balance_micro} µ, the engine to {status.balance_micro}",
         )
     verdicts: dict[Place, str] = {
         (verdict.meter_id, verdict.at_ms): verdict.judgement
@@ -367,7 +367,7 @@ def _conclude(
 
 
 def _has_tail(facts: Sequence[Fact], outcome: Outcome) -> bool:
-    """Whether anything stands at or after the new anchor that the next reading must be rated with."""
+    """Whether something at or after the new anchor must be rated with the next reading."""
     anchor_ms = outcome.position.at_ms
     return any(
         fact.at_ms > anchor_ms

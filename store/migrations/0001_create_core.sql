@@ -129,6 +129,8 @@ CREATE TABLE meter_state (
     reported_relay text CHECK (reported_relay IN ('open', 'closed', 'armed')),
     reported_at timestamptz
 ) WITH (fillfactor = 70);
+CREATE INDEX meter_state_unreconciled ON meter_state (meter_id)
+    WHERE reported_relay <> desired_relay;
 
 -- Which meter measured which account, and when: `(opened_at, next opened_at]` of the account.
 CREATE TABLE installation (

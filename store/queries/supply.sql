@@ -97,11 +97,20 @@ SET state = CASE state WHEN 'queued' THEN 'expired' ELSE 'unknown' END
 WHERE state IN ('queued', 'sent', 'accepted', 'executing') AND expires_ms <= %(now_ms)s
 RETURNING id::text, meter_id, type, state
 
--- name: unanswered_relays
--- Meters whose reported relay is not the desired one and that no open command is moving.
+-- name: unreconciled_meters
+-- Accounts whose meter was heard after the last order and reports another relay than desired.
 SELECT i.account_id
 FROM meter_state s
 JOIN LATERAL (SELECT account_id FROM installation i WHERE i.meter_id = s.meter_id
               ORDER BY opened_at DESC LIMIT 1) i ON true
-WHERE s.meter_id = ANY(%(meters)s)
-  AND s.reported_relay IS DISTINCT FROM s.desired_relay
+WHERE s.reported_relay IN ('open', 'closed') AND s.reported_relay <> s.desired_relay
+  AND s.reported_at > at_ms(%(heard_since_ms)s)
+  AND NOT EXISTS (SELECT FROM command c
+                  WHERE c.meter_id = s.meter_id AND c.type = 'relay'
+                    AND (c.state IN ('queued', 'sent', 'accepted', 'executing')
+                         OR at_ms(c.issued_ms) >= s.reported_at))
+LIMIT %(limit)s
+
+-- name: drop_reading_chunks
+-- Chunks of readings that end before an instant.
+SELECT drop_chunks('reading', older_than => at_ms(%(before_ms)s))
