@@ -75,10 +75,11 @@ def _check_line(number: int, line: str) -> Outcome:
     try:
         # Decimals: a binary fraction would already have lost the amount.
         vector = json.loads(line, parse_float=Decimal)
-        name, expected = str(vector["id"]), vector["expected"]
+        name = str(vector["id"])
         compute = KINDS.get(vector["kind"])
         if compute is None:
             return Outcome(name, (f"kind {vector['kind']!r} is unknown",))
+        expected = vector["expected"]
         return Outcome(name, tuple(_differences(expected, compute(vector))))
     except UnknownVectorError as error:
         return Outcome(name, (str(error),))
