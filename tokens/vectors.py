@@ -75,10 +75,11 @@ def _check_line(number: int, line: str) -> Outcome:
     try:
         # Decimals: a binary fraction would already have lost the amount.
         vector = json.loads(line, parse_float=Decimal)
-        name, expected = str(vector["id"]), vector["expected"]
+        name = str(vector["id"])
         compute = KINDS.get(vector["kind"])
         if compute is None:
             return Outcome(name, (f"kind {vector['kind']!r} is unknown",))
+        expected = vector["expected"]
         return Outcome(name, tuple(_differences(expected, compute(vector))))
     except UnknownVectorError as error:
         return Outcome(name, (str(error),))
@@ -203,18 +204,20 @@ def _check_tid(vector: Values) -> Values:
 
 def _check_luhn(vector: Values) -> Values:
     """A payload to complete or a number to judge, whatever the line calls them."""
-    texts = [str(value) for value in vector["inputs"].values()]
-    if len(texts) == 2 and {"iin", "drn"} == set(vector["inputs"]):
-        pan = numbers.meter_pan(vector["inputs"]["iin"], vector["inputs"]["drn"])
+    inputs = vector["inputs"]
+    if {"iin", "drn"} <= set(inputs):
+        pan = numbers.meter_pan(inputs["iin"], inputs["drn"])
         return {"pan": pan, "meter_pan": pan, "check_digit": _like(vector, pan[-1])}
+    texts = [str(value) for value in inputs.values() if any(map(str.isdigit, str(value)))]
     if len(texts) != 1:
         raise UnknownVectorError("a luhn line has one number as its input")
+    if not numbers.is_digits(texts[0]):
+        return {"valid": False}
     digit = numbers.check_digit(texts[0])
-    complete = texts[0] + digit
     return {
         "valid": numbers.has_valid_check_digit(texts[0]),
         "check_digit": _like(vector, digit),
-        **dict.fromkeys(("number", "full", "complete", "pan", "drn"), complete),
+        **dict.fromkeys(("number", "full", "complete", "pan", "drn"), texts[0] + digit),
     }
 
 
@@ -317,10 +320,12 @@ def _attempt(attempt: Callable[[Values], object], vector: Values) -> Values:
     return {"result": "accepted", "valid": True}
 
 
-def _read_token(vector: Values) -> Apdu | tuple[int, int]:
+def _read_token(vector: Values) -> Apdu | int:
     inputs = vector["inputs"]
     if "decoder_key" not in inputs:
-        return codec.split(inputs["token"])
+        cls, _ = codec.split(inputs["token"])
+        # Class 1 is the same for every meter, so it is read to the end.
+        return codec.decode_clear(inputs["token"]) if cls == apdu.NON_METER_SPECIFIC else cls
     return codec.decode(inputs["token"], _given_key(vector))
 
 

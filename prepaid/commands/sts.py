@@ -36,9 +36,10 @@ app = typer.Typer(
     no_args_is_help=True,
     help="""Issue, decode and check STS tokens (IEC 62055-41).
 
-    Vending keys come from a sealed file (--key-file, its passphrase in the environment as
-    PREPAID_STS__KEY_PASSPHRASE) or, for trying out, in hex from a file or standard input
-    (--test-key). Never from the command line itself, where others could read them.
+    Vending keys come from a sealed file (--key-file, its passphrase in the
+    environment as PREPAID_STS__KEY_PASSPHRASE) or, for trying out, in hex
+    from a file or standard input (--test-key). Never from the command line
+    itself, where others could read them.
     """,
 )
 
@@ -102,12 +103,17 @@ def issue(
 ) -> None:
     """Issue one token and print its 20 digits.
 
-    25.6 kWh: prepaid token issue 07123456787 --sgc 123456 --amount 25.6 --key-file keys.sts
+    Credit of 25.6 kWh:
+    prepaid token issue 07123456787 --sgc 123456 --amount 25.6 --key-file FILE
 
-    clear all credit: the same with --management 1 --field register=65535 in place of --amount
+    Clear all credit:
+    the same with --management 1 --field register=65535 instead of --amount
 
-    Nothing remembers the TID: two tokens of one minute for one meter collide. Tokens that are
-    sold come from the service, which keeps that record.
+    Fields of management tokens: 0 mpl (W), 1 register, 2 rate, 5 none,
+    6 mppul (W), 7 wmf, 10 index and value.
+
+    Nothing remembers the TID: two tokens of one minute for one meter collide.
+    Tokens that are sold come from the service, which keeps that record.
     """
     pan = numbers.to_meter_pan(meter)
     vending_keys = _vending_keys(key_file, test_key, (sgc, krn))
@@ -152,9 +158,10 @@ def decode(
 ) -> None:
     """Say what a token is: class, subclass, minute of issue, amount.
 
-    Without --meter and a key only the class can be said (and class 1 is in clear). With them, a
-    row of digits that does not authenticate is compared with its neighbours: one digit wrong,
-    two swapped, one missing or one too many. Key sections are never shown.
+    Without --meter and a key only the class can be said; class 1 is in clear.
+    With them, digits that do not authenticate are compared with their
+    neighbours: one digit wrong, two swapped, one missing or one too many.
+    Sections of keys are never shown.
 
     Exit status 1 means that the digits are no token of this meter.
     """
@@ -213,9 +220,9 @@ def key_change(
 ) -> None:
     """Issue the set of tokens that moves a meter to other key attributes.
 
-    Name what the meter holds now, and with --to-... what is to change. All tokens of the set go
-    into the meter, in any order; the next credit token must be issued under the new attributes.
-    --test-key serves for both sides.
+    Name what the meter holds now, and with --to-... what is to change. All
+    tokens of the set go into the meter, in any order; the next credit token
+    must be issued under the new attributes. --test-key serves for both sides.
     """
     pan = numbers.to_meter_pan(meter)
     wanted = {"sgc": to_sgc, "krn": to_krn, "kt": to_kt, "ken": to_ken, "ti": to_ti}
@@ -251,10 +258,11 @@ def vectors(
 ) -> None:
     """Check known answers; the last line is `N passed, M failed`, exit status 1 if any failed.
 
-    Each failure names its id, what was expected and what came. EA07 lines are made with the
-    sample tables of the standard, EA11 lines need no secret table at all.
+    Each failure names its id, what was expected and what came. EA07 lines are
+    made with the sample tables of the standard; EA11 needs no secret table.
     """
-    with file.open(encoding="utf-8") as lines:
+    # A byte that is no UTF-8 spoils its own line only.
+    with file.open(encoding="utf-8", errors="replace") as lines:
         outcomes = list(check_lines(lines))
     failures = [outcome for outcome in outcomes if outcome.problems]
     passed = len(outcomes) - len(failures)
@@ -325,9 +333,9 @@ def _vending_keys(
         raise DomainError("bad_option", "Give either --key-file or --test-key.")
     if file is not None:
         return key_file.unseal(_read(file), _passphrase())
-    text = sys.stdin.read() if str(test_key) == "-" else _read(test_key or Path()).decode("ascii")
+    raw = sys.stdin.buffer.read() if str(test_key) == "-" else _read(test_key or Path())
     try:
-        octets = bytes.fromhex(text)
+        octets = bytes.fromhex(raw.decode("ascii"))
     except ValueError:
         # Without the cause: it could quote the key.
         raise DomainError("key_invalid", "The test key is no row of hex digits.") from None

@@ -212,9 +212,10 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, said):
     assert done.stdout == ""
 
 
-def test_a_broken_key_is_not_repeated():
+@pytest.mark.parametrize("end", ["g", "", "é"])
+def test_a_broken_key_is_not_repeated(end):
     done = prepaid(
-        "issue", METER, "--sgc", "123456", "--amount", "1", "--test-key", "-", keys=KEY[:-1] + "g"
+        "issue", METER, "--sgc", "123456", "--amount", "1", "--test-key", "-", keys=KEY[:-1] + end
     )
     assert done.returncode == 2
     assert KEY[:8] not in done.stderr + done.stdout

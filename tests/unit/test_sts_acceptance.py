@@ -129,6 +129,13 @@ CASES = {
         Result.RANGE_ERROR,
         3,
     ),
+    "padding of a key change": (
+        METER,
+        raw(2, 8 << 44 | 201_457 << 20 | 1),
+        None,
+        Result.RANGE_ERROR,
+        3,
+    ),
 }
 
 
@@ -280,6 +287,19 @@ def test_there_is_no_base_date_after_the_last():
     after, verdict = accept(half, second)
     assert verdict.result is Result.RANGE_ERROR
     assert after == half
+
+
+def test_a_quad_whose_supply_group_has_seven_digits_takes_no_effect():
+    new = replace(EA11_METER.attributes, krn=2)
+    *others, last = key_change_set(EA11_METER.attributes, new, OTHER_MISTY1_KEY)
+    state = EA11_METER
+    for token in others:
+        state, _ = accept(state, codec.encode(token, MISTY1_KEY))
+    too_large = Apdu(2, 9, {**last.fields, "sgcho": 1_000_000 >> 12})
+    after, verdict = accept(state, codec.encode(too_large, MISTY1_KEY))
+    assert verdict.result is Result.RANGE_ERROR
+    assert after == state
+    assert accept(state, codec.encode(last, MISTY1_KEY))[1].result is Result.ACCEPT
 
 
 def test_a_set_that_is_issued_again_replaces_the_half_that_was_entered():

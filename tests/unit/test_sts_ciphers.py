@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import pytest
 
@@ -54,6 +55,13 @@ def test_ciphers_do_not_show_their_key():
     assert "00112233" not in repr(misty1.Misty1(KEY)) + repr(sta.Sta(KEY[:8]))
 
 
+@pytest.mark.parametrize("cipher", [misty1.Misty1(KEY), sta.Sta(KEY[:8]), SAMPLE_TABLES])
+def test_what_holds_a_secret_does_not_pickle(cipher):
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError, match="pickle"):
+            pickle.dumps(cipher, protocol)
+
+
 def test_sta_decrypts_with_tables_that_are_not_each_others_inverse():
     tables = SubstitutionTables(
         s1=tuple(range(16)), s2=(*range(1, 16), 0), permutation=(*range(7, 64), *range(7))
@@ -104,5 +112,3 @@ def test_a_row_with_a_repeated_number_is_refused():
 
 def test_tables_show_only_their_fingerprint():
     assert repr(SAMPLE_TABLES) == f"<SubstitutionTables {sta.SAMPLE_FINGERPRINT[:12]}>"
-    with pytest.raises(TypeError):
-        SAMPLE_TABLES.__reduce__()

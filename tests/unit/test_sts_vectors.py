@@ -107,7 +107,8 @@ def test_blank_lines_are_no_vectors():
         ({"payload": "60072700000000000"}, {"check_digit": "9"}),
         ({"payload": "60072700000000000"}, {"check_digit": 9, "full": "600727000000000009"}),
         ({"number": "600727000000000009"}, {"valid": True}),
-        ({"number": "12345678904"}, {"valid": False}),
+        ({"number": "12345678904", "of": "DRN"}, {"valid": False}),
+        ({"number": "1234567890x"}, {"valid": False}),
         ({"iin": "600727", "drn": "11111111115"}, {"pan": "600727111111111153"}),
     ],
 )
@@ -124,6 +125,9 @@ def test_check_digits_are_vectors_too(inputs, expected):
         ({"pan": "600727000000000009"}, {"valid": True}),
         ({"hundred_thousandths": 10**40}, {"result": "amount_out_of_range"}),
         ({"tenths": -1}, {"result": "amount_out_of_range"}),
+        ({"profile": "clear", "token": "37946297251335005490"}, {"result": "accepted"}),
+        ({"profile": "clear", "token": "37946297251335005491"}, {"result": "crc_error"}),
+        ({"base_date": 2014, "time_utc": "2013-12-31T23:59:00Z"}, {"result": "tid_out_of_range"}),
     ],
 )
 def test_refusals_at_entry_are_vectors_too(inputs, expected):
