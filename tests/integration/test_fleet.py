@@ -251,9 +251,7 @@ class Wire:
         await asyncio.sleep(0.05)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(
-            self._broker.host, self._broker.port
-        )
+        far_reader, far_writer = await asyncio.open_connection(self._broker.host, self._broker.port)
         self._writers += [writer, far_writer]
         await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
 
