@@ -157,13 +157,14 @@ class Meter:
         """What a meter says first: hello, the newest reading, then its buffer."""
         self._catch_up(now_ms)
         self._online = True
-        pending = self.state.pending
+        self._replayed_ms = now_ms
+        pending = list(self.state.pending)
         said = [self._hello(now_ms)]
         if pending:
-            said.append(Publish("reading", encode(self._form(pending[-1], hist=False, rcpt=True))))
-        backlog = list(pending)[:-1]
-        self._replayed_ms = now_ms
-        return said + self._history(backlog)
+            # A receipt covers all that came before: not yet true while the buffer is to be said.
+            form = self._form(pending[-1], hist=False, rcpt=len(pending) == 1)
+            said.append(Publish("reading", encode(form)))
+        return said + self._history(pending[:-1])
 
     def disconnected(self) -> None:
         """Readings go to the buffer alone until `connected`."""
