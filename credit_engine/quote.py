@@ -42,11 +42,13 @@ def quote(terms: Terms, totals: Totals, at_ms: int, amount_micro: int) -> Quote:
     Errors: free_energy, no_tariff.
     """
     cell = _cell(terms, at_ms)
-    if cell.band.prices[-1] == 0:
+    band, version = cell.band, cell.version
+    if band.prices[-1] == 0:
+        last = f"bands[{version.bands.index(band)}].blocks[{len(band.prices) - 1}].price"
         raise CreditError(
             "free_energy",
-            f"the last block of band {cell.band.name} is free: no amount bounds its energy",
-            (cell.version, f"bands[{cell.version.bands.index(cell.band)}]"),
+            "the last block of the band in force is free: no amount bounds its energy",
+            (version, last),
         )
     debt, owed, rest = _split(terms, totals, cell, amount_micro)
     energy = QUOTE_STEP_WH * _greatest(

@@ -88,7 +88,8 @@ def rate(scenario: Scenario) -> tuple[Outcome, list[Quote]]:
             then = advance(terms, start, scenario.facts, request.at_ms)
             quotes.append(quote(terms, then.totals, request.at_ms, request.amount_micro))
         except CreditError as error:
-            raise _with_paths(scenario, error, f"quotes[{place}]") from None
+            field = ".at" if error.code == "no_tariff" else ""
+            raise _with_paths(scenario, error, f"quotes[{place}]{field}") from None
     return outcome, quotes
 
 
