@@ -1,0 +1,121 @@
+"""Money, energy and instants: integers inside, exact text outside.
+
+Money is micro-units (`_micro`), one millionth of the currency unit. Energy is watt-hours (`_wh`).
+Instants are UTC milliseconds since 1970 (`_ms`). Nothing here rounds: text that an integer cannot
+hold exactly is refused.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from schemas.errors import DomainError
+
+MICRO_PER_UNIT = 1_000_000
+WH_PER_KWH = 1_000
+
+_DECIMAL = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,18}))?")
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,3})?"
+    r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+# Western, Arabic-Indic and Extended Arabic-Indic digits, and the Arabic decimal separator.
+_TYPED_DIGITS = str.maketrans(
+    "٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹٫",
+    "01234567890123456789.",
+)
+# Arabic thousands separator, space, no-break space, narrow no-break space, apostrophe.
+_TYPED_GROUPING = re.compile("(?<=[0-9])[٬ \u00a0\u202f'](?=[0-9]{3}(?![0-9]))")
+# Marks that a right-to-left keyboard or a copied page leaves invisibly around a number.
+_INVISIBLE = dict.fromkeys([0x200E, 0x200F, 0x061C, 0x202A, 0x202B, 0x202C, 0x2066, 0x2067, 0x2069])
+
+
+def parse_micro(text: str) -> int:
+    """Micro-units of a decimal string with at most 6 decimals: `"123.456789"` -> 123456789.
+
+    Raises DomainError `bad_amount`: not a string, an exponent, a sign other than `-`, 7 decimals.
+    """
+    return _scaled(text, 6, "bad_amount", 'an amount such as "200.00", at most 6 decimals')
+
+
+def format_micro(micro: int) -> str:
+    """The decimal string of an amount, always with 6 decimals: 123456789 -> `"123.456789"`."""
+    sign = "-" if micro < 0 else ""
+    units, rest = divmod(abs(micro), MICRO_PER_UNIT)
+    return f"{sign}{units}.{rest:06d}"
+
+
+def parse_kwh(text: str) -> int:
+    """Watt-hours of a decimal string in kWh with at most 3 decimals: `"41.230"` -> 41230.
+
+    Raises DomainError `bad_energy`.
+    """
+    return _scaled(text, 3, "bad_energy", 'an energy in kWh such as "41.230", at most 3 decimals')
+
+
+def format_kwh(wh: int) -> str:
+    """The decimal string of an energy in kWh, always with 3 decimals: 41230 -> `"41.230"`."""
+    sign = "-" if wh < 0 else ""
+    kwh, rest = divmod(abs(wh), WH_PER_KWH)
+    return f"{sign}{kwh}.{rest:03d}"
+
+
+def _scaled(text: str, decimals: int, code: str, wanted: str) -> int:
+    # Callers hold values from JSON, so a number may stand where the type promises a string.
+    found = _DECIMAL.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise DomainError(code, f"Write {wanted}, as a string; this is not one: {text!r:.60}.")
+    sign, units, fraction = found.groups(default="")
+    if len(fraction) > decimals:
+        raise DomainError(code, f"Write {wanted}; {text!r} has {len(fraction)}.")
+    value = int(units + fraction.ljust(decimals, "0"))
+    return -value if sign else value
+
+
+def typed_decimal(text: str) -> str:
+    """The plain decimal string that a person meant: Arabic-Indic digits, grouping, comma decimals.
+
+    `"١٬٥٠٠٫٢٥"`, `"1 500,25"` and `"1500.25"` all give `"1500.25"`. A comma followed by exactly
+    three digits could mean either, so it is refused rather than guessed.
+    Raises DomainError `bad_amount`.
+    """
+    plain = text.translate(_INVISIBLE).strip().translate(_TYPED_DIGITS).replace("\u2212", "-")
+    plain = _TYPED_GROUPING.sub("", plain)
+    if "," in plain:
+        whole, _, fraction = plain.partition(",")
+        if "." in whole or len(fraction) == 3:
+            raise DomainError(
+                "bad_amount", f"Write a point before the decimals and no other mark: {text!r:.60}."
+            )
+        plain = f"{whole}.{fraction}"
+    if _DECIMAL.fullmatch(plain) is None:
+        raise DomainError("bad_amount", f"Write a number such as 1500.25, not {text!r:.60}.")
+    return plain
+
+
+def parse_instant_ms(text: str) -> int:
+    """UTC milliseconds of an RFC 3339 instant with `Z` or an offset, at most 3 decimals.
+
+    Raises DomainError `bad_instant`. A leap second (`:60`) is refused: UTC milliseconds have none.
+    """
+    try:
+        if _INSTANT.fullmatch(text) is None:
+            raise ValueError(text)
+        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MILLISECOND
+    except (ValueError, TypeError, OverflowError):
+        message = f'Write an instant such as "2026-03-01T10:15:00Z", not {text!r:.60}.'
+        raise DomainError("bad_instant", message) from None
+
+
+def format_instant(ms: int) -> str:
+    """RFC 3339 in UTC, with milliseconds only where they are not zero.
+
+    Raises DomainError `bad_instant` outside the years 1 to 9999.
+    """
+    try:
+        at = _EPOCH + timedelta(milliseconds=ms)
+    except OverflowError:
+        raise DomainError("bad_instant", f"{ms} ms lies outside the years 1 to 9999.") from None
+    text = at.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    return f"{text}.{ms % 1000:03d}Z" if ms % 1000 else f"{text}Z"

@@ -1,0 +1,28 @@
+"""What the token side refuses.
+
+`code` is for programs; the ones that a vector file may name are marked with *.
+
+number_invalid        a MeterPAN, DRN, SGC or other identifier is malformed or fails its check digit
+format_error*         not 20 digits, or a value that does not fit in 66 bits
+unsupported_class*    class 3 is reserved
+unsupported_subclass  no layout is known for this class, subclass and encryption algorithm
+crc_error*            the block does not authenticate: other key, other meter, or mistyped
+tid_out_of_range*     the instant lies outside the 24 bits of this base date
+amount_out_of_range*  the amount does not fit its field
+field_out_of_range    any other field of a token
+key_invalid           a key of a wrong length or parity
+key_unknown           no vending key for this SGC and KRN
+key_expired           the TID lies in a period after the KEN
+key_mismatch          the meter's attributes and the vending key disagree
+key_type_refused      this KT is not offered here, or may not do this
+algorithm_refused     this EA, DKGA, or pair of both is not offered
+tables_invalid        a substitution table set that is malformed, unknown or not the licensed one
+key_file_invalid      a key file that does not open
+state_invalid         a stored meter state that does not load
+"""
+
+from schemas.errors import DomainError
+
+
+class TokenError(DomainError):
+    """A number, key or token that IEC 62055-41 refuses."""
