@@ -3,7 +3,6 @@
 import argparse
 import signal
 import sys
-import threading
 import time
 
 from prepaid.runtime.errors import RuntimeUnavailableError
@@ -12,6 +11,7 @@ from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE, Instanc
 from prepaid.runtime.resolver import resolve
 
 WATCH_S = 0.5
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
@@ -25,10 +25,14 @@ def main() -> int:
     def progress(text: str) -> None:
         sys.stderr.write(f"{time.monotonic() - began:6.1f} s  {text}\n")
 
-    # Before anything is started: a signal in the middle of the start must end it in order too.
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: ended.set())
+    def interrupt(_number: int, _frame: object) -> None:
+        # Once: the orderly end has a time limit of its own and is not to be cut short.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in SIGNALS:
+        signal.signal(number, interrupt)
     try:
         if arguments.action == "fetch":
             resolve(progress)
@@ -39,16 +43,18 @@ def main() -> int:
             sys.stdout.write(f"{BROKER_VARIABLE}={instance.broker_url}\n")
             sys.stdout.flush()
             progress("Ready; Ctrl-C ends it")
-            while not ended.wait(WATCH_S):
+            while True:
+                time.sleep(WATCH_S)
                 gone = instance.failed()
                 if gone is not None:
                     progress(f"{gone}: ended by itself; ending the rest")
                     return 1
-            progress("Ending")
+    except KeyboardInterrupt:
+        progress("Ended")
+        return 0
     except RuntimeUnavailableError as error:
         sys.stderr.write(f"prepaid: {error}\n")
         return 2
-    return 0
 
 
 if __name__ == "__main__":

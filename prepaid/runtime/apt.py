@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prepaid.runtime.errors import RuntimeUnavailableError
+from prepaid.runtime.folders import make_open_folder
 from prepaid.runtime.sources import Mirror, find_mirror, read_sources
 
 SUITE = "trixie"
@@ -63,7 +64,7 @@ class PrivateApt:
     def locked(self, progress: Progress) -> Iterator[None]:
         """Lets one process at a time work in the folder. Errors: `cache_refused`."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_open_folder(self._folder)
             lock = (self._folder / "lock").open("w")
         except OSError as error:
             message = (
@@ -140,7 +141,7 @@ class PrivateApt:
     def unpack(self, packages: Sequence[Package], root: Path) -> None:
         """Puts the files of all packages below `root`, which is made anew. Runs none of them."""
         shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(parents=True)
+        make_open_folder(root)
         for package in packages:
             file = self._packages / package.file
             subprocess.run(["dpkg-deb", "-x", str(file), str(root)], check=True)

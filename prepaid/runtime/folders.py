@@ -60,13 +60,15 @@ class Account:
         return [] if self.switched else None
 
     def make_folder(self, path: Path) -> None:
-        """Creates `path` with mode 0700, owned by the account, and its parents as they come.
+        """Creates `path` with mode 0700, owned by the account; new parents are ours, open to all.
+
+        Nothing that we write as root lies inside: the account could turn it elsewhere by a link.
 
         Errors: `folder_closed` if the account cannot enter a parent, `folder_refused` if the
         folder cannot be made.
         """
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_open_folder(path)
             if self.switched:
                 os.chown(path, self.uid, self.gid)
             path.chmod(0o700)
@@ -94,6 +96,18 @@ class Account:
                 "PREPAID_CACHE (programs) to folders whose parents are open to all."
             )
             raise RuntimeUnavailableError("folder_closed", message)
+
+
+def make_open_folder(path: Path) -> None:
+    """Creates `path` and its missing parents, open to all whatever root's umask is.
+
+    Folders that are there keep their mode. Errors: OSError.
+    """
+    if path.is_dir():
+        return
+    make_open_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    path.chmod(0o755)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from prepaid.runtime.server_process import LOOPBACK, FolderLock, ServerProcess, 
 # above a backlog of one hour of a fleet of 100,000 meters that report every 15 minutes.
 MAX_QUEUED_BYTES = 1024 * 1024 * 1024
 # The largest payload of the MQTT contract with room for its properties.
-MESSAGE_SIZE_LIMIT_BYTES = 128 * 1024
+MAX_PACKET_BYTES = 128 * 1024
 # What a crash can take with it: mosquitto 2 writes its state as a snapshot, every so often.
 AUTOSAVE_INTERVAL_S = 2
 MAX_KEEPALIVE_S = 3_600
@@ -28,26 +28,33 @@ PERSISTENT_CLIENT_EXPIRATION = "30d"
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One listening address. Anonymous clients are let in on loopback only."""
+    """One listening address. Beyond loopback a client must show a certificate."""
 
     port: int
     address: str = LOOPBACK
-    # Lines of mosquitto.conf(5) for this listener: certificates, access lists.
-    security: tuple[str, ...] = ("allow_anonymous true",)
+    # Lines of mosquitto.conf(5) that belong to a listener: cafile, require_certificate and so on.
+    certificates: tuple[str, ...] = ()
 
     def render(self) -> list[str]:
         """Errors: `listener_open` if anonymous clients could come from another host."""
-        if self.address != LOOPBACK and "allow_anonymous true" in self.security:
-            message = f"A listener on {self.address} needs certificates or passwords: give them."
+        if self.address != LOOPBACK and "require_certificate true" not in self.certificates:
+            message = f"A listener on {self.address} must require certificates: give them."
             raise RuntimeUnavailableError("listener_open", message)
-        return [f"listener {self.port} {self.address}", "set_tcp_nodelay true", *self.security]
+        return [f"listener {self.port} {self.address}", *self.certificates]
 
 
-def render_configuration(folder: Path, listeners: tuple[Listener, ...]) -> str:
-    """mosquitto.conf(5): what holds for all listeners, then each with its own security."""
+def render_configuration(
+    folder: Path, listeners: tuple[Listener, ...], access: tuple[str, ...] = ()
+) -> str:
+    """mosquitto.conf(5): what holds for all, access lists, then each listener.
+
+    `access` names files of access lists and passwords. Not `per_listener_settings true`: a session
+    that is away has no listener, so mosquitto 2.0 then refuses it every message and its queue
+    stays empty. Certificates belong to a listener in any case, and the name in a certificate can
+    be the user that the access list knows.
+    """
     lines = [
         "# Written at every start.",
-        "per_listener_settings true",
         f"pid_file {folder}/mosquitto.pid",
         "persistence true",
         f"persistence_location {folder}/",
@@ -56,7 +63,7 @@ def render_configuration(folder: Path, listeners: tuple[Listener, ...]) -> str:
         "max_inflight_messages 0",
         "max_queued_messages 0",
         f"max_queued_bytes {MAX_QUEUED_BYTES}",
-        f"message_size_limit {MESSAGE_SIZE_LIMIT_BYTES}",
+        f"max_packet_size {MAX_PACKET_BYTES}",
         f"max_keepalive {MAX_KEEPALIVE_S}",
         "queue_qos0_messages false",
         "sys_interval 10",
@@ -65,6 +72,10 @@ def render_configuration(folder: Path, listeners: tuple[Listener, ...]) -> str:
         "log_type warning",
         "log_type notice",
         "connection_messages false",
+        "set_tcp_nodelay true",
+        # Holds for loopback alone: every other listener requires a certificate, see Listener.
+        "allow_anonymous true",
+        *access,
     ]
     for listener in listeners:
         lines.extend(listener.render())
@@ -83,7 +94,7 @@ class Mosquitto:
         self._state = data_dir / "state"
         self._account = account
         self._lock = FolderLock(data_dir)
-        self._process = ServerProcess("mosquitto", self._state, account)
+        self._process = ServerProcess("mosquitto", self._state, data_dir / "mosquitto.log", account)
         self._backend_port = 0
         self._device_port = 0
 
@@ -113,10 +124,9 @@ class Mosquitto:
 
         Errors: `already_running`, `start_failed`, and those of `Account.make_folder`.
         """
-        self._account.make_folder(self._folder)
+        self._account.make_folder(self._state)
         self._lock.acquire()
         try:
-            self._account.make_folder(self._state)
             self._process.end_leftover(self._state / "mosquitto.pid", signal.SIGTERM)
             if self._backend_port == 0:
                 self._backend_port = keep_port(self._folder, "backend")
@@ -130,8 +140,6 @@ class Mosquitto:
                 ),
                 encoding="utf-8",
             )
-            if self._account.switched:
-                os.chown(configuration, self._account.uid, self._account.gid)
             self._process.start(
                 [str(self._binaries.server), "-c", str(configuration)],
                 self._ready,

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -76,10 +77,13 @@ class Postgres:
     def __init__(self, binaries: PostgresBinaries, data_dir: Path, account: Account) -> None:
         self._binaries = binaries
         self._folder = data_dir
-        self._cluster = data_dir / f"cluster-{binaries.major}"
+        self._owned = data_dir / "server"
+        self._cluster = self._owned / f"cluster-{binaries.major}"
         self._account = account
         self._lock = FolderLock(data_dir)
-        self._process = ServerProcess("postgresql", self._cluster, account)
+        self._process = ServerProcess(
+            "postgresql", self._cluster, data_dir / "postgresql.log", account
+        )
         self._port = 0
 
     @property
@@ -111,7 +115,7 @@ class Postgres:
         Errors: `already_running`, `start_failed`, `initdb_failed`, `other_postgres_major`, and
         those of `Account.make_folder`.
         """
-        self._account.make_folder(self._folder)
+        self._account.make_folder(self._owned)
         self._lock.acquire()
         try:
             self._process.end_leftover(self._pid_file, signal.SIGINT)
@@ -119,10 +123,19 @@ class Postgres:
                 self._port = keep_port(self._folder, "postgresql")
             if not self._cluster.exists():
                 self._make_cluster()
-            self._write("postgresql.conf", render_configuration(self._port, _memory_mib()))
-            self._write("pg_hba.conf", render_access())
+            configuration = self._folder / "postgresql.conf"
+            access = self._folder / "pg_hba.conf"
+            text = render_configuration(self._port, _memory_mib())
+            configuration.write_text(text, encoding="utf-8")
+            access.write_text(render_access(), encoding="utf-8")
             self._process.start(
-                [str(self._binaries.bin / "postgres"), "-D", str(self._cluster)],
+                [
+                    str(self._binaries.bin / "postgres"),
+                    "-D",
+                    str(self._cluster),
+                    f"--config_file={configuration}",
+                    f"--hba_file={access}",
+                ],
                 self._ready,
                 self._environ(),
             )
@@ -168,18 +181,22 @@ class Postgres:
         )
 
     def _make_cluster(self) -> None:
-        others = sorted(self._folder.glob("cluster-*[0-9]"))
+        others = sorted(self._owned.glob("cluster-*[0-9]"))
         if others:
             message = (
                 f"{others[-1]} was made by another PostgreSQL than {self._binaries.major}: "
                 "upgrade it with pg_upgrade, or set PREPAID_HOME to a new folder."
             )
             raise RuntimeUnavailableError("other_postgres_major", message)
-        staged = self._folder / "cluster.new"
-        subprocess.run(["rm", "-rf", str(staged)], check=True)
-        password = self._folder / "password"
-        if not password.exists():
-            self._write_private(password, secrets.token_urlsafe(24) + "\n")
+        staged = self._owned / "cluster.new"
+        shutil.rmtree(staged, ignore_errors=True)
+        (self._folder / "database.made").unlink(missing_ok=True)
+        password = secrets.token_urlsafe(24)
+        _write_private(self._folder / "password", password)
+        handed = self._owned / "password.new"
+        _write_private(handed, password)
+        if self._account.switched:
+            os.chown(handed, self._account.uid, self._account.gid, follow_symlinks=False)
         locale = (
             ["--locale-provider=builtin", "--locale=C.UTF-8"]
             if self._binaries.major >= BUILTIN_LOCALE_MAJOR
@@ -191,13 +208,14 @@ class Postgres:
                 "initdb",
                 f"--pgdata={staged}",
                 f"--username={ROLE}",
-                f"--pwfile={password}",
+                f"--pwfile={handed}",
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
                 "--data-checksums",
                 *locale,
             ],
         )
+        handed.unlink()
         # The name appears only when the cluster is whole.
         staged.rename(self._cluster)
 
@@ -220,7 +238,7 @@ class Postgres:
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            cwd=self._folder,
+            cwd=self._owned,
             env=dict(self._environ()),
             user=self._account.popen_user,
             group=self._account.popen_group,
@@ -235,7 +253,7 @@ class Postgres:
         return {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "LC_ALL": "C.UTF-8" if self._binaries.major < BUILTIN_LOCALE_MAJOR else "C",
-            "HOME": str(self._folder),
+            "HOME": str(self._owned),
             "PGUSER": ROLE,
             "PGPASSWORD": self._password(),
             "PGPORT": str(self._port),
@@ -247,17 +265,11 @@ class Postgres:
         except OSError:
             return ""
 
-    def _write(self, name: str, text: str) -> None:
-        staged = self._cluster / f"{name}.new"
-        self._write_private(staged, text)
-        staged.replace(self._cluster / name)
 
-    def _write_private(self, path: Path, text: str) -> None:
-        path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        if self._account.switched:
-            os.chown(path, self._account.uid, self._account.gid)
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _memory_mib() -> int:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,8 @@ STOP_DEADLINE_S = 60
 POLL_S = 0.02
 # A log that grew past this is started anew.
 MAX_LOG_BYTES = 10 * 1024 * 1024
+
+_REASON = re.compile(r"FATAL|PANIC|Error|error")
 
 
 def choose_port(seed: str, *, taken: frozenset[int] = frozenset()) -> int:
@@ -94,14 +97,17 @@ class FolderLock:
 
 
 class ServerProcess:
-    """Starts, watches and ends one server. `folder` is its working folder and tells it apart."""
+    """Starts, watches and ends one server. `folder` is its working folder and tells it apart.
 
-    def __init__(self, name: str, folder: Path, account: Account) -> None:
+    The log is opened by us, so it lies in a folder that the server's account cannot change.
+    """
+
+    def __init__(self, name: str, folder: Path, log: Path, account: Account) -> None:
         self.name = name
+        self.log = log
         self._folder = folder
         self._account = account
         self._child: subprocess.Popen[bytes] | None = None
-        self.log = folder.parent / f"{name}.log"
 
     @property
     def pid(self) -> int:
@@ -120,10 +126,11 @@ class ServerProcess:
         ready: Callable[[int], bool],
         environ: Mapping[str, str],
     ) -> None:
-        """Runs `command` until `ready(pid)`. Errors: `start_failed` with the log's last line."""
+        """Runs `command` until `ready(pid)`. Errors: `start_failed` with the log's first error."""
         if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
             self.log.unlink()
-        with self.log.open("ab") as log:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with os.fdopen(os.open(self.log, flags, 0o600), "ab") as log:
             said_before = log.tell()
             self._child = subprocess.Popen(
                 command,
@@ -144,7 +151,8 @@ class ServerProcess:
             if self._child.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 said = self.log.read_bytes()[said_before:].decode(errors="replace").splitlines()
-                reason = said[-1].strip() if said else "no message"
+                named = [line for line in said if _REASON.search(line)]
+                reason = (named or said or ["no message"])[0].strip()
                 message = f"{self.name} did not start ({reason}): see {self.log}."
                 raise RuntimeUnavailableError("start_failed", message)
             time.sleep(POLL_S)
