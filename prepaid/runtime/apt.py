@@ -85,14 +85,7 @@ class PrivateApt:
 
         Errors: `no_debian_tools`, `no_debian_mirror`, `no_archive_keyring`, `apt_failed`.
         """
-        missing = [tool for tool in REQUIRED_TOOLS if shutil.which(tool) is None]
-        if missing:
-            message = (
-                f"This host has no {missing[0]}, so Debian's packages cannot be had here: use "
-                "compose.yaml, or set PREPAID_DATABASE__URL and PREPAID_BROKER__URL."
-            )
-            raise RuntimeUnavailableError("no_debian_tools", message)
-        self._configure(choose_mirror(self._environ, ETC_APT), choose_keyring(KEYRINGS))
+        self._configure(*require_host(self._environ))
         progress(f"Asking the Debian mirror for {SUITE}")
         self._run("update", "-q")
 
@@ -191,6 +184,21 @@ class PrivateApt:
             )
             raise RuntimeUnavailableError("apt_failed", message)
         return outcome.stdout
+
+
+def require_host(environ: Mapping[str, str]) -> tuple[Mirror, Path]:
+    """Mirror and keyring of a host that can fetch; changes nothing.
+
+    Errors: `no_debian_tools`, `no_debian_mirror`, `no_archive_keyring`.
+    """
+    missing = [tool for tool in REQUIRED_TOOLS if shutil.which(tool) is None]
+    if missing:
+        message = (
+            f"This host has no {missing[0]}, so Debian's packages cannot be had here: use "
+            "compose.yaml, or set PREPAID_DATABASE__URL and PREPAID_BROKER__URL."
+        )
+        raise RuntimeUnavailableError("no_debian_tools", message)
+    return choose_mirror(environ, ETC_APT), choose_keyring(KEYRINGS)
 
 
 def choose_mirror(environ: Mapping[str, str], etc_apt: Path) -> Mirror:

@@ -24,6 +24,24 @@ AUTOSAVE_INTERVAL_S = 2
 MAX_KEEPALIVE_S = 3_600
 # A session that stays away longer than this is forgotten with its queue.
 PERSISTENT_CLIENT_EXPIRATION = "30d"
+# What every broker of ours keeps to, wherever it runs; compose.yaml repeats it.
+SETTINGS = (
+    "persistence true",
+    f"autosave_interval {AUTOSAVE_INTERVAL_S}",
+    f"persistent_client_expiration {PERSISTENT_CLIENT_EXPIRATION}",
+    "max_inflight_messages 0",
+    "max_queued_messages 0",
+    f"max_queued_bytes {MAX_QUEUED_BYTES}",
+    f"max_packet_size {MAX_PACKET_BYTES}",
+    f"max_keepalive {MAX_KEEPALIVE_S}",
+    "queue_qos0_messages false",
+    "sys_interval 10",
+    "set_tcp_nodelay true",
+    "log_type error",
+    "log_type warning",
+    "log_type notice",
+    "connection_messages false",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +74,9 @@ def render_configuration(
     lines = [
         "# Written at every start.",
         f"pid_file {folder}/mosquitto.pid",
-        "persistence true",
         f"persistence_location {folder}/",
-        f"autosave_interval {AUTOSAVE_INTERVAL_S}",
-        f"persistent_client_expiration {PERSISTENT_CLIENT_EXPIRATION}",
-        "max_inflight_messages 0",
-        "max_queued_messages 0",
-        f"max_queued_bytes {MAX_QUEUED_BYTES}",
-        f"max_packet_size {MAX_PACKET_BYTES}",
-        f"max_keepalive {MAX_KEEPALIVE_S}",
-        "queue_qos0_messages false",
-        "sys_interval 10",
         "log_dest stderr",
-        "log_type error",
-        "log_type warning",
-        "log_type notice",
-        "connection_messages false",
-        "set_tcp_nodelay true",
+        *SETTINGS,
         # Holds for loopback alone: every other listener requires a certificate, see Listener.
         "allow_anonymous true",
         *access,

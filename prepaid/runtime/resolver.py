@@ -37,14 +37,22 @@ def resolve(
     Errors: those of `DebianPackages.fetch`; `binary_broken` if a fetched program does not run;
     `no_time_zones` if the host has no time zone database.
     """
+    chosen = folders if folders is not None else Folders.choose(environ)
+    while (found := find_ready(environ, chosen)) is None:
+        DebianPackages(chosen.cache, environ).fetch(progress)
+    return found
+
+
+def find_ready(environ: Mapping[str, str], folders: Folders) -> Binaries | None:
+    """The programs as far as they are here; None if something must be fetched first.
+
+    Errors: `binary_broken`, `no_time_zones`.
+    """
     postgres = find_local_postgres(environ)
     mosquitto = find_local_mosquitto(environ)
-    if postgres is not None and mosquitto is not None:
-        return Binaries(postgres, mosquitto)
-    chosen = folders if folders is not None else Folders.choose(environ)
-    packages = DebianPackages(chosen.cache, environ)
-    if not packages.ready():
-        packages.fetch(progress)
+    packages = DebianPackages(folders.cache, environ)
+    if (postgres is None or mosquitto is None) and not packages.ready():
+        return None
     return Binaries(
         postgres if postgres is not None else _private_postgres(packages),
         mosquitto if mosquitto is not None else _private_mosquitto(packages),
