@@ -30,7 +30,7 @@ async def run_clockwork(
     stopping: asyncio.Event,
     keep_days: int | None = None,
 ) -> None:
-    """Rounds until `stopping`. `keep_days`: readings older than that are dropped; None keeps all."""
+    """Rounds until `stopping`. Readings older than `keep_days` are dropped; None keeps all."""
     terms = TermsCache()
     retention_due_ms = 0
     while not stopping.is_set():

@@ -13,8 +13,8 @@ from meter_gateway.clockwork import run_clockwork
 from meter_gateway.dispatch import Dispatcher
 from meter_gateway.ingest import BATCH_MAX, IngestLoop
 from meter_gateway.metrics import GatewayMetrics
-from meter_gateway.receiver import BrokerAddress, Receiver
-from schemas.topics import SHARED_UP_FILTER
+from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
+from schemas.topics import shared_up_filter
 from store.session import POINT_LOOKUPS, Session
 
 log = structlog.get_logger()
@@ -33,52 +33,67 @@ class GatewaySettings:
     now_ms: Callable[[], int]
     speed: int = 1
     batch_max: int = BATCH_MAX
+    # Workers of one group share the messages; each group gets all of them.
+    group: str = "ingest"
+    session_expiry_s: int = SESSION_EXPIRY_S
     keep_days: int | None = None
     metrics_port: int | None = None
 
 
-async def run_gateway(
-    settings: GatewaySettings,
-    stopping: asyncio.Event,
-    on_ready: Callable[[], None] = lambda: None,
-) -> None:
-    """Until `stopping` is set; a loop that dies ends the process, so that somebody restarts it."""
-    address = BrokerAddress.parse(settings.broker_url)
-    metrics = GatewayMetrics(settings.speed)
-    if settings.metrics_port is not None:
-        start_http_server(settings.metrics_port, addr="127.0.0.1", registry=metrics.registry)
-    receiver = Receiver(address, f"prepaid-ingest-{settings.name}", SHARED_UP_FILTER)
-    sessions = [
-        Session(settings.database_url, "ingest", POINT_LOOKUPS),
-        Session(settings.database_url, "dispatch"),
-        Session(settings.database_url, "clockwork", POINT_LOOKUPS),
-    ]
-    dispatcher = Dispatcher(
-        address,
-        f"prepaid-dispatch-{settings.name}",
-        sessions[1],
-        settings.now_ms,
-        settings.speed,
-    )
-    ingest = IngestLoop(
-        receiver, sessions[0], dispatcher, settings.now_ms, metrics, settings.batch_max
-    )
-    clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days)
-    receiving = asyncio.create_task(receiver.run(), name="receiver")
-    try:
-        async with asyncio.TaskGroup() as loops:
-            loops.create_task(ingest.run(stopping), name="ingest")
-            loops.create_task(dispatcher.run(stopping), name="dispatch")
-            loops.create_task(clockwork, name="clockwork")
-            loops.create_task(_announce(receiver, stopping, on_ready), name="announce")
-    finally:
-        await receiver.close()
-        receiving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await receiving
-        for session in sessions:
-            await session.close()
-    log.info("gateway_stopped")
+class Gateway:
+    """One worker. `run` until told to stop; a loop that dies ends it, so that somebody restarts."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self.metrics = GatewayMetrics(settings.speed)
+
+    async def run(
+        self, stopping: asyncio.Event, on_ready: Callable[[], None] = lambda: None
+    ) -> None:
+        """Errors: what ended a loop that should not end, as an exception group."""
+        settings = self._settings
+        address = BrokerAddress.parse(settings.broker_url)
+        if settings.metrics_port is not None:
+            start_http_server(
+                settings.metrics_port, addr="127.0.0.1", registry=self.metrics.registry
+            )
+        receiver = Receiver(
+            address,
+            f"prepaid-ingest-{settings.name}",
+            shared_up_filter(settings.group),
+            settings.session_expiry_s,
+        )
+        sessions = [
+            Session(settings.database_url, "ingest", POINT_LOOKUPS),
+            Session(settings.database_url, "dispatch"),
+            Session(settings.database_url, "clockwork", POINT_LOOKUPS),
+        ]
+        dispatcher = Dispatcher(
+            address,
+            f"prepaid-dispatch-{settings.name}",
+            sessions[1],
+            settings.now_ms,
+            settings.speed,
+        )
+        ingest = IngestLoop(
+            receiver, sessions[0], dispatcher, settings.now_ms, self.metrics, settings.batch_max
+        )
+        clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days)
+        receiving = asyncio.create_task(receiver.run(), name="receiver")
+        try:
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(ingest.run(stopping), name="ingest")
+                loops.create_task(dispatcher.run(stopping), name="dispatch")
+                loops.create_task(clockwork, name="clockwork")
+                loops.create_task(_announce(receiver, stopping, on_ready), name="announce")
+        finally:
+            await receiver.close()
+            receiving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await receiving
+            for session in sessions:
+                await session.close()
+        log.info("gateway_stopped", worker=settings.name)
 
 
 async def _announce(

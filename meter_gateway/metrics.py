@@ -16,6 +16,7 @@ class GatewayMetrics:
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
+        self.messages_committed = 0
         self.registry = CollectorRegistry()
         self.readings = Counter(
             "prepaid_readings",
@@ -47,6 +48,7 @@ class GatewayMetrics:
 
     def committed(self, recorded: Recorded, messages: Sequence[Incoming], now_ms: int) -> None:
         """Count one committed batch; latency in real seconds, also when the clock runs fast."""
+        self.messages_committed += len(messages)
         self.messages.inc(len(messages))
         self.batch.observe(len(messages))
         self.readings.labels("accepted").inc(recorded.accepted)

@@ -36,6 +36,10 @@ KEEP_ALIVE_S = 30
 CONNECT_TIMEOUT_S = 10
 RETRY_FIRST_S = 0.2
 RETRY_LAST_S = 5.0
+GRANTED = (
+    mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
+    mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
+)
 # A gateway's batch is at most 64 KiB (mqtt.md section 2); what is larger is refused by reading it.
 MAX_PACKET_BYTES = 1024 * 1024
 
@@ -80,10 +84,17 @@ class Delivery:
 class Receiver:
     """One worker's subscription: `run` keeps it, `take` and `acknowledge` serve a loop."""
 
-    def __init__(self, address: BrokerAddress, client_id: str, topic_filter: str) -> None:
+    def __init__(
+        self,
+        address: BrokerAddress,
+        client_id: str,
+        topic_filter: str,
+        session_expiry_s: int = SESSION_EXPIRY_S,
+    ) -> None:
         self._address = address
         self._client_id = client_id
         self._filter = topic_filter
+        self._session_expiry_s = session_expiry_s
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._connection: _Connection | None = None
@@ -160,7 +171,7 @@ class Receiver:
             password=password.encode() if password is not None else None,
             clean_start=False,
             keep_alive=KEEP_ALIVE_S,
-            session_expiry_interval=SESSION_EXPIRY_S,
+            session_expiry_interval=self._session_expiry_s,
             receive_max=RECEIVE_MAX,
             max_packet_size=MAX_PACKET_BYTES,
         )
@@ -255,14 +266,12 @@ class _Connection(asyncio.Protocol):
 
     def _answer(self, packet: mqtt5.Packet) -> None:
         if isinstance(packet, mqtt5.ConnAckPacket):
-            if packet.reason_code is not mqtt5.ConnAckReasonCode.SUCCESS:
+            if packet.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
                 self._refuse(f"the broker refuses the connection: {packet.reason_code.name}")
                 return
             self.write(self._receiver.subscribe_packet())
         elif isinstance(packet, mqtt5.SubAckPacket):
-            if any(
-                code >= mqtt5.SubAckReasonCode.UNSPECIFIED_ERROR for code in packet.reason_codes
-            ):
+            if packet.reason_codes[0] not in GRANTED:
                 self._refuse(f"the broker refuses the subscription: {packet.reason_codes[0].name}")
             elif not self.subscribed.done():
                 self.subscribed.set_result(None)

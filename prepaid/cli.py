@@ -8,7 +8,15 @@ import typer
 from schemas.errors import DomainError
 
 # One module per command, each with `register(app)`. Imported when the command line starts.
-COMMANDS = ("doctor", "rate", "simulate", "sts")
+COMMANDS = (
+    "doctor",
+    "gateway",
+    "migrate",
+    "rate",
+    "replay",
+    "simulate",
+    "sts",
+)
 
 app = typer.Typer(
     name="prepaid",

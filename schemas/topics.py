@@ -23,7 +23,6 @@ RETAINED: frozenset[tuple[Direction, Kind]] = frozenset({("up", "state"), ("dn",
 QOS_0: frozenset[Kind] = frozenset({"time"})
 
 UP_FILTER = "pm/v1/+/+/up/#"
-SHARED_UP_FILTER = f"$share/ingest/{UP_FILTER}"
 
 _BY_NAME: dict[tuple[str, str, str], tuple[Side, Direction, Kind]] = {
     (side, direction, kind): (side, direction, kind)
@@ -61,6 +60,11 @@ def parse(text: str) -> Topic:
     raise DomainError(
         "bad_topic", f"Publish to a topic of the contract's clause 1, not to {text!r:.80}."
     )
+
+
+def shared_up_filter(group: str) -> str:
+    """What ingest workers subscribe to: the messages of all devices, each to one of the group."""
+    return f"$share/{group}/{UP_FILTER}"
 
 
 def downlink_filter(side: Side, device: str) -> str:

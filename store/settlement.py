@@ -26,7 +26,7 @@ from credit_engine.facts import (
     TopUp,
 )
 from credit_engine.outcome import Legs, Outcome, Posting
-from credit_engine.position import Position
+from credit_engine.position import Position, genesis
 from credit_engine.settlement import Correction, New, Posted, settle
 from credit_engine.tariff import parse_account, parse_tariff
 from credit_engine.terms import Installation, Tariff, Terms
@@ -180,7 +180,9 @@ def settle_account(
     in_order = (
         touched_from_ms is None
         and not state.has_tail
-        and all(reading.at_ms > state.newest_reading_ms for reading in readings)
+        and all(
+            reading.at_ms > max(state.newest_reading_ms, state.anchor_ms) for reading in readings
+        )
     )
     if in_order:
         outcome = advance(agreed, state.position, readings, until_ms)
@@ -205,6 +207,24 @@ def look(conn: Connection, terms: TermsCache, state: AccountState, at_ms: int) -
         facts, _ = _stored_facts(conn, state.account_id, state.position.at_ms)
     until_ms = max([at_ms, state.settled_until_ms, *(fact.at_ms for fact in facts)])
     return advance(agreed, state.position, facts, until_ms)
+
+
+def rate_from_books(
+    conn: Connection,
+    terms: TermsCache,
+    state: AccountState,
+    until_ms: int,
+    *,
+    from_genesis: bool = False,
+) -> Outcome:
+    """The account at any instant, from all facts since the nearest stored position before it."""
+    agreed = terms.get(conn, state.account_id, state.terms_revision)
+    if from_genesis:
+        start = genesis(agreed, installations(conn, state.account_id)[0][0])
+    else:
+        start = _start(conn, state, until_ms)
+    facts, _ = _stored_facts(conn, state.account_id, start.at_ms)
+    return advance(agreed, start, facts, until_ms)
 
 
 def _start(conn: Connection, state: AccountState, earliest_ms: int | None) -> Position:

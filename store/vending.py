@@ -144,29 +144,7 @@ def _credit(
             raise
         offered = None
     top_up = command_id(now_ms, secrets.token_bytes(10))
-    inserted = conn.execute(
-        query("insert_top_up"),
-        {
-            "id": top_up,
-            "account": meter.account_id,
-            "meter": meter.id,
-            "channel": payment.channel,
-            "partner_txn_id": payment.partner_txn_id,
-            "request_sha256": payment.request_sha256,
-            "amount_micro": payment.amount_micro,
-            "paid_ms": payment.paid_ms,
-            "credited_ms": now_ms,
-            "energy_wh": 0 if offered is None else offered.energy_wh,
-            "lines": Jsonb([] if offered is None else quote_lines(offered)),
-            "msisdn": payment.msisdn,
-        },
-    ).fetchone()
-    if inserted is None:
-        # The same number for another meter, at the same moment: that account's lock was not ours.
-        raise Conflict(
-            "idempotency_conflict",
-            f"payment {payment.partner_txn_id} was just taken for another meter: use a new number",
-        )
+    _insert(conn, payment, meter, top_up, now_ms, offered)
     settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=now_ms)
     write(conn, [settled], now_ms)
     if offered is not None and offered.energy_wh and meter.attributes is not None:
@@ -258,6 +236,87 @@ def quote_lines(offered: Quote) -> list[Mapping[str, object]]:
             form["price"] = format_micro(line.price_micro_per_wh * 1000)
         lines.append(form)
     return lines
+
+
+def record_top_up(
+    conn: Connection,
+    terms: TermsCache,
+    payment: Payment,
+    top_up: str,
+    credited_ms: int,
+    now_ms: int,
+) -> bool:
+    """Record credit that was given at an earlier instant, without tokens: an import.
+
+    False when this very top-up is recorded already. Errors: NotFound; Conflict
+    `idempotency_conflict` (the same number with another body).
+    """
+    with conn.transaction():
+        meter = _meter(conn, payment.meter)
+        state = lock_accounts(conn, [meter.account_id])[meter.account_id]
+        if _known(conn, payment) is not None:
+            return False
+        _insert(conn, payment, meter, top_up, credited_ms, None)
+        _settle_fact(conn, terms, state, credited_ms, now_ms)
+        return True
+
+
+def record_reversal(
+    conn: Connection, terms: TermsCache, top_up: str, account_id: int, at_ms: int, now_ms: int
+) -> None:
+    """Record that a top-up was taken back at an earlier instant: an import. A repeat is one."""
+    with conn.transaction():
+        state = lock_accounts(conn, [account_id])[account_id]
+        conn.execute(
+            query("insert_reversal"),
+            {"top_up": top_up, "account": account_id, "reversed_ms": at_ms, "reason": "import"},
+        )
+        _settle_fact(conn, terms, state, at_ms, now_ms)
+
+
+def record_emergency_request(
+    conn: Connection, terms: TermsCache, account_id: int, at_ms: int, now_ms: int
+) -> None:
+    """Record a request for emergency credit that was made at an earlier instant: an import."""
+    with conn.transaction():
+        state = lock_accounts(conn, [account_id])[account_id]
+        conn.execute(
+            query("insert_emergency_request"), {"account": account_id, "requested_ms": at_ms}
+        )
+        _settle_fact(conn, terms, state, at_ms, now_ms)
+
+
+def _insert(
+    conn: Connection,
+    payment: Payment,
+    meter: _VendingMeter,
+    top_up: str,
+    credited_ms: int,
+    offered: Quote | None,
+) -> None:
+    inserted = conn.execute(
+        query("insert_top_up"),
+        {
+            "id": top_up,
+            "account": meter.account_id,
+            "meter": meter.id,
+            "channel": payment.channel,
+            "partner_txn_id": payment.partner_txn_id,
+            "request_sha256": payment.request_sha256,
+            "amount_micro": payment.amount_micro,
+            "paid_ms": payment.paid_ms,
+            "credited_ms": credited_ms,
+            "energy_wh": 0 if offered is None else offered.energy_wh,
+            "lines": Jsonb([] if offered is None else quote_lines(offered)),
+            "msisdn": payment.msisdn,
+        },
+    ).fetchone()
+    if inserted is None:
+        # The same number for another meter, at the same moment: that account's lock was not ours.
+        raise Conflict(
+            "idempotency_conflict",
+            f"payment {payment.partner_txn_id} was just taken for another meter: use a new number",
+        )
 
 
 def reverse(

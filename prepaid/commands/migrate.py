@@ -14,7 +14,9 @@ def register(app: typer.Typer) -> None:
 
 def migrate() -> None:
     """Apply what is missing of the schema to PREPAID_DATABASE__URL; safe to run at any time."""
-    applied = migrate_database(
-        Settings().database_url(), lambda text: sys.stderr.write(f"{text}\n")
-    )
+    applied = migrate_database(Settings().database_url(), _progress)
     sys.stdout.write(f"{len(applied)} applied\n")
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
