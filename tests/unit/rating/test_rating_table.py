@@ -231,6 +231,8 @@ def story_account(words: list[str]) -> dict[str, Any]:
         elif name == "protected":
             begin, _, end = value.partition("-")
             account["non_disconnection"] = [{"days": ["fri"], "from": begin, "to": end}]
+        elif name == "plain":
+            continue
         elif name == "debt":
             account["debt"] = {"outstanding": value, "rules": []}
         elif name == "share":
@@ -256,6 +258,9 @@ def story_fact(time: str, words: list[str]) -> dict[str, Any]:
             return {"top_up": {"id": id, "time": time, "amount": amount}}
         case ["reverse", id]:
             return {"reversal": {"top_up": id, "time": time}}
+        case ["swap", closing_wh]:
+            meter = {"id": "2", "max_power_w": 1000, "modulus_wh": 10**6, "opening_wh": 0}
+            return {"exchange": {"time": time, "closing_wh": int(closing_wh), "meter": meter}}
         case ["request"]:
             return {"emergency_request": {"time": time}}
     raise AssertionError(words)
@@ -312,6 +317,33 @@ reconnect_at=5 protected=12:00-24:00
 00:00    pay p1 11.999 | 11.999000   0.000000  connected
 12:00    read 12000    | -0.001000   0.000000  protected
 13:00    pay p2 1      | 0.999000    0.000000  protected
+""",
+    # 24000 Wh until two milliseconds before midnight: half of them at 11:59:59.999 to the Wh.
+    "nothing left in the last millisecond before a top-up arms reconnect_at": """
+reconnect_at=100
+00:00         pay p1 12   | 12.000000   0.000000  connected
+12:00         pay p2 50   | 62.000000   0.000000  connected
+23:59:59.998  read 24000  | 38.000000   0.000000  disconnected
+""",
+    "a thousandth left in the last millisecond before a top-up arms nothing": """
+reconnect_at=100
+00:00         pay p1 12   | 12.000000   0.000000  connected
+12:00         pay p2 50   | 62.000000   0.000000  connected
+7/00:00       read 24000  | 38.000000   0.000000  connected
+""",
+    "a zero before a protected window still counts when a top-up ends the window": """
+reconnect_at=100 protected=06:00-24:00
+00:00         pay p1 5    | 5.000000    0.000000  connected
+12:00         pay p2 50   | 55.000000   0.000000  connected
+14:00         read 14000  | 41.000000   0.000000  protected
+""",
+    # 1.2 kWh are too much for 1 kW since 02:00; they would not be since 01:00.
+    "a new meter begins at its opening, even where the closing value does not count": """
+plain
+00:00         pay p1 50   | 50.000000   0.000000  connected
+01:00         read 100    | 49.900000   0.000000  connected
+02:00         swap 99     | 49.900000   0.000000  connected
+03:00         read 1200   | 49.900000   0.000000  connected
 """,
     "a share of a top-up pays debt up to the cap of the month": """
 debt=30 share=20/15
