@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from credit_engine.errors import CreditError
 from credit_engine.facts import Exchange, Reading
@@ -11,8 +11,7 @@ from credit_engine.position import Position
 from credit_engine.terms import Installation
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """The energy between two consecutive accepted readings of one meter.
 
     `installation`, `register_at_ms`, `register_wh`: what the next reading is compared to.

@@ -14,10 +14,10 @@ from credit_engine.consumption import Interval, judge, walk
 from credit_engine.days import cell_at, day_at
 from credit_engine.errors import CreditError
 from credit_engine.facts import EmergencyRequest, Exchange, Fact, Reading, Reversal, TopUp
-from credit_engine.outcome import Outcome, Verdict
+from credit_engine.outcome import Outcome, Status, Verdict
 from credit_engine.position import GENESIS_MS, Position, Totals
 from credit_engine.rating import Books
-from credit_engine.supply import SupplyState
+from credit_engine.supply import SupplyState, next_charge_ms
 from credit_engine.terms import Terms
 from credit_engine.timeline import Timeline, distinct
 
@@ -120,7 +120,7 @@ def _next_reading(
         reading.wh,
     )
     books = Books(terms, position.totals)
-    books.charge_energy(cell, interval, start_ms, at_ms)
+    books.charge_energy(cell, interval, start_ms, at_ms, energy)
     balance = books.balance_micro
     if balance <= 0 and (terms.reconnect_at_micro is not None or _on_request(terms)):
         return None
@@ -132,14 +132,20 @@ def _next_reading(
         books.consumed_wh,
         books.taxed_micro,
     )
-    supply = SupplyState(terms, position)
-    supply.observe(until_ms, balance, requested=False)
+    debt = totals.debt_micro
+    if balance > 0:
+        change_ms = next_charge_ms(terms, debt, day)
+        status = Status(until_ms, balance, debt, "connected", False, False, change_ms)
+    else:
+        supply = SupplyState(terms, position)
+        supply.observe(until_ms, balance, requested=False)
+        status = supply.status(until_ms, balance, debt, day)
     return Outcome(
         Position(at_ms, meter, at_ms, reading.wh, totals),
         tuple(books.postings),
         (Verdict(reading, meter.meter_id, at_ms, reading.wh, "accepted"),),
         (),
-        supply.status(until_ms, balance, totals.debt_micro, day),
+        status,
         totals,
     )
 

@@ -79,8 +79,8 @@ class Form:
         return [Form(f"{self.path}[{place}]", item) for place, item in enumerate(self.value)]
 
     def text(self) -> str:
-        if not isinstance(self.value, str) or not self.value:
-            raise self.refuse("give a string (in quotes) that is not empty")
+        if not isinstance(self.value, str) or not self.value or not self.value.isprintable():
+            raise self.refuse("give a printable string, in quotes and not empty")
         return self.value
 
     def choice(self, *options: str) -> str:

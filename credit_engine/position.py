@@ -6,7 +6,7 @@ meaning: any one of them and all facts since give the same postings.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from credit_engine.errors import CreditError
@@ -50,11 +50,17 @@ class Position:
     reconnect_armed: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Integers and strings only; the inverse of `from_json`."""
-        totals = self.totals
+        """Integers, strings and null (no capacity) only; the inverse of `from_json`."""
+        totals, meter = self.totals, self.installation
         return {
             "at_ms": self.at_ms,
-            "installation": asdict(self.installation),
+            "installation": {
+                "meter_id": meter.meter_id,
+                "modulus_wh": meter.modulus_wh,
+                "opened_at_ms": meter.opened_at_ms,
+                "opening_wh": meter.opening_wh,
+                "max_power_w": meter.max_power_w,
+            },
             "register_at_ms": self.register_at_ms,
             "register_wh": self.register_wh,
             "balance_micro": totals.balance_micro,

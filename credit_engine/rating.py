@@ -105,9 +105,10 @@ class Books:
             taxed_micro={key: base for key, base in self.taxed_micro.items() if key[0] == month},
         )
 
-    def charge_energy(self, cell: Cell, interval: Interval, start_ms: int, end_ms: int) -> None:
+    def charge_energy(
+        self, cell: Cell, interval: Interval, start_ms: int, end_ms: int, energy: int
+    ) -> None:
         """Post the energy of `(start, end]`, a part of one cell; nothing if no energy."""
-        energy = interval.energy_until(end_ms) - interval.energy_until(start_ms)
         if energy == 0:
             return
         consumed = self.consumed_wh

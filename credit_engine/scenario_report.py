@@ -92,7 +92,7 @@ def differences(expected: Any, got: Any, path: str = "") -> list[str]:
     """One line per value of `expected` that `got` does not have; empty where all agree.
 
     Of a mapping `expected` may hold a subset; of a list every item, none more and none fewer. A
-    month, band or charge that is zero may be left out of `got`.
+    month, band or charge that is zero may be left out of `got`, and prices may have more decimals.
     """
     if isinstance(expected, dict) and isinstance(got, dict):
         lines = []
@@ -112,9 +112,15 @@ def differences(expected: Any, got: Any, path: str = "") -> list[str]:
         for index, (value, other) in enumerate(zip(expected, got, strict=False)):
             lines += differences(value, other, f"{path}[{index}]")
         return lines
+    if path.endswith(".price") and isinstance(expected, str) and isinstance(got, str):
+        expected, got = (_shortest(price) for price in (expected, got))
     if type(expected) is type(got) and expected == got:
         return []
     return [f"{path}: expected {expected!r}, got {got!r}"]
+
+
+def _shortest(price: str) -> str:
+    return price.rstrip("0").rstrip(".") if "." in price else price
 
 
 def _is_zero(value: Any) -> bool:

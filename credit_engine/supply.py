@@ -69,11 +69,17 @@ class SupplyState:
         )
 
     def _next_change(self, at_ms: int, debt_micro: int, day: Day) -> int | None:
-        change = day.next_charge_ms
-        if debt_micro > 0 and self.terms.debt.daily_micro:
-            change = day.end_ms
-        if self.supply != "connected":
-            edge = self.protection.next_edge(at_ms)
-            if edge is not None and (change is None or edge < change):
-                change = edge
-        return change
+        charge_ms = next_charge_ms(self.terms, debt_micro, day)
+        if self.supply == "connected":
+            return charge_ms
+        edge_ms = self.protection.next_edge(at_ms)
+        if charge_ms is None or edge_ms is None:
+            return edge_ms if charge_ms is None else charge_ms
+        return min(charge_ms, edge_ms)
+
+
+def next_charge_ms(terms: Terms, debt_micro: int, day: Day) -> int | None:
+    """The next local midnight after `day` at which something is due or a version begins."""
+    if debt_micro > 0 and terms.debt.daily_micro:
+        return day.end_ms
+    return day.next_charge_ms

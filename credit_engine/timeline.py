@@ -150,7 +150,8 @@ class Timeline:
                 end_ms = min(cell.end_ms, interval.end_ms)
                 if end_ms > until_ms:
                     return
-                self.books.charge_energy(cell, interval, self._cursor_ms, end_ms)
+                energy = interval.energy_until(end_ms) - interval.energy_until(self._cursor_ms)
+                self.books.charge_energy(cell, interval, self._cursor_ms, end_ms, energy)
                 self._cursor_ms = end_ms
             self._interval += 1
             if self._interval < len(intervals):

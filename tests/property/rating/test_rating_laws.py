@@ -23,8 +23,8 @@ from credit_engine.settlement import Correction, New, Posted, settle
 Invent = Callable[[Random], dict[str, Any]]
 MINUTE = 60_000
 
-law = settings(max_examples=50, deadline=None)
-randoms = given(random=st.randoms(use_true_random=False))
+law = settings(max_examples=120, deadline=None)
+randoms = given(random=st.integers(0, 2**32).map(Random))
 
 
 def rated(scenario: Scenario) -> Outcome:

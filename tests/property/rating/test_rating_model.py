@@ -339,7 +339,7 @@ class Model:
 
 
 @settings(max_examples=60, deadline=None)
-@given(random=st.randoms(use_true_random=False))
+@given(random=st.integers(0, 2**32).map(Random))
 def test_the_engine_agrees_with_the_naive_model(
     invent: Callable[[Random], dict[str, Any]], random: Random
 ) -> None:

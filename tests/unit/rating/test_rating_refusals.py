@@ -198,6 +198,8 @@ CASES: list[tuple[str, Any, list[str]]] = [
     ("account.emergency.activation", "manual", ["account.emergency.activation"]),
     ("account.reconnect_at", None, ["account.reconnect_at"]),
     ("meter.id", 37000000017, ["meter.id"]),
+    ("meter.id", "two\nlines", ["meter.id"]),
+    ("meter.id", "\ud800", ["meter.id"]),
     ("meter.modulus_wh", 0, ["meter.modulus_wh"]),
     ("meter.opening_wh", "0", ["meter.opening_wh"]),
     ("meter.max_power_w", True, ["meter.max_power_w"]),

@@ -1,5 +1,6 @@
 """The rating contract as text tables: one line, one case."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -8,10 +9,13 @@ import pytest
 
 from credit_engine.consumption import judge
 from credit_engine.days import cell_at, local_time, midnight_ms
+from credit_engine.engine import advance
+from credit_engine.facts import Exchange, Fact, Reading, RecordedTopUp, Reversal
 from credit_engine.form import Form, decimal_text, instant_text
+from credit_engine.position import Position, genesis
 from credit_engine.quote import amount_for, energy_cost, quote
 from credit_engine.rating import block_lines, tax_due
-from credit_engine.scenario import parse_scenario, rate, run
+from credit_engine.scenario import Scenario, parse_scenario, rate, run
 from credit_engine.tariff import parse_tariff
 from credit_engine.terms import Band, Installation, Tax
 
@@ -231,6 +235,8 @@ def story_account(words: list[str]) -> dict[str, Any]:
         elif name == "protected":
             begin, _, end = value.partition("-")
             account["non_disconnection"] = [{"days": ["fri"], "from": begin, "to": end}]
+        elif name == "plain":
+            continue
         elif name == "debt":
             account["debt"] = {"outstanding": value, "rules": []}
         elif name == "share":
@@ -256,6 +262,9 @@ def story_fact(time: str, words: list[str]) -> dict[str, Any]:
             return {"top_up": {"id": id, "time": time, "amount": amount}}
         case ["reverse", id]:
             return {"reversal": {"top_up": id, "time": time}}
+        case ["swap", closing_wh]:
+            meter = {"id": "2", "max_power_w": 1000, "modulus_wh": 10**6, "opening_wh": 0}
+            return {"exchange": {"time": time, "closing_wh": int(closing_wh), "meter": meter}}
         case ["request"]:
             return {"emergency_request": {"time": time}}
     raise AssertionError(words)
@@ -296,6 +305,8 @@ reconnect_at=5
 00:00    pay p1 1    | 1.000000    0.000000  connected
 01:00    read 1000   | 0.000000    0.000000  disconnected
 02:00    pay p2 4.99 | 4.990000    0.000000  disconnected
+02:30    read 1000   | 4.990000    0.000000  disconnected
+02:45    -           | 4.990000    0.000000  disconnected
 03:00    pay p3 0.01 | 5.000000    0.000000  connected
 03:30    read 1000   | 5.000000    0.000000  connected
 04:00    read 4000   | 2.000000    0.000000  connected
@@ -312,6 +323,33 @@ reconnect_at=5 protected=12:00-24:00
 00:00    pay p1 11.999 | 11.999000   0.000000  connected
 12:00    read 12000    | -0.001000   0.000000  protected
 13:00    pay p2 1      | 0.999000    0.000000  protected
+""",
+    # 24000 Wh until two milliseconds before midnight: half of them at 11:59:59.999 to the Wh.
+    "nothing left in the last millisecond before a top-up arms reconnect_at": """
+reconnect_at=100
+00:00         pay p1 12   | 12.000000   0.000000  connected
+12:00         pay p2 50   | 62.000000   0.000000  connected
+23:59:59.998  read 24000  | 38.000000   0.000000  disconnected
+""",
+    "a thousandth left in the last millisecond before a top-up arms nothing": """
+reconnect_at=100
+00:00         pay p1 12   | 12.000000   0.000000  connected
+12:00         pay p2 50   | 62.000000   0.000000  connected
+7/00:00       read 24000  | 38.000000   0.000000  connected
+""",
+    "a zero before a protected window still counts when a top-up ends the window": """
+reconnect_at=100 protected=06:00-24:00
+00:00         pay p1 5    | 5.000000    0.000000  connected
+12:00         pay p2 50   | 55.000000   0.000000  connected
+14:00         read 14000  | 41.000000   0.000000  protected
+""",
+    # 1.2 kWh are too much for 1 kW since 02:00; they would not be since 01:00.
+    "a new meter begins at its opening, even where the closing value does not count": """
+plain
+00:00         pay p1 50   | 50.000000   0.000000  connected
+01:00         read 100    | 49.900000   0.000000  connected
+02:00         swap 99     | 49.900000   0.000000  connected
+03:00         read 1200   | 49.900000   0.000000  connected
 """,
     "a share of a top-up pays debt up to the cap of the month": """
 debt=30 share=20/15
@@ -342,36 +380,62 @@ def story_cases() -> list[Any]:
     return [pytest.param(text, id=name) for name, text in STORIES.items()]
 
 
-@pytest.mark.parametrize("text", story_cases())
-def test_story(text: str) -> None:
+def told(text: str) -> list[tuple[Scenario, list[str]]]:
+    """The scenario up to each line, and what the account is then."""
     header, *lines = text.strip().splitlines()
-    facts: list[dict[str, Any]] = []
-    steps = []
-    for line in lines:
-        told, _, after = line.partition("|")
-        time, *words = told.split()
-        if words != ["-"]:
-            facts.append(story_fact(story_instant(time), words))
-        steps.append((len(facts), story_instant(time), after.split()))
     plain = {"name": "all", "method": "graduated", "blocks": [{"price": "1"}]}
     version = {"valid_from": "2026-01-01", "period": "month", "bands": [plain]}
-    for count, until, after in steps:
-        meter = {"id": "1", "modulus_wh": 10**6, "opening_wh": 0}
-        result = run(
-            parse_scenario(
-                {
-                    "timezone": "UTC",
-                    "currency": "MRU",
-                    "tariff": {"versions": [version]},
-                    "account": story_account(header.split()),
-                    "meter": {**meter, "opened_at": "2026-03-06T00:00:00Z"},
-                    "facts": facts[:count],
-                    "until": until,
-                }
-            )
-        )
-        found = [result["balance"], result["debt_outstanding"], result["supply"]]
-        assert found == after, (until, facts[:count])
+    opened_at = "2026-03-06T00:00:00Z"
+    mapping: dict[str, Any] = {
+        "timezone": "UTC",
+        "currency": "MRU",
+        "tariff": {"versions": [version]},
+        "account": story_account(header.split()),
+        "meter": {"id": "1", "modulus_wh": 10**6, "opening_wh": 0, "opened_at": opened_at},
+        "facts": [],
+    }
+    steps = []
+    for line in lines:
+        fact, _, after = line.partition("|")
+        time, *words = fact.split()
+        if words != ["-"]:
+            mapping["facts"].append(story_fact(story_instant(time), words))
+        steps.append((parse_scenario({**mapping, "until": story_instant(time)}), after.split()))
+    return steps
+
+
+@pytest.mark.parametrize("text", story_cases())
+def test_story(text: str) -> None:
+    for scenario, after in told(text):
+        result = run(scenario)
+        assert [result["balance"], result["debt_outstanding"], result["supply"]] == after
+
+
+@pytest.mark.parametrize("text", story_cases())
+def test_story_told_from_position_to_position(text: str) -> None:
+    steps = told(text)
+    position = genesis(steps[0][0].terms, steps[0][0].installation)
+    split: dict[str, RecordedTopUp] = {}
+    for scenario, after in steps:
+        since: list[Fact] = []
+        for fact in scenario.facts:
+            if isinstance(fact, Reversal):
+                since.append(replace(fact, recorded=split.get(fact.top_up_id)))
+            elif fact.at_ms > position.at_ms or (
+                fact.at_ms == position.at_ms and not isinstance(fact, Reading | Exchange)
+            ):
+                since.append(fact)
+        outcome = advance(scenario.terms, position, since, scenario.until_ms)
+        status = outcome.status
+        amounts = (status.balance_micro, status.debt_outstanding_micro)
+        assert [*map(decimal_text, amounts), status.supply] == after
+        for posting in outcome.postings:
+            if posting.kind == "top_up":
+                legs = dict(posting.legs)
+                credited, paid = legs.get("customer", 0), legs.get("debt", 0)
+                top_up = RecordedTopUp(posting.at_ms, "payment", credited, paid)
+                split[posting.key.removeprefix("top_up:")] = top_up
+        position = Position.from_json(outcome.position.to_json())
 
 
 def quoted(amount: str, **version: Any) -> Any:
