@@ -243,7 +243,8 @@ def render_configuration(apt: Path, architecture: str) -> str:
     """apt.conf(5) read after the host's own, whose proxies and time limits stay in force.
 
     An empty status file makes apt resolve the whole closure; hooks of the host are cleared, since
-    they belong to its package database. The sandbox account is cleared because it could not write
+    they belong to its package database. A mirror that does not answer is an error at once, not a
+    release without packages. The sandbox account is cleared because it could not write
     below a private cache.
     """
     return f"""\
@@ -255,6 +256,7 @@ APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};
 APT::Install-Recommends "false";
 APT::Sandbox::User "";
+APT::Update::Error-Mode "any";
 Acquire::Languages "none";
 Acquire::Retries "3";
 Dir::State "{apt}";

@@ -49,7 +49,7 @@ def main() -> int:
     try:
         sys.stdout.write(f"{find_pip_wheel(Folders.choose(os.environ).cache)}\n")
     except RuntimeUnavailableError as error:
-        _tell(str(error))
+        _tell(f"this Python has no pip: install python3-venv and start again. {error}")
         return 2
     return 0
 

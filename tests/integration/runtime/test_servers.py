@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from prepaid.runtime import (
     RuntimeUnavailableError,
     resolve,
 )
+from prepaid.runtime.debian import DebianPackages
 from prepaid.runtime.mosquitto import AUTOSAVE_INTERVAL_S
 
 READY_S = 60
@@ -281,3 +283,12 @@ def test_own_broker_is_used_beside_a_private_database(home: Path) -> None:
         with psycopg.connect(instance.database_url) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
     assert processes_in(home) == []
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="about apt's own message")
+def test_mirror_that_does_not_answer_is_told_without_its_password(home: Path) -> None:
+    given = {"PREPAID_DEBIAN_MIRROR": "http://user:secret-word@127.0.0.1:1/debian"}
+    with pytest.raises(RuntimeUnavailableError, match="Could not connect") as caught:
+        DebianPackages(home, given).fetch(lambda _: None)
+    assert caught.value.code == "apt_failed"
+    assert "secret-word" not in str(caught.value)
