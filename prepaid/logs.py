@@ -25,9 +25,10 @@ def redact(_: object, __: str, event: MutableMapping[str, object]) -> MutableMap
     return event
 
 
-def configure(*, as_json: bool) -> None:
+def configure(*, as_json: bool, level: str = "info") -> None:
     """JSON lines for programs, aligned text for people."""
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,

@@ -217,6 +217,7 @@ class Replay:
         accepted = 0
         refused: list[tuple[int, int, str]] = []
         stored = books.readings_of_meters(conn, numbers)
+        duplicate = stage.published - len(stored)
         for _, at_ms, value_wh, verdict in stored:
             if verdict == "accepted":
                 accepted += 1
@@ -233,17 +234,18 @@ class Replay:
             if isinstance(verdict.fact, Exchange):
                 if verdict.judgement == "accepted":
                     accepted += 1
+                elif verdict.judgement == "duplicate":
+                    duplicate += 1
                 else:
                     refused.append((verdict.at_ms, verdict.wh, verdict.judgement))
-        conflicts = 0
         for _, reason, payload in books.refused_messages(conn, numbers):
             message = orjson.loads(payload)
             at_ms, value_wh = parse_instant_ms(message["ts"]), message["reg"]["1.8.0"]
             refused.append((at_ms, value_wh, reason))
-            conflicts += 1
+            duplicate -= 1
         return {
             "accepted": accepted,
-            "duplicate": stage.published - len(stored) - conflicts,
+            "duplicate": duplicate,
             "quarantined": [
                 {"time": instant_text(at_ms), "wh": value_wh, "reason": reason}
                 for at_ms, value_wh, reason in sorted(refused)

@@ -167,6 +167,12 @@ class Batch:
             self._meters[number] = _Meter(
                 meter_id, number, gateway, boot, seq, seq_ms, desired, of_accounts, opened
             )
+        # Installed while we waited for the locks. Out of the order of ids, so this may meet
+        # another worker in a circle: the database ends one of us, and that batch is tried again.
+        concerned = {account for meter in self._meters.values() for account in meter.accounts}
+        missing = concerned - self._states.keys()
+        if missing:
+            self._states |= lock_accounts(self._conn, missing)
 
     # --- message by message -----------------------------------------------------------------
 

@@ -192,7 +192,8 @@ def settle_account(
         touched.append(touched_from_ms)
     start = _start(conn, state, min(touched, default=None))
     stored, known = _stored_facts(conn, state.account_id, start.at_ms)
-    facts: list[Fact] = [*stored, *readings]
+    # Readings before exchanges: a closing value that a reading says, too, is that reading.
+    facts: list[Fact] = [*readings, *stored]
     until_ms = max([until_ms, *(fact.at_ms for fact in facts)])
     outcome = advance(agreed, start, facts, until_ms)
     recorded = _recorded_from(conn, state.account_id, start.at_ms)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import aiomqtt
-import structlog
 import typer
 
 from credit_engine.errors import CreditError
@@ -22,6 +21,7 @@ from credit_engine.scenario_report import differences
 from meter_gateway.gateway import Gateway, GatewaySettings
 from meter_gateway.ingest import BATCH_MAX
 from meter_gateway.receiver import BrokerAddress
+from prepaid import logs
 from prepaid.commands.rate import SUFFIXES, read_scenario
 from prepaid.replay import Replay, ScenarioClock
 from prepaid.runtime import Folders, Instance
@@ -58,10 +58,7 @@ def replay(
     PREPAID_DATABASE__URL and PREPAID_BROKER__URL where they are set (in a scratch database that it
     drops again), and servers of its own otherwise. Let no gateway run on that broker meanwhile.
     """
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(40),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logs.configure(as_json=False, level="error")
     failed = asyncio.run(_replay(source, Way(workers, batch, shuffle)))
     raise typer.Exit(1 if failed else 0)
 
