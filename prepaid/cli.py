@@ -8,7 +8,7 @@ import typer
 from schemas.errors import DomainError
 
 # One module per command, each with `register(app)`. Imported when the command line starts.
-COMMANDS = ("simulate",)
+COMMANDS = ("doctor", "rate", "simulate", "sts")
 
 app = typer.Typer(
     name="prepaid",

@@ -42,6 +42,9 @@ MAX_DEPTH = 16
 
 _Faults = dict[Reason, list[str]]
 
+# Keys of a reading that have a field of their own; the others travel along as `rest`.
+_TAKEN = frozenset({"v", "boot", "seq", "ts", "tq", "hist", "reg", "relay", "rcpt"})
+
 _READING: TypeAdapter[wire.Reading] = TypeAdapter(wire.Reading)
 _BATCH: TypeAdapter[wire.Batch] = TypeAdapter(wire.Batch)
 _BATCH_HEAD: TypeAdapter[wire.BatchHead] = TypeAdapter(wire.BatchHead)
@@ -112,6 +115,7 @@ def _take_reading(
         raise PayloadError("unsafe_integer", "Send boot and seq below 2^53.")
     tq, hist = form.get("tq", "sync"), form.get("hist", False)
     rcpt, relay = form.get("rcpt", False), form.get("relay")
+    rest = {key: value for key, value in form.items() if key not in _TAKEN} or None
     faults: _Faults = {}
     for register, value_wh in form["reg"].items():
         fault = _register_fault(register, value_wh)
@@ -119,7 +123,9 @@ def _take_reading(
             faults.setdefault(fault.reason, []).append(str(fault))
             continue
         readings.append(
-            DecodedReading(meter, register, ts_ms, value_wh, boot, seq, tq, hist, rcpt, relay)
+            DecodedReading(
+                meter, register, ts_ms, value_wh, boot, seq, tq, hist, rcpt, relay, rest
+            )
         )
     if faults:
         refused.extend(_refusals(faults, index, raw, meter))

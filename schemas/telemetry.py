@@ -34,7 +34,10 @@ class PayloadError(DomainError):
 
 
 class DecodedReading(NamedTuple):
-    """One register of one meter at one instant; several share (boot, seq)."""
+    """One register of one meter at one instant; several share (boot, seq).
+
+    `rest` holds what the message said beyond these fields (`inst`, `credit`, keys unknown here).
+    """
 
     meter: str
     register: str
@@ -46,6 +49,7 @@ class DecodedReading(NamedTuple):
     hist: bool
     rcpt: bool
     relay: Relay | None
+    rest: Mapping[str, object] | None = None
 
 
 class Refused(NamedTuple):

@@ -3,6 +3,8 @@
 Names are those of the RFC: FI, FO and FL are its functions, EK is its expanded key.
 """
 
+from typing import Never
+
 from tokens.errors import TokenError
 
 KEY_OCTETS = 16
@@ -75,6 +77,9 @@ class Misty1:
 
     def __repr__(self) -> str:
         return "<Misty1, key hidden>"
+
+    def __reduce__(self) -> Never:
+        raise TypeError("A cipher holds a key and does not pickle; make it anew from the key.")
 
     def encrypt(self, block: int) -> int:
         left, right = block >> 32, block & 0xFFFFFFFF

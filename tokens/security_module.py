@@ -8,7 +8,7 @@ demonstration, test, and utilities that accept that.
 from collections.abc import Mapping
 from typing import Protocol
 
-from tokens import codec, credit, keys, management, tid
+from tokens import apdu, codec, credit, keys, management, tid
 from tokens.apdu import Apdu
 from tokens.credit import Credit
 from tokens.errors import TokenError
@@ -31,6 +31,7 @@ class SecurityModule(Protocol):
         rnd: int,
     ) -> str:
         """20 digits worth at least `amount` smallest units of class 0, `subclass`."""
+        ...
 
     def issue_management(
         self,
@@ -43,6 +44,7 @@ class SecurityModule(Protocol):
         rnd: int,
     ) -> str:
         """20 digits of class 2, `subclass`; `fields` as in `management.management`."""
+        ...
 
     def issue_key_change(
         self,
@@ -58,24 +60,34 @@ class SecurityModule(Protocol):
         `tid_minutes` is now, counted from the base date of `new`: an expired new key is refused,
         an expired old one is what the set is for.
         """
+        ...
 
     def verify(self, meter_pan: str, attributes: KeyAttributes, digits: str) -> Apdu:
         """The token that this meter would read in `digits`."""
+        ...
 
     def key_check_value(self, sgc: str, krn: int) -> str:
         """Six hex digits by which people compare vending keys."""
+        ...
 
 
 class SoftwareSecurityModule:
-    """Vending keys in memory, found by SGC and KRN."""
+    """Vending keys in memory, found by SGC and KRN.
+
+    With `production`, EA07 tokens are refused while the tables are not the licensed ones: meters
+    in the field would take none of them, and somebody has paid for each.
+    """
 
     def __init__(
         self,
         vending_keys: Mapping[tuple[str, int], VendingKey],
         tables: SubstitutionTables = SAMPLE_TABLES,
+        *,
+        production: bool = False,
     ) -> None:
         self._vending_keys = dict(vending_keys)
         self._tables = tables
+        self._production = production
 
     def __repr__(self) -> str:
         return f"<SoftwareSecurityModule, {len(self._vending_keys)} vending keys, {self._tables!r}>"
@@ -123,10 +135,8 @@ class SoftwareSecurityModule:
     ) -> tuple[str, ...]:
         _demand_live(tid_minutes, new, self._vending_key(new))
         old_key, new_key = self._decoder_key(meter_pan, old), self._decoder_key(meter_pan, new)
-        return tuple(
-            codec.encode(token, old_key, self._tables)
-            for token in key_change_set(old, new, new_key, triplet=triplet)
-        )
+        tokens = key_change_set(old, new, new_key, triplet=triplet)
+        return tuple(self._encode(token, old_key) for token in tokens)
 
     def verify(self, meter_pan: str, attributes: KeyAttributes, digits: str) -> Apdu:
         return codec.decode(digits, self._decoder_key(meter_pan, attributes), self._tables)
@@ -142,7 +152,12 @@ class SoftwareSecurityModule:
                 "tid_out_of_range",
                 f"TID {tid_minutes} is 00:01 of its day, which is reserved; take the next minute.",
             )
-        return codec.encode(token, self._decoder_key(meter_pan, attributes), self._tables)
+        return self._encode(token, self._decoder_key(meter_pan, attributes))
+
+    def _encode(self, token: Apdu, key: DecoderKey) -> str:
+        if self._production and key.ea == apdu.STA:
+            self._tables.require_production()
+        return codec.encode(token, key, self._tables)
 
     def _decoder_key(self, meter_pan: str, attributes: KeyAttributes) -> DecoderKey:
         return keys.decoder_key(self._vending_key(attributes), meter_pan, attributes)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Never
 
 from tokens.errors import TokenError
 
@@ -45,7 +46,7 @@ class SubstitutionTables:
         # Licensed tables are confidential: nothing but the fingerprint may reach a log.
         return f"<SubstitutionTables {self.fingerprint[:12]}>"
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> Never:
         raise TypeError("Substitution tables do not pickle; load them from the operator's file.")
 
     @property
@@ -128,6 +129,9 @@ class Sta:
 
     def __repr__(self) -> str:
         return "<Sta, key hidden>"
+
+    def __reduce__(self) -> Never:
+        raise TypeError("A cipher holds a key and does not pickle; make it anew from the key.")
 
     def encrypt(self, block: int) -> int:
         tables, key = self._tables, self._key

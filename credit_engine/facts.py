@@ -1,0 +1,68 @@
+"""What is known about an account, in any order. Times are UTC milliseconds, money is µ."""
+
+from dataclasses import dataclass
+
+from credit_engine.terms import Installation
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Active-import total (1.8.0). `meter_id` None: the meter installed at that time."""
+
+    at_ms: int
+    wh: int
+    meter_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    id: str
+    at_ms: int
+    amount_micro: int
+    channel: str = "payment"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTopUp:
+    """A top-up from before the position, with the split that the ledger holds for it (the net
+    legs of its key: `customer` and `debt`).
+    """
+
+    at_ms: int
+    channel: str
+    credited_micro: int
+    debt_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """`recorded` is used only when the top-up itself is not among the facts of the same call.
+
+    The split of a top-up from before the position cannot change by facts after it, so the ledger
+    and a full replay agree on it: the answer stays a function of the facts, and a position need
+    not remember every top-up.
+    """
+
+    top_up_id: str
+    at_ms: int
+    recorded: RecordedTopUp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The old meter closes with `closing_wh`, judged as its reading at `meter.opened_at_ms`."""
+
+    closing_wh: int
+    meter: Installation
+
+    @property
+    def at_ms(self) -> int:
+        return self.meter.opened_at_ms
+
+
+@dataclass(frozen=True, slots=True)
+class EmergencyRequest:
+    at_ms: int
+
+
+Fact = Reading | TopUp | Reversal | Exchange | EmergencyRequest

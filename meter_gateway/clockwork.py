@@ -1,0 +1,66 @@
+"""The clockwork loop: what time alone brings, caught up after any pause.
+
+- Source: the durable schedule in the database; any number of workers share it.
+- Bound: `ACCOUNTS_AT_ONCE` accounts per transaction, until none is due.
+- On stop: the transaction at hand ends.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from store.clockwork import close_overdue, drop_old_readings, reconcile, settle_due
+from store.errors import Unavailable
+from store.session import Session
+from store.settlement import TermsCache
+
+log = structlog.get_logger()
+
+ACCOUNTS_AT_ONCE = 200
+METERS_AT_ONCE = 200
+ROUND_S = 0.5
+DAY_MS = 24 * 3600 * 1000
+
+
+async def run_clockwork(
+    session: Session,
+    now_ms: Callable[[], int],
+    stopping: asyncio.Event,
+    keep_days: int | None = None,
+) -> None:
+    """Rounds until `stopping`. `keep_days`: readings older than that are dropped; None keeps all."""
+    terms = TermsCache()
+    retention_due_ms = 0
+    while not stopping.is_set():
+        try:
+            while await session.run(
+                partial(settle_due, terms=terms, now_ms=now_ms(), limit=ACCOUNTS_AT_ONCE)
+            ):
+                if stopping.is_set():
+                    return
+            overdue = await session.run(partial(close_overdue, now_ms=now_ms()))
+            if overdue.expired:
+                log.info(
+                    "commands_overdue",
+                    expired=overdue.expired,
+                    read_first=overdue.read_first,
+                    delivered_again=overdue.delivered_again,
+                )
+            again = await session.run(
+                partial(reconcile, terms=terms, now_ms=now_ms(), limit=METERS_AT_ONCE)
+            )
+            if again:
+                log.info("relays_ordered_again", count=again)
+            if keep_days is not None and now_ms() >= retention_due_ms:
+                before_ms = now_ms() - keep_days * DAY_MS
+                dropped = await session.run(partial(drop_old_readings, before_ms=before_ms))
+                log.info("old_readings_dropped", chunks=dropped)
+                retention_due_ms = now_ms() + DAY_MS
+        except Unavailable as error:
+            log.warning("database_away", reason=str(error))
+        try:
+            await asyncio.wait_for(stopping.wait(), ROUND_S)
+        except TimeoutError:
+            continue

@@ -1,0 +1,112 @@
+"""One gateway process: receiver, ingest, dispatch and clockwork, started and ended together."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import start_http_server
+
+from meter_gateway.clockwork import run_clockwork
+from meter_gateway.dispatch import Dispatcher
+from meter_gateway.ingest import BATCH_MAX, IngestLoop
+from meter_gateway.metrics import GatewayMetrics
+from meter_gateway.receiver import BrokerAddress, Receiver
+from schemas.topics import SHARED_UP_FILTER
+from store.session import POINT_LOOKUPS, Session
+
+log = structlog.get_logger()
+
+# The batch at hand has this long to commit; then the process ends and the broker sends it again.
+STOP_DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Plain values; `name` makes the client ids and must be stable and unique per worker."""
+
+    database_url: str
+    broker_url: str
+    name: str
+    now_ms: Callable[[], int]
+    speed: int = 1
+    batch_max: int = BATCH_MAX
+    keep_days: int | None = None
+    metrics_port: int | None = None
+
+
+async def run_gateway(
+    settings: GatewaySettings,
+    stopping: asyncio.Event,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Until `stopping` is set; a loop that dies ends the process, so that somebody restarts it."""
+    address = BrokerAddress.parse(settings.broker_url)
+    metrics = GatewayMetrics(settings.speed)
+    if settings.metrics_port is not None:
+        start_http_server(settings.metrics_port, addr="127.0.0.1", registry=metrics.registry)
+    receiver = Receiver(address, f"prepaid-ingest-{settings.name}", SHARED_UP_FILTER)
+    sessions = [
+        Session(settings.database_url, "ingest", POINT_LOOKUPS),
+        Session(settings.database_url, "dispatch"),
+        Session(settings.database_url, "clockwork", POINT_LOOKUPS),
+    ]
+    dispatcher = Dispatcher(
+        address,
+        f"prepaid-dispatch-{settings.name}",
+        sessions[1],
+        settings.now_ms,
+        settings.speed,
+    )
+    ingest = IngestLoop(
+        receiver, sessions[0], dispatcher, settings.now_ms, metrics, settings.batch_max
+    )
+    clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days)
+    receiving = asyncio.create_task(receiver.run(), name="receiver")
+    try:
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(ingest.run(stopping), name="ingest")
+            loops.create_task(dispatcher.run(stopping), name="dispatch")
+            loops.create_task(clockwork, name="clockwork")
+            loops.create_task(_announce(receiver, stopping, on_ready), name="announce")
+    finally:
+        await receiver.close()
+        receiving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await receiving
+        for session in sessions:
+            await session.close()
+    log.info("gateway_stopped")
+
+
+async def _announce(
+    receiver: Receiver, stopping: asyncio.Event, on_ready: Callable[[], None]
+) -> None:
+    connected = asyncio.create_task(receiver.connected.wait())
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({connected, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if connected.done():
+        on_ready()
+    connected.cancel()
+    stop.cancel()
+
+
+def stop_on_signals(stopping: asyncio.Event) -> None:
+    """The first SIGINT or SIGTERM ends in order; the handler goes, so that a second one kills."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        stopping.set()
+        loop.remove_signal_handler(number)
+        loop.call_later(STOP_DEADLINE_S, _give_up)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+
+
+def _give_up() -> None:
+    log.error("stop_deadline_passed", after_s=STOP_DEADLINE_S)
+    raise SystemExit(1)

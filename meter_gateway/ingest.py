@@ -1,0 +1,154 @@
+"""The ingest loop: broker -> batch -> one commit -> acknowledge.
+
+- Source: `Receiver`, at most `RECEIVE_MAX` unacknowledged messages.
+- Bound: one batch commits while the next is decoded; nothing else is held.
+- When the database is away: the same batch is tried again until it is back; the window fills,
+  and the broker keeps the rest.
+- Delivery: at least once from the broker, exactly once in effect by the database's keys.
+- Order: none is relied on.
+- On stop: the batch at hand is committed and acknowledged; the rest stays with the broker.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from meter_gateway.metrics import GatewayMetrics
+from meter_gateway.receiver import RECEIVE_MAX, Delivery, Receiver
+from schemas.commands import time_answer
+from schemas.decoding import decode_up
+from schemas.errors import DomainError
+from schemas.telemetry import Decoded
+from schemas.topics import Topic, build, parse
+from store.errors import Unavailable
+from store.ingest import Incoming, Receipt, Recorded, record, set_aside
+from store.session import Session
+from store.settlement import TermsCache
+
+log = structlog.get_logger()
+
+# Half the window, so that acknowledging one batch always makes room for the next: with more, a
+# full window and a waiting batch would stop each other.
+BATCH_MAX = RECEIVE_MAX // 2
+# Long enough to gather a few messages at low rates, too short to be noticed.
+LINGER_S = 0.005
+RETRY_FIRST_S = 0.1
+RETRY_LAST_S = 2.0
+
+
+class Downlink(Protocol):
+    """What ingest needs of the sending side: answers that may be lost without harm."""
+
+    def receipts(self, receipts: Sequence[Receipt]) -> None: ...
+
+    def answer(self, topic: str, payload: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IngestLoop:
+    """One worker's loop; `now_ms` is the system's clock, which a demonstration may speed up."""
+
+    receiver: Receiver
+    session: Session
+    downlink: Downlink
+    now_ms: Callable[[], int]
+    metrics: GatewayMetrics
+    batch_max: int = BATCH_MAX
+    linger_s: float = LINGER_S
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping`; then the batch at hand is finished."""
+        terms = TermsCache()
+        committing: asyncio.Task[None] | None = None
+        while True:
+            deliveries = await _unless(stopping, self._take())
+            if deliveries is None:
+                break
+            messages = [self._decode(delivery) for delivery in deliveries]
+            if committing is not None:
+                await committing
+            committing = asyncio.create_task(self._commit(terms, deliveries, messages))
+        if committing is not None:
+            await committing
+
+    async def _take(self) -> list[Delivery]:
+        return await self.receiver.take(self.batch_max, self.linger_s)
+
+    def _decode(self, delivery: Delivery) -> Incoming:
+        now_ms = self.now_ms()
+        try:
+            topic: Topic | None = parse(delivery.topic)
+        except DomainError:
+            topic = None
+        decoded = (
+            Decoded()
+            if topic is None
+            else decode_up(topic, delivery.payload, delivery.content_type, now_ms)
+        )
+        if topic is not None and decoded.time_request_ms is not None:
+            asked = decoded.time_request_ms
+            answer_to = build(Topic(topic.side, topic.device, "dn", "time"))
+            self.downlink.answer(answer_to, time_answer(asked, now_ms, self.now_ms()))
+        return Incoming(topic, delivery.topic, delivery.payload, delivery.content_type, decoded)
+
+    async def _commit(
+        self, terms: TermsCache, deliveries: Sequence[Delivery], messages: Sequence[Incoming]
+    ) -> None:
+        recorded = await self._record(terms, messages)
+        self.receiver.acknowledge(deliveries)
+        self.downlink.receipts(recorded.receipts)
+        self.metrics.committed(recorded, messages, self.now_ms())
+
+    async def _record(self, terms: TermsCache, messages: Sequence[Incoming]) -> Recorded:
+        try:
+            return await self._try(lambda conn: record(conn, terms, messages, self.now_ms()))
+        except Exception:
+            # Not the input's fault, or an input that we did not think of: one message must not
+            # hold up the others, and none may be lost.
+            log.exception("batch_failed", messages=len(messages))
+        total = Recorded()
+        for message in messages:
+            one = await self._record_alone(terms, message)
+            total.accepted += one.accepted
+            total.duplicate += one.duplicate
+            total.quarantined += one.quarantined
+            total.commands += one.commands
+            total.receipts.extend(one.receipts)
+        return total
+
+    async def _record_alone(self, terms: TermsCache, message: Incoming) -> Recorded:
+        try:
+            return await self._try(lambda conn: record(conn, terms, [message], self.now_ms()))
+        except Exception as error:
+            log.exception("message_set_aside", topic=message.topic_text)
+            detail = f"{type(error).__name__}: {error}"
+            return await self._try(lambda conn: set_aside(conn, message, detail, self.now_ms()))
+
+    async def _try(self, work: Callable[..., Recorded]) -> Recorded:
+        """Do it; while the database is away, wait and do it again."""
+        retry_s = RETRY_FIRST_S
+        while True:
+            try:
+                return await self.session.run(work)
+            except Unavailable as error:
+                log.warning("database_away", reason=str(error), retry_s=retry_s)
+                self.metrics.database_away.inc()
+            await asyncio.sleep(retry_s)
+            retry_s = min(retry_s * 2, RETRY_LAST_S)
+
+
+async def _unless(
+    stopping: asyncio.Event, work: Awaitable[list[Delivery]]
+) -> list[Delivery] | None:
+    """The result of `work`, or None when stopping comes first."""
+    working = asyncio.ensure_future(work)
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({working, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    return None

@@ -1,0 +1,233 @@
+"""`prepaid doctor`: can this machine run the system, and if not, how is that mended?"""
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import typer
+
+from prepaid.runtime import Account, Folders, RuntimeUnavailableError
+from prepaid.runtime.apt import require_host
+from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
+from prepaid.runtime.resolver import find_ready
+from prepaid.runtime.server_process import port_is_free
+from store.server_facts import read_server_facts
+
+MIN_PYTHON = (3, 11)
+DISTRIBUTION = "prepaid"
+PACKAGES = (
+    "schemas", "credit_engine", "tokens", "store", "meter_gateway", "api", "simulators", "prepaid",
+)  # fmt: skip
+# One database of 10,000 meters for a month, and the programs with their packages.
+MIN_DATA_BYTES = 1_000_000_000
+MIN_CACHE_BYTES = 500_000_000
+CONNECT_TIMEOUT_S = 5
+DEFAULT_BROKER_PORT = 1883
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding; `mend` says what to do and is empty where nothing is wrong."""
+
+    name: str
+    detail: str
+    mend: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.mend
+
+
+def register(app: typer.Typer) -> None:
+    app.command(name="doctor")(doctor)
+
+
+def doctor(as_json: bool = typer.Option(False, "--json")) -> None:
+    """Check this machine; exit status 1 if something must be mended."""
+    checks = examine(os.environ)
+    if as_json:
+        rows = [{**asdict(check), "passed": check.passed} for check in checks]
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    else:
+        for check in checks:
+            sys.stdout.write(
+                f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}\n"
+            )
+            if check.mend:
+                sys.stdout.write(f"      -> {check.mend}\n")
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
+
+
+def examine(environ: Mapping[str, str]) -> list[Check]:
+    """All checks, in the order in which they are mended. Starts and fetches nothing."""
+    folders = Folders.choose(environ)
+    checks = [
+        check_python(sys.version_info[:3]),
+        check_packages(packages_distributions(), _origin),
+        *check_servers(environ, folders),
+    ]
+    if not (environ.get(DATABASE_VARIABLE) and environ.get(BROKER_VARIABLE)):
+        checks += [
+            check_account(folders),
+            check_ports(folders.data),
+            check_space("data disk", folders.data, MIN_DATA_BYTES, "PREPAID_HOME"),
+            check_space("cache disk", folders.cache, MIN_CACHE_BYTES, "PREPAID_CACHE"),
+        ]
+    return checks
+
+
+def check_python(version: tuple[int, ...]) -> Check:
+    detail = ".".join(map(str, version))
+    if version >= MIN_PYTHON:
+        return Check("python", detail)
+    return Check("python", detail, "Install Python 3.11 or newer and run scripts/up again.")
+
+
+def check_packages(claims: Mapping[str, list[str]], origin: Callable[[str], Path | None]) -> Check:
+    """Our packages have generic names: another distribution's must not stand in their place.
+
+    `claims` maps a name to the distributions that install it; `origin` to the folder it has.
+    """
+    strangers = sorted(
+        {other for name in PACKAGES for other in claims.get(name, [])} - {DISTRIBUTION}
+    )
+    if strangers:
+        mend = f"Uninstall {', '.join(strangers)}, or delete .venv and run scripts/bootstrap."
+        return Check("packages", f"claimed by {', '.join(strangers)} too", mend)
+    home = origin("prepaid")
+    astray = [
+        name
+        for name in PACKAGES
+        if home is None or (at := origin(name)) is None or at.parent != home.parent
+    ]
+    if astray:
+        mend = "Delete .venv and run scripts/bootstrap."
+        return Check("packages", f"{', '.join(astray)} not found beside prepaid", mend)
+    return Check("packages", f"all {len(PACKAGES)} are ours alone")
+
+
+def _origin(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+
+
+def check_servers(environ: Mapping[str, str], folders: Folders) -> list[Check]:
+    """Database and broker: those given, or the programs that would be started."""
+    database, broker = environ.get(DATABASE_VARIABLE), environ.get(BROKER_VARIABLE)
+    found = [] if database and broker else _check_programs(environ, folders)
+    by_name = {check.name: check for check in found}
+    if database:
+        by_name["database"] = check_own_database(database)
+    if broker:
+        by_name["broker"] = check_own_broker(broker)
+    return list(by_name.values())
+
+
+def check_own_database(url: str) -> Check:
+    """The server at PREPAID_DATABASE__URL; the address is not shown, since it holds a password."""
+    mend = f"Start the server, or mend {DATABASE_VARIABLE}."
+    try:
+        facts = read_server_facts(url)
+    except psycopg.Error as error:
+        return Check("database", f"own server: {str(error).splitlines()[0]}", mend)
+    detail = f"own server, PostgreSQL {facts.version}"
+    if facts.timescaledb_version is None:
+        mend = "Install the TimescaleDB extension on that server."
+        return Check("database", f"{detail} without TimescaleDB", mend)
+    if facts.timescaledb_edition is None:
+        mend = "Add timescaledb to shared_preload_libraries of that server and restart it."
+        return Check("database", f"{detail}, TimescaleDB not loaded", mend)
+    edition = facts.timescaledb_edition
+    return Check("database", f"{detail}, TimescaleDB {facts.timescaledb_version} ({edition})")
+
+
+def check_own_broker(url: str) -> Check:
+    """The broker at PREPAID_BROKER__URL accepts connections."""
+    mend = f"Start the broker, or mend {BROKER_VARIABLE}."
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or DEFAULT_BROKER_PORT
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        return Check("broker", f"own broker: {error}", mend)
+    return Check("broker", f"own broker at {host}:{port}")
+
+
+def _check_programs(environ: Mapping[str, str], folders: Folders) -> list[Check]:
+    try:
+        found = find_ready(environ, folders)
+        if found is None:
+            require_host(environ)
+    except RuntimeUnavailableError as error:
+        return [Check(name, "cannot be had", str(error)) for name in ("database", "broker")]
+    if found is None:
+        detail = "the first start fetches it from the Debian mirror (42 MB)"
+        return [Check(name, detail) for name in ("database", "broker")]
+    postgres, mosquitto = found.postgres, found.mosquitto
+    return [
+        Check(
+            "database",
+            f"{postgres.source}, PostgreSQL {postgres.version}, TimescaleDB "
+            f"{postgres.timescaledb_version} ({postgres.timescaledb_edition})",
+        ),
+        Check("broker", f"{mosquitto.source}, mosquitto {mosquitto.version}"),
+    ]
+
+
+def check_account(folders: Folders) -> Check:
+    """The servers' account, its way into both folders, and modes that keep others out."""
+    try:
+        account = Account.choose()
+        for folder in (folders.data, folders.cache):
+            existing = _nearest(folder)
+            account.require_entry(existing)
+            if existing != folder and not os.access(existing, os.W_OK):
+                mend = "Set PREPAID_HOME and PREPAID_CACHE to folders that you can write."
+                return Check("data folder", f"{existing} cannot be written", mend)
+    except RuntimeUnavailableError as error:
+        return Check("data folder", str(folders.data), str(error))
+    private = [folders.data / "postgresql/password", folders.data / "postgresql/server"]
+    for path in private:
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            continue
+        if mode & 0o077:
+            return Check("data folder", f"{path} is open to others", f"chmod go= {path}")
+    return Check("data folder", f"{folders.data}, servers run as {account.name}")
+
+
+def check_ports(data: Path) -> Check:
+    """The ports of earlier starts: in use by us, free, or to be chosen anew (never a failure)."""
+    kept = sorted(data.glob("*/*.port"))
+    if not kept:
+        return Check("ports", "chosen free at the first start")
+    told = []
+    for path in kept:
+        port = int(path.read_text(encoding="ascii"))
+        told.append(f"{path.stem} {port} {'free' if port_is_free(port) else 'in use'}")
+    return Check("ports", ", ".join(told))
+
+
+def check_space(name: str, folder: Path, least_bytes: int, variable: str) -> Check:
+    free_bytes = shutil.disk_usage(_nearest(folder)).free
+    detail = f"{free_bytes // 1_000_000} MB free for {folder}"
+    if free_bytes >= least_bytes:
+        return Check(name, detail)
+    mend = f"Free {least_bytes // 1_000_000} MB, or set {variable} to a folder on a larger disk."
+    return Check(name, detail, mend)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest parent that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())

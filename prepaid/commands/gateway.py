@@ -1,0 +1,61 @@
+"""`prepaid gateway`: one worker between broker and database."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+
+from meter_gateway.gateway import GatewaySettings, run_gateway, stop_on_signals
+from meter_gateway.ingest import BATCH_MAX
+from prepaid import logs
+from prepaid.clock import Clock
+from prepaid.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(gateway)
+
+
+def gateway(
+    name: Annotated[
+        str,
+        typer.Option(help="Of this worker: stable over restarts and different from the others'."),
+    ] = "1",
+    batch: Annotated[
+        int, typer.Option(min=1, max=BATCH_MAX, help="At most this many messages a commit.")
+    ] = BATCH_MAX,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1.")
+    ] = None,
+    json_logs: Annotated[bool, typer.Option("--json", help="Logs as JSON lines.")] = False,
+) -> None:
+    """Take readings from the broker, debit them, send commands; until SIGTERM or Ctrl-C.
+
+    Several workers share the load: give each its own --name.
+    """
+    logs.configure(as_json=json_logs)
+    configured = Settings()
+    clock = Clock.parse(configured.clock)
+    settings = GatewaySettings(
+        database_url=configured.database_url(),
+        broker_url=configured.broker_url(),
+        name=name,
+        now_ms=clock.now_ms,
+        speed=clock.speed,
+        batch_max=batch,
+        keep_days=configured.keep_readings_days,
+        metrics_port=metrics_port,
+    )
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: GatewaySettings) -> None:
+    stopping = asyncio.Event()
+    stop_on_signals(stopping)
+
+    def ready() -> None:
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+
+    await run_gateway(settings, stopping, ready)

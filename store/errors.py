@@ -1,0 +1,39 @@
+"""Refusals of the store.
+
+StoreError
+├── NotFound       no such row, or not yours
+├── Conflict       the same key with another body, or an operation that the state does not allow
+├── Unavailable    the database is away; try again
+└── MigrationError the database is not the one that this code expects
+"""
+
+from schemas.errors import DomainError
+
+
+class StoreError(DomainError):
+    """Root of the store's refusals."""
+
+
+class NotFound(StoreError):  # noqa: N818 - a state of the world, as in HTTP
+    """No such row for this caller."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("not_found", f"{what} was not found")
+
+
+class Conflict(StoreError):  # noqa: N818 - as above
+    """The request contradicts what is already recorded."""
+
+
+class MigrationError(StoreError):
+    """The schema in the database and the migrations in this package disagree."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("migration", message)
+
+
+class Unavailable(StoreError):  # noqa: N818 - as above
+    """The database cannot be reached or cannot take this now; trying again later is right."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("unavailable", f"the database is away: {reason}")

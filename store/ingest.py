@@ -1,0 +1,515 @@
+"""One batch of messages, one transaction: store, rate, debit, decide, queue.
+
+Nothing is acknowledged before `record` has committed, and everything that a message causes is in
+that commit: readings and their verdicts, ledger rows, quarantine, commands. Repeats change nothing.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import orjson
+from psycopg import Connection
+
+from credit_engine.facts import Reading
+from schemas.identity import ACTIVE_IMPORT
+from schemas.telemetry import Decoded, DecodedReading
+from schemas.topics import Topic
+from store import supply
+from store.settlement import (
+    AccountState,
+    TermsCache,
+    lock_accounts,
+    settle_account,
+    write,
+)
+from store.sql import query
+
+BEFORE_INSTALLATION = "before_installation"
+NOT_INSTALLED = "not_installed"
+# A reading whose clock is lost is stored, and not billed until somebody resolves it.
+CLOCK_LOST = "clock_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message from the broker. `topic` is None where the topic is none of the contract's."""
+
+    topic: Topic | None
+    topic_text: str
+    payload: bytes
+    content_type: str | None
+    decoded: Decoded
+
+
+class Receipt(NamedTuple):
+    """What may be confirmed to a meter after the commit."""
+
+    side: str
+    device: str
+    meter: str
+    boot: int
+    seq: int
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What became of a batch."""
+
+    accepted: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    commands: int = 0
+    receipts: list[Receipt] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Meter:
+    """A meter of the batch, and what the batch says about it."""
+
+    id: int
+    number: str
+    gateway: str | None
+    boot: int | None
+    seq: int | None
+    seq_ms: int | None
+    desired_relay: str
+    accounts: list[int]
+    opened: list[int]
+    relay: str | None = None
+    relay_ms: int | None = None
+    online: bool | None = None
+    heard: bool = False
+
+    def account_at(self, ts_ms: int) -> int | None:
+        """The account that a reading at this instant belongs to: the installation begun last."""
+        if not self.accounts:
+            return None
+        chosen = self.accounts[0]
+        for account, opened in zip(self.accounts, self.opened, strict=True):
+            if opened < ts_ms:
+                chosen = account
+        return chosen
+
+    def hear(self, reading: DecodedReading) -> None:
+        """Keep the highest counter and the newest measured relay."""
+        self.heard = True
+        if self.boot is None or (reading.boot, reading.seq) > (self.boot, self.seq or 0):
+            self.boot, self.seq, self.seq_ms = reading.boot, reading.seq, reading.ts_ms
+        if reading.relay is not None and not reading.hist:
+            self.report(reading.relay, reading.ts_ms)
+
+    def report(self, relay: str, at_ms: int) -> None:
+        self.heard = True
+        if self.relay_ms is None or at_ms >= self.relay_ms:
+            self.relay, self.relay_ms = relay, at_ms
+
+
+class _Row(NamedTuple):
+    """A reading that will be stored, and the message that brought it."""
+
+    meter: _Meter
+    reading: DecodedReading
+    message: Incoming
+    account: int | None
+    verdict: str | None
+
+
+class Batch:
+    """The work on one batch; made for one transaction and thrown away."""
+
+    def __init__(self, conn: Connection, terms: TermsCache, now_ms: int) -> None:
+        self._conn = conn
+        self._terms = terms
+        self._now_ms = now_ms
+        self._meters: dict[str, _Meter] = {}
+        self._states: dict[int, AccountState] = {}
+        self._quarantine: dict[bytes, tuple[object, ...]] = {}
+        self._events: list[tuple[int, str, bytes]] = []
+        self.recorded = Recorded()
+
+    def record(self, messages: Sequence[Incoming]) -> Recorded:
+        """Everything that these messages cause, up to the commit that the caller does."""
+        self._lock(messages)
+        candidates: list[tuple[_Meter, DecodedReading, Incoming]] = []
+        for message in messages:
+            self._take(message, candidates)
+        rows = self._new_rows(candidates)
+        self._settle_and_write(rows)
+        for message in messages:
+            self._take_ack(message)
+        self._write_quarantine()
+        self._write_events()
+        self._write_meters()
+        return self.recorded
+
+    def set_aside(self, message: Incoming, detail: str) -> Recorded:
+        """Only the quarantine row of one message."""
+        self._refuse(message, "internal", detail[:500].replace("\0", "?"), None, None)
+        self._write_quarantine()
+        return self.recorded
+
+    # --- who is concerned -------------------------------------------------------------------
+
+    def _lock(self, messages: Sequence[Incoming]) -> None:
+        numbers = sorted({number for message in messages for number in _numbers(message)})
+        if not numbers:
+            return
+        accounts = [
+            account
+            for (account,) in self._conn.execute(query("accounts_of_meters"), {"numbers": numbers})
+        ]
+        if accounts:
+            self._states = lock_accounts(self._conn, accounts)
+        for number, *rest in self._conn.execute(query("meters_of_batch"), {"numbers": numbers}):
+            meter_id, gateway, boot, seq, seq_ms, desired, of_accounts, opened = rest
+            self._meters[number] = _Meter(
+                meter_id, number, gateway, boot, seq, seq_ms, desired, of_accounts, opened
+            )
+
+    # --- message by message -----------------------------------------------------------------
+
+    def _take(
+        self,
+        message: Incoming,
+        candidates: list[tuple[_Meter, DecodedReading, Incoming]],
+    ) -> None:
+        decoded = message.decoded
+        for refused in decoded.refused:
+            self._refuse(message, refused.reason, refused.detail, refused.row_index, refused.raw)
+        topic = message.topic
+        if topic is None:
+            self._refuse(message, "bad_topic", "No topic of the contract's clause 1.", None, None)
+            return
+        unknown: set[str] = set()
+        receipts: dict[tuple[str, int], int] = {}
+        for reading in decoded.readings:
+            if reading.rcpt or reading.hist:
+                of = (reading.meter, reading.boot)
+                receipts[of] = max(reading.seq, receipts.get(of, 0))
+            meter = self._meters.get(reading.meter)
+            if meter is None:
+                unknown.add(reading.meter)
+            elif topic.side == "g" and meter.gateway != topic.device:
+                self._refuse_reading(
+                    message, reading, "not_assigned", "Not a meter of this gateway."
+                )
+            else:
+                candidates.append((meter, reading, message))
+        for number in sorted(unknown):
+            self._refuse(message, "unknown_meter", f"Meter {number} is not registered.", None, None)
+        self.recorded.receipts.extend(
+            Receipt(topic.side, topic.device, number, boot, seq)
+            for (number, boot), seq in receipts.items()
+        )
+        if topic.side == "m":
+            self._take_report(topic.device, message)
+
+    def _take_report(self, number: str, message: Incoming) -> None:
+        decoded = message.decoded
+        hello, event = decoded.hello, decoded.event
+        if hello is None and event is None and decoded.online is None:
+            return
+        meter = self._meters.get(number)
+        if meter is None:
+            self._refuse(message, "unknown_meter", f"Meter {number} is not registered.", None, None)
+            return
+        meter.heard = True
+        if decoded.online is not None:
+            meter.online = decoded.online
+        if hello is not None:
+            meter.online = True
+            if hello.relay is not None:
+                meter.report(hello.relay, hello.ts_ms)
+            self._events.append((meter.id, "hello", message.payload))
+        if event is not None:
+            self._events.append((meter.id, event.type, message.payload))
+
+    def _take_ack(self, message: Incoming) -> None:
+        ack = message.decoded.ack
+        if ack is None:
+            return
+        meter = None if ack.meter is None else self._meters.get(ack.meter)
+        if meter is None:
+            self._refuse(
+                message, "unknown_meter", f"Meter {ack.meter} is not registered.", None, None
+            )
+            return
+        if ack.relay is not None:
+            meter.report(ack.relay, ack.ts_ms)
+        meter.heard = True
+        if not supply.answer(self._conn, ack, meter.number, self._now_ms):
+            self._refuse(message, "unknown_command", f"No command {ack.cmd} was given.", None, None)
+
+    # --- readings ---------------------------------------------------------------------------
+
+    def _new_rows(
+        self, candidates: Iterable[tuple[_Meter, DecodedReading, Incoming]]
+    ) -> list[_Row]:
+        """Readings that are not stored yet, with the verdicts that need no engine."""
+        placed = [
+            (meter, reading, message, meter.account_at(reading.ts_ms))
+            for meter, reading, message in candidates
+        ]
+        known = self._known(
+            (meter, reading)
+            for meter, reading, _, account in placed
+            if account is None or reading.ts_ms <= self._states[account].newest_reading_ms
+        )
+        rows: list[_Row] = []
+        for meter, reading, message, account in placed:
+            key = (meter.id, reading.register, reading.ts_ms)
+            stored = known.get(key)
+            if stored is not None:
+                if stored == reading.value_wh:
+                    self.recorded.duplicate += 1
+                else:
+                    detail = f"{reading.register} was {stored} Wh at that instant."
+                    self._refuse_reading(message, reading, "conflict", detail)
+                continue
+            if _went_back(meter, reading):
+                detail = f"boot {reading.boot} had reached seq {meter.seq} before that instant."
+                self._refuse_reading(message, reading, "seq_reused", detail)
+                continue
+            known[key] = reading.value_wh
+            meter.hear(reading)
+            rows.append(
+                _Row(meter, reading, message, account, self._early_verdict(reading, account))
+            )
+        return rows
+
+    def _early_verdict(self, reading: DecodedReading, account: int | None) -> str | None:
+        if reading.register != ACTIVE_IMPORT:
+            return None
+        if account is None:
+            return NOT_INSTALLED
+        if reading.ts_ms <= self._states[account].opened_ms:
+            return BEFORE_INSTALLATION
+        return CLOCK_LOST if reading.tq == "lost" else None
+
+    def _known(
+        self, wanted: Iterable[tuple[_Meter, DecodedReading]]
+    ) -> dict[tuple[int, str, int], int]:
+        keys = [(meter.id, reading.register, reading.ts_ms) for meter, reading in wanted]
+        if not keys:
+            return {}
+        found = self._conn.execute(
+            query("known_readings"),
+            {
+                "meters": [meter for meter, _, _ in keys],
+                "registers": [register for _, register, _ in keys],
+                "ts": [ts_ms for _, _, ts_ms in keys],
+            },
+        )
+        return {(meter, register, ts_ms): value for meter, register, ts_ms, value in found}
+
+    def _settle_and_write(self, rows: Sequence[_Row]) -> None:
+        facts: dict[int, list[Reading]] = {}
+        live: set[int] = set()
+        newest_lost: dict[int, int] = {}
+        for row in rows:
+            reading = row.reading
+            if row.account is None or reading.register != ACTIVE_IMPORT:
+                continue
+            if row.verdict is None:
+                fact = Reading(reading.ts_ms, reading.value_wh, reading.meter)
+                facts.setdefault(row.account, []).append(fact)
+                if not reading.hist:
+                    live.add(row.account)
+            elif row.verdict == CLOCK_LOST:
+                newest_lost[row.account] = max(reading.ts_ms, newest_lost.get(row.account, 0))
+        settled = [
+            settle_account(self._conn, self._terms, self._states[account], new, self._now_ms)
+            for account, new in sorted(facts.items())
+        ]
+        self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
+        write(self._conn, settled, self._now_ms)
+        if newest_lost:
+            self._conn.execute(
+                query("remember_newest"),
+                {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
+            )
+        # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
+        decided = [each for each in settled if each.state.account_id in live]
+        self.recorded.commands += supply.decide(self._conn, decided, self._now_ms)
+
+    def _insert(self, rows: Sequence[_Row], verdicts: Mapping[tuple[str, int], str]) -> None:
+        if not rows:
+            return
+        judged = [
+            row.verdict
+            or (
+                verdicts.get((row.meter.number, row.reading.ts_ms))
+                if row.reading.register == ACTIVE_IMPORT
+                else None
+            )
+            for row in rows
+        ]
+        for row, verdict in zip(rows, judged, strict=True):
+            if verdict in {None, "accepted"}:
+                self.recorded.accepted += row.reading.register == ACTIVE_IMPORT
+            else:
+                self.recorded.quarantined += 1
+        self._conn.execute(
+            query("insert_readings"),
+            {
+                "now_ms": self._now_ms,
+                "meter_id": [row.meter.id for row in rows],
+                "register": [row.reading.register for row in rows],
+                "ts": [row.reading.ts_ms for row in rows],
+                "value_wh": [row.reading.value_wh for row in rows],
+                "boot": [row.reading.boot for row in rows],
+                "seq": [row.reading.seq for row in rows],
+                "clock": [row.reading.tq for row in rows],
+                "historical": [row.reading.hist for row in rows],
+                "verdict": judged,
+                "detail": [
+                    None if row.reading.rest is None else orjson.dumps(row.reading.rest).decode()
+                    for row in rows
+                ],
+            },
+        )
+
+    # --- what is kept beside ----------------------------------------------------------------
+
+    def _refuse_reading(
+        self, message: Incoming, reading: DecodedReading, reason: str, detail: str
+    ) -> None:
+        raw = message.payload
+        if message.topic is not None and message.topic.side == "g":
+            raw = orjson.dumps(
+                [
+                    reading.meter,
+                    reading.boot,
+                    reading.seq,
+                    reading.ts_ms,
+                    reading.register,
+                    reading.value_wh,
+                ]
+            )
+        place = f"{reading.meter} {reading.register} {reading.ts_ms} {reading.value_wh}"
+        self._refuse(message, reason, detail, None, raw, place)
+
+    def _refuse(
+        self,
+        message: Incoming,
+        reason: str,
+        detail: str,
+        row_index: int | None,
+        raw: bytes | None,
+        place: str = "",
+    ) -> None:
+        payload = message.payload if raw is None else raw
+        content = b"\0".join(
+            (
+                message.topic_text.encode(),
+                reason.encode(),
+                place.encode(),
+                str(row_index).encode(),
+                payload,
+            )
+        )
+        fingerprint = hashlib.sha256(content).digest()
+        if fingerprint not in self._quarantine:
+            self.recorded.quarantined += 1
+        self._quarantine[fingerprint] = (
+            reason,
+            detail,
+            # The database's text holds no NUL; a topic of a broken client may.
+            message.topic_text.replace("\0", "?"),
+            row_index,
+            payload,
+            message.content_type,
+            fingerprint,
+        )
+
+    def _write_quarantine(self) -> None:
+        if not self._quarantine:
+            return
+        names = ("reason", "detail", "topic", "row_index", "payload", "content_type", "fingerprint")
+        columns = zip(*self._quarantine.values(), strict=True)
+        self._conn.execute(
+            query("insert_quarantine"),
+            {"now_ms": self._now_ms}
+            | {name: list(column) for name, column in zip(names, columns, strict=True)},
+        )
+
+    def _write_events(self) -> None:
+        if not self._events:
+            return
+        self._conn.execute(
+            query("insert_events"),
+            {
+                "now_ms": self._now_ms,
+                "meter_id": [meter for meter, _, _ in self._events],
+                "kind": [kind for _, kind, _ in self._events],
+                "body": [_as_json(payload) for _, _, payload in self._events],
+                "fingerprint": [
+                    hashlib.sha256(kind.encode() + b"\0" + payload).digest()
+                    for _, kind, payload in self._events
+                ],
+            },
+        )
+
+    def _write_meters(self) -> None:
+        heard = sorted(
+            (meter for meter in self._meters.values() if meter.heard), key=lambda meter: meter.id
+        )
+        if not heard:
+            return
+        self._conn.execute(
+            query("update_meters"),
+            {"now_ms": self._now_ms, "meter_id": [meter.id for meter in heard]}
+            | {
+                name: [getattr(meter, name) for meter in heard]
+                for name in ("boot", "seq", "seq_ms", "relay", "relay_ms", "online")
+            },
+        )
+        closed = [meter.id for meter in heard if meter.relay == "closed"]
+        if closed:
+            self._conn.execute(query("mark_on_supply"), {"meters": closed, "now_ms": self._now_ms})
+
+
+def record(
+    conn: Connection, terms: TermsCache, messages: Sequence[Incoming], now_ms: int
+) -> Recorded:
+    """Record a batch in one transaction; when this returns it is committed."""
+    with conn.transaction():
+        return Batch(conn, terms, now_ms).record(messages)
+
+
+def _numbers(message: Incoming) -> Iterable[str]:
+    decoded = message.decoded
+    for reading in decoded.readings:
+        yield reading.meter
+    if decoded.ack is not None and decoded.ack.meter is not None:
+        yield decoded.ack.meter
+    if message.topic is not None and message.topic.side == "m":
+        yield message.topic.device
+
+
+def _went_back(meter: _Meter, reading: DecodedReading) -> bool:
+    """`seq` going back within one boot with a new instant: a clone, or a counter that was lost."""
+    return (
+        meter.boot == reading.boot
+        and meter.seq is not None
+        and meter.seq_ms is not None
+        and reading.seq <= meter.seq
+        and reading.ts_ms > meter.seq_ms
+    )
+
+
+def _as_json(payload: bytes) -> str:
+    """The report as JSON text; what came as CBOR is kept as its hexadecimal digits."""
+    try:
+        return orjson.dumps(orjson.loads(payload)).decode()
+    except orjson.JSONDecodeError:
+        return orjson.dumps(payload.hex()).decode()
+
+
+def set_aside(conn: Connection, message: Incoming, detail: str, now_ms: int) -> Recorded:
+    """Keep a message that we failed to handle, with the failure, so that it is not lost."""
+    batch = Batch(conn, TermsCache(), now_ms)
+    with conn.transaction():
+        return batch.set_aside(message, detail)

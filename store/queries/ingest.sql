@@ -1,0 +1,84 @@
+-- name: accounts_of_meters
+-- The accounts that these meters ever measured: the rows to lock.
+SELECT DISTINCT i.account_id
+FROM meter m JOIN installation i ON i.meter_id = m.id
+WHERE m.number = ANY(%(numbers)s)
+
+-- name: meters_of_batch
+-- The meters of a batch with their assignment, state and places of installation.
+SELECT m.number, m.id, g.number AS gateway, s.boot, s.seq, ms_of(s.seq_ts) AS seq_ms,
+       s.desired_relay,
+       coalesce(array_agg(i.account_id ORDER BY i.opened_at)
+                FILTER (WHERE i.account_id IS NOT NULL), '{}') AS accounts,
+       coalesce(array_agg(ms_of(i.opened_at) ORDER BY i.opened_at)
+                FILTER (WHERE i.account_id IS NOT NULL), '{}') AS opened
+FROM meter m
+JOIN meter_state s ON s.meter_id = m.id
+LEFT JOIN gateway g ON g.id = m.gateway_id
+LEFT JOIN installation i ON i.meter_id = m.id
+WHERE m.number = ANY(%(numbers)s)
+GROUP BY m.id, g.number, s.meter_id
+
+-- name: known_readings
+-- Which of these keys are stored, and with what value.
+SELECT r.meter_id, r.register, ms_of(r.ts), r.value_wh
+FROM unnest(%(meters)s::bigint[], %(registers)s::text[], %(ts)s::bigint[]) AS k (meter_id, register, ts)
+JOIN reading r ON r.meter_id = k.meter_id AND r.register = k.register AND r.ts = at_ms(k.ts)
+
+-- name: insert_readings
+-- New readings with their verdicts. A key that came in between by another worker stays as it is.
+INSERT INTO reading (meter_id, register, ts, value_wh, boot, seq, clock, historical, received_at,
+                     verdict, detail)
+SELECT meter_id, register, at_ms(ts), value_wh, boot, seq, clock, historical,
+       at_ms(%(now_ms)s), verdict, detail::jsonb
+FROM unnest(%(meter_id)s::bigint[], %(register)s::text[], %(ts)s::bigint[], %(value_wh)s::bigint[],
+            %(boot)s::bigint[], %(seq)s::bigint[], %(clock)s::text[], %(historical)s::boolean[],
+            %(verdict)s::text[], %(detail)s::text[])
+    AS r (meter_id, register, ts, value_wh, boot, seq, clock, historical, verdict, detail)
+ON CONFLICT (meter_id, register, ts) DO NOTHING
+
+-- name: insert_quarantine
+-- What the contract refuses, kept with its reason; the same refusal twice is one row.
+INSERT INTO quarantine (received_at, reason, detail, topic, row_index, payload, content_type,
+                        fingerprint)
+SELECT at_ms(%(now_ms)s), reason, detail, topic, row_index, payload, content_type, fingerprint
+FROM unnest(%(reason)s::text[], %(detail)s::text[], %(topic)s::text[], %(row_index)s::integer[],
+            %(payload)s::bytea[], %(content_type)s::text[], %(fingerprint)s::bytea[])
+    AS q (reason, detail, topic, row_index, payload, content_type, fingerprint)
+ON CONFLICT (fingerprint) DO NOTHING
+
+-- name: update_meters
+-- What the meters of a batch reported: the newest counter and relay win, whatever the order.
+UPDATE meter_state s
+SET boot = CASE WHEN n.boot IS NOT NULL AND (s.boot IS NULL OR (n.boot, n.seq) > (s.boot, s.seq))
+                THEN n.boot ELSE s.boot END,
+    seq = CASE WHEN n.boot IS NOT NULL AND (s.boot IS NULL OR (n.boot, n.seq) > (s.boot, s.seq))
+               THEN n.seq ELSE s.seq END,
+    seq_ts = CASE WHEN n.boot IS NOT NULL AND (s.boot IS NULL OR (n.boot, n.seq) > (s.boot, s.seq))
+                  THEN at_ms(n.seq_ms) ELSE s.seq_ts END,
+    reported_relay = CASE WHEN n.relay IS NOT NULL
+                               AND (s.reported_at IS NULL OR at_ms(n.relay_ms) >= s.reported_at)
+                          THEN n.relay ELSE s.reported_relay END,
+    reported_at = CASE WHEN n.relay IS NOT NULL
+                            AND (s.reported_at IS NULL OR at_ms(n.relay_ms) >= s.reported_at)
+                       THEN at_ms(n.relay_ms) ELSE s.reported_at END,
+    online = coalesce(n.online, s.online),
+    seen_at = at_ms(%(now_ms)s)
+FROM unnest(%(meter_id)s::bigint[], %(boot)s::bigint[], %(seq)s::bigint[], %(seq_ms)s::bigint[],
+            %(relay)s::text[], %(relay_ms)s::bigint[], %(online)s::boolean[])
+    AS n (meter_id, boot, seq, seq_ms, relay, relay_ms, online)
+WHERE s.meter_id = n.meter_id
+
+-- name: insert_events
+-- What meters report beside readings; the same report twice is one.
+INSERT INTO event (meter_id, kind, received_at, body, fingerprint)
+SELECT meter_id, kind, at_ms(%(now_ms)s), body::jsonb, fingerprint
+FROM unnest(%(meter_id)s::bigint[], %(kind)s::text[], %(body)s::text[], %(fingerprint)s::bytea[])
+    AS e (meter_id, kind, body, fingerprint)
+ON CONFLICT (meter_id, fingerprint) DO NOTHING
+
+-- name: remember_newest
+-- Readings that are stored and not rated count for what is in order, too.
+UPDATE account_state s SET newest_reading_ms = greatest(s.newest_reading_ms, n.newest)
+FROM unnest(%(accounts)s::bigint[], %(newest)s::bigint[]) AS n (account, newest)
+WHERE s.account_id = n.account

@@ -1,0 +1,155 @@
+-- name: lock_accounts
+-- The states of these accounts, locked in one order so that workers never wait in a circle.
+SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+       balance_micro, debt_micro, supply, emergency_in_use, terms_revision
+FROM account_state
+WHERE account_id = ANY(%(accounts)s)
+ORDER BY account_id
+FOR UPDATE
+
+-- name: read_account_state
+-- The state of one account, unlocked.
+SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
+       due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision
+FROM account_state
+WHERE account_id = %(account)s
+
+-- name: instant
+-- Milliseconds as the database's instant, exactly.
+SELECT at_ms(%(ms)s)
+
+-- name: lock_due_accounts
+-- Accounts for which time alone may have changed something; other workers' are skipped.
+SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+       balance_micro, debt_micro, supply, emergency_in_use, terms_revision
+FROM account_state
+WHERE due_ms <= %(now_ms)s
+ORDER BY due_ms
+LIMIT %(limit)s
+FOR UPDATE SKIP LOCKED
+
+-- name: terms_of_account
+-- Everything that prices one account, as the mapping of rating.md section 10.
+SELECT t.timezone, t.currency, t.holidays, a.terms,
+       (SELECT jsonb_agg(v.body || jsonb_build_object('valid_from', v.valid_from::text)
+                         ORDER BY v.valid_from)
+        FROM tariff_version v WHERE v.tariff_id = t.id) AS versions
+FROM account a JOIN tariff t ON t.id = a.tariff_id
+WHERE a.id = %(account)s
+
+-- name: installations_of_account
+-- The meters of an account in their order; the first opens it, each later one is an exchange.
+SELECT m.number, ms_of(i.opened_at) AS opened_ms, i.opening_wh, i.closing_wh, i.max_power_w,
+       i.modulus_wh
+FROM installation i JOIN meter m ON m.id = i.meter_id
+WHERE i.account_id = %(account)s
+ORDER BY i.opened_at
+
+-- name: readings_after
+-- Billable facts of an account after an instant: its meters' readings of the total, while they were its.
+SELECT m.number, ms_of(r.ts) AS ts_ms, r.value_wh, r.verdict
+FROM (SELECT DISTINCT meter_id FROM installation WHERE account_id = %(account)s) mine
+JOIN meter m ON m.id = mine.meter_id
+JOIN reading r ON r.meter_id = m.id
+WHERE r.register = '1.8.0' AND r.clock <> 'lost'
+  AND r.ts > at_ms(greatest(%(after_ms)s, (SELECT opened_ms FROM account_state
+                                           WHERE account_id = %(account)s)))
+  -- a meter that served several accounts: the installation begun last before the reading counts
+  AND %(account)s = (SELECT i.account_id FROM installation i WHERE i.meter_id = m.id
+                     ORDER BY i.opened_at < r.ts DESC,
+                              CASE WHEN i.opened_at < r.ts THEN i.opened_at END DESC, i.opened_at
+                     LIMIT 1)
+ORDER BY r.ts
+
+-- name: top_ups_from
+-- Top-ups at or after an instant.
+SELECT id, credited_ms, amount_micro, channel
+FROM top_up
+WHERE account_id = %(account)s AND credited_ms >= %(from_ms)s
+
+-- name: reversals_from
+-- Reversals at or after an instant, each with its top-up.
+SELECT r.top_up_id, r.reversed_ms, t.credited_ms, t.channel
+FROM reversal r JOIN top_up t ON t.id = r.top_up_id
+WHERE r.account_id = %(account)s AND r.reversed_ms >= %(from_ms)s
+
+-- name: posted_of_key
+-- What the ledger holds under one key.
+SELECT legs, amounts FROM ledger_transaction WHERE account_id = %(account)s AND key = %(key)s
+
+-- name: emergency_requests_from
+-- Requests for emergency credit at or after an instant.
+SELECT requested_ms FROM emergency_request
+WHERE account_id = %(account)s AND requested_ms >= %(from_ms)s
+
+-- name: posted_from
+-- What the ledger holds from an anchor on; energy that ends at the anchor lies before it.
+SELECT id, key, correction, legs, amounts, energy_wh, kind, from_ms, at_ms, local_day, band
+FROM ledger_transaction
+WHERE account_id = %(account)s
+  AND (at_ms > %(anchor_ms)s OR (at_ms = %(anchor_ms)s AND kind <> 'energy'))
+ORDER BY id
+
+-- name: checkpoint_before
+-- The newest stored position before an instant.
+SELECT position FROM checkpoint
+WHERE account_id = %(account)s AND anchor_ms < %(before_ms)s
+ORDER BY anchor_ms DESC LIMIT 1
+
+-- name: drop_checkpoints_after
+-- Positions that a late fact has overtaken.
+DELETE FROM checkpoint WHERE account_id = %(account)s AND anchor_ms > %(after_ms)s
+
+-- name: keep_checkpoints
+-- New positions to rate again from.
+INSERT INTO checkpoint (account_id, anchor_ms, position)
+SELECT account_id, anchor_ms, position::jsonb
+FROM unnest(%(accounts)s::bigint[], %(anchors)s::bigint[], %(positions)s::text[])
+    AS c (account_id, anchor_ms, position)
+ON CONFLICT (account_id, anchor_ms) DO UPDATE SET position = excluded.position
+
+-- name: update_accounts
+-- What the engine made of the new facts, for a whole batch.
+UPDATE account_state s
+SET position = n.position::jsonb, anchor_ms = n.anchor_ms,
+    newest_reading_ms = n.newest_reading_ms, has_tail = n.has_tail,
+    settled_until_ms = n.settled_until_ms, due_ms = n.due_ms,
+    balance_micro = n.balance_micro, debt_micro = n.debt_micro, supply = n.supply,
+    emergency_in_use = n.emergency_in_use
+FROM unnest(%(account_id)s::bigint[], %(position)s::text[], %(anchor_ms)s::bigint[],
+            %(newest_reading_ms)s::bigint[], %(has_tail)s::boolean[],
+            %(settled_until_ms)s::bigint[], %(due_ms)s::bigint[], %(balance_micro)s::bigint[],
+            %(debt_micro)s::bigint[], %(supply)s::text[], %(emergency_in_use)s::boolean[])
+    AS n (account_id, position, anchor_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+          balance_micro, debt_micro, supply, emergency_in_use)
+WHERE s.account_id = n.account_id
+
+-- name: create_account_state
+-- The state of a new account, before its first settlement.
+INSERT INTO account_state (account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail,
+                           settled_until_ms, due_ms, balance_micro, debt_micro, supply,
+                           emergency_in_use)
+VALUES (%(account)s, %(position)s, %(anchor_ms)s, %(opened_ms)s, %(opened_ms)s, true,
+        %(opened_ms)s, %(opened_ms)s, 0, 0, 'connected', false)
+
+-- name: update_verdicts
+-- Readings that a fact from before them judges otherwise.
+UPDATE reading r SET verdict = n.verdict
+FROM unnest(%(meters)s::text[], %(ts)s::bigint[], %(verdicts)s::text[]) AS n (number, ts_ms, verdict)
+JOIN meter m ON m.number = n.number
+WHERE r.meter_id = m.id AND r.register = '1.8.0' AND r.ts = at_ms(n.ts_ms)
+
+-- name: ledger_accounts
+-- The chart of accounts.
+SELECT code, id FROM ledger_account
+
+-- name: add_ledger_accounts
+-- Codes that a tariff or a payment channel brings.
+INSERT INTO ledger_account (code) SELECT unnest(%(codes)s::text[]) ON CONFLICT (code) DO NOTHING
+
+-- name: copy_ledger
+-- New transactions, in the order in which they are recorded.
+COPY ledger_transaction (account_id, key, correction, kind, from_ms, at_ms, recorded_at, local_day,
+                         band, energy_wh, legs, amounts, customer_micro, balance_micro, corrects,
+                         explanation)
+FROM STDIN

@@ -1,0 +1,116 @@
+-- name: meter_of_account
+-- The meter that serves an account now, with what it should do and what it said.
+SELECT m.id, m.number, s.desired_relay, s.reported_relay
+FROM installation i
+JOIN meter m ON m.id = i.meter_id
+JOIN meter_state s ON s.meter_id = m.id
+WHERE i.account_id = %(account)s
+ORDER BY i.opened_at DESC LIMIT 1
+
+-- name: desire_relay
+-- A new relay intention; no row when it is the intention already.
+UPDATE meter_state
+SET desired_relay = %(relay)s, desired_version = desired_version + 1
+WHERE meter_id = %(meter)s AND desired_relay <> %(relay)s
+RETURNING desired_version
+
+-- name: next_ctr
+-- The meter's next command counter; it only grows.
+UPDATE meter_state SET next_ctr = next_ctr + 1 WHERE meter_id = %(meter)s RETURNING next_ctr - 1
+
+-- name: insert_command
+-- A queued command is the outbox row: the dispatcher sends it until the meter answers or it expires.
+INSERT INTO command (id, meter_id, ctr, type, args, issued_ms, expires_ms)
+VALUES (%(id)s, %(meter)s, %(ctr)s, %(type)s, %(args)s, %(issued_ms)s, %(expires_ms)s)
+
+-- name: supersede_relay_commands
+-- One outstanding relay intention per meter: older ones are over.
+UPDATE command SET state = 'superseded'
+WHERE meter_id = %(meter)s AND type = 'relay' AND state IN ('queued', 'sent', 'accepted', 'unknown')
+
+-- name: queued_commands
+-- The outbox, oldest first.
+SELECT c.id::text, m.number, g.number, c.type, c.ctr, c.issued_ms, c.expires_ms, c.args
+FROM command c
+JOIN meter m ON m.id = c.meter_id
+LEFT JOIN gateway g ON g.id = m.gateway_id
+WHERE c.state = 'queued'
+ORDER BY c.issued_ms, c.id
+LIMIT %(limit)s
+
+-- name: mark_sent
+-- The broker has these; only the meter's own answer goes further.
+UPDATE command SET state = 'sent', sent_at = at_ms(%(now_ms)s)
+WHERE id = ANY(%(ids)s::uuid[]) AND state = 'queued'
+
+-- name: mark_delivering
+-- Tokens on their way.
+UPDATE top_up t SET delivered_at = at_ms(%(now_ms)s)
+FROM token k
+WHERE k.command_id = ANY(%(ids)s::uuid[]) AND t.id = k.top_up_id AND t.delivered_at IS NULL
+
+-- name: answer_command
+-- A meter's word on a command; a final state stays.
+UPDATE command c
+SET state = %(state)s, answered_at = at_ms(%(now_ms)s), answer = %(answer)s
+FROM meter m
+WHERE c.id = %(id)s::uuid AND m.id = c.meter_id AND m.number = %(meter)s
+  AND c.state IN ('queued', 'sent', 'accepted', 'executing', 'unknown')
+RETURNING c.type
+
+-- name: command_exists
+-- Whether this meter was ever given this command.
+SELECT EXISTS (SELECT FROM command c JOIN meter m ON m.id = c.meter_id
+               WHERE c.id = %(id)s::uuid AND m.number = %(meter)s)
+
+-- name: answer_tokens
+-- The results of the tokens of one command, in their order.
+UPDATE token k
+SET result = n.result, answered_at = at_ms(%(now_ms)s)
+FROM unnest(%(results)s::text[]) WITH ORDINALITY AS n (result, place)
+WHERE k.command_id = %(command)s::uuid
+  AND n.place = (SELECT count(*) FROM token o
+                 WHERE o.command_id = k.command_id AND o.ordinal <= k.ordinal)
+  AND (k.result IS NULL OR k.result NOT IN ('Accept', 'UsedError'))
+RETURNING k.top_up_id
+
+-- name: conclude_top_ups
+-- A top-up is accepted when each of its tokens was, rejected when one was refused.
+UPDATE top_up t
+SET accepted_at = CASE WHEN r.accepted THEN coalesce(t.accepted_at, at_ms(%(now_ms)s)) END,
+    rejected_at = CASE WHEN r.refused THEN coalesce(t.rejected_at, at_ms(%(now_ms)s)) END
+FROM (SELECT top_up_id,
+             bool_and(result IN ('Accept', '1stKCT', '2ndKCT', 'UsedError')) AS accepted,
+             bool_or(result NOT IN ('Accept', '1stKCT', '2ndKCT', 'UsedError')) AS refused
+      FROM token WHERE top_up_id = ANY(%(top_ups)s) GROUP BY top_up_id) r
+WHERE t.id = r.top_up_id
+
+-- name: mark_on_supply
+-- The meter itself reports closed: the stopwatch of each top-up that waited for it stops.
+UPDATE top_up SET on_supply_at = at_ms(%(now_ms)s)
+WHERE meter_id = ANY(%(meters)s) AND on_supply_at IS NULL
+
+-- name: expire_commands
+-- Unsaid at expiry is expired; said and unanswered is unknown, until the meter is read.
+UPDATE command
+SET state = CASE state WHEN 'queued' THEN 'expired' ELSE 'unknown' END
+WHERE state IN ('queued', 'sent', 'accepted', 'executing') AND expires_ms <= %(now_ms)s
+RETURNING id::text, meter_id, type, state
+
+-- name: unreconciled_meters
+-- Accounts whose meter was heard after the last order and reports another relay than desired.
+SELECT i.account_id
+FROM meter_state s
+JOIN LATERAL (SELECT account_id FROM installation i WHERE i.meter_id = s.meter_id
+              ORDER BY opened_at DESC LIMIT 1) i ON true
+WHERE s.reported_relay IN ('open', 'closed') AND s.reported_relay <> s.desired_relay
+  AND s.reported_at > at_ms(%(heard_since_ms)s)
+  AND NOT EXISTS (SELECT FROM command c
+                  WHERE c.meter_id = s.meter_id AND c.type = 'relay'
+                    AND (c.state IN ('queued', 'sent', 'accepted', 'executing')
+                         OR at_ms(c.issued_ms) >= s.reported_at))
+LIMIT %(limit)s
+
+-- name: drop_reading_chunks
+-- Chunks of readings that end before an instant.
+SELECT drop_chunks('reading', older_than => at_ms(%(before_ms)s))

@@ -1,0 +1,68 @@
+-- name: top_up_of_payment
+-- The top-up of a payment, by the channel's own number.
+SELECT id, request_sha256 FROM top_up
+WHERE channel = %(channel)s AND partner_txn_id = %(partner_txn_id)s
+
+-- name: meter_for_vending
+-- A meter with the account that it serves now and the key attributes of its tokens.
+SELECT m.id, i.account_id, m.meter_pan, m.sgc, m.krn, m.kt, m.ken, m.ti, m.base_date, m.ea, m.dkga
+FROM meter m
+JOIN LATERAL (SELECT account_id FROM installation i WHERE i.meter_id = m.id
+              ORDER BY opened_at DESC LIMIT 1) i ON true
+WHERE m.number = %(number)s
+  AND m.id = (SELECT meter_id FROM installation c WHERE c.account_id = i.account_id
+              ORDER BY opened_at DESC LIMIT 1)
+
+-- name: insert_top_up
+-- A payment that is now credit; the fact itself and its quote, line by line.
+INSERT INTO top_up (id, account_id, meter_id, channel, partner_txn_id, request_sha256, amount_micro,
+                    paid_at, credited_ms, energy_wh, lines, msisdn)
+VALUES (%(id)s, %(account)s, %(meter)s, %(channel)s, %(partner_txn_id)s, %(request_sha256)s,
+        %(amount_micro)s, at_ms(%(paid_ms)s), %(credited_ms)s, %(energy_wh)s, %(lines)s, %(msisdn)s)
+ON CONFLICT (channel, partner_txn_id) DO NOTHING
+RETURNING id
+
+-- name: newest_tid
+-- The newest TID that this meter was given under this key.
+SELECT max(tid) FROM token
+WHERE meter_id = %(meter)s AND sgc = %(sgc)s AND krn = %(krn)s AND base_date = %(base_date)s
+
+-- name: insert_token
+-- Stored before it is shown or sent.
+INSERT INTO token (meter_id, top_up_id, ordinal, digits, class, subclass, amount, sgc, krn,
+                   base_date, tid, issued_at, command_id)
+VALUES (%(meter)s, %(top_up)s, %(ordinal)s, %(digits)s, 0, %(subclass)s, %(amount)s, %(sgc)s,
+        %(krn)s, %(base_date)s, %(tid)s, at_ms(%(now_ms)s), %(command)s)
+
+-- name: mark_token_issued
+-- The tokens of a top-up are stored.
+UPDATE top_up SET token_issued_at = at_ms(%(now_ms)s) WHERE id = %(top_up)s
+
+-- name: insert_reversal
+-- A top-up taken back.
+INSERT INTO reversal (top_up_id, account_id, reversed_ms, reason)
+VALUES (%(top_up)s, %(account)s, %(reversed_ms)s, %(reason)s)
+ON CONFLICT (top_up_id) DO NOTHING
+
+-- name: top_up_to_reverse
+-- What decides whether a top-up can still be taken back.
+SELECT t.id, t.account_id, t.credited_ms, t.token_issued_at IS NOT NULL,
+       EXISTS (SELECT FROM reversal r WHERE r.top_up_id = t.id)
+FROM top_up t
+WHERE t.channel = %(channel)s AND t.partner_txn_id = %(partner_txn_id)s
+
+-- name: insert_emergency_request
+-- A customer asks for emergency credit.
+INSERT INTO emergency_request (account_id, requested_ms) VALUES (%(account)s, %(requested_ms)s)
+ON CONFLICT DO NOTHING
+
+-- name: tokens_to_deliver_again
+-- Tokens whose command ended without a word from the meter, and whose top-up is still open.
+SELECT k.meter_id, k.top_up_id, array_agg(k.digits ORDER BY k.ordinal), max(k.tid)
+FROM token k JOIN top_up t ON t.id = k.top_up_id
+WHERE k.command_id = ANY(%(commands)s::uuid[]) AND k.result IS NULL AND t.accepted_at IS NULL
+GROUP BY k.meter_id, k.top_up_id
+
+-- name: reissue_command
+-- The same tokens, carried by a new command.
+UPDATE token SET command_id = %(command)s WHERE top_up_id = %(top_up)s AND result IS NULL

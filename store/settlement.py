@@ -1,0 +1,536 @@
+"""Brings accounts up to date inside one database transaction: facts in, ledger rows out.
+
+The caller holds the lock of the accounts' state rows. In the common case - a reading after all
+others, nothing else since the anchor - an account costs no query here. Otherwise the facts since
+a stored position are rated again, and the difference to what is posted is posted: nothing in the
+ledger is edited. The ledger must then agree with the engine to the micro-unit, or the transaction
+fails (SettlementError): a wrong balance is never committed.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from credit_engine.engine import advance
+from credit_engine.facts import (
+    EmergencyRequest,
+    Exchange,
+    Fact,
+    Reading,
+    RecordedTopUp,
+    Reversal,
+    TopUp,
+)
+from credit_engine.outcome import Legs, Outcome, Posting
+from credit_engine.position import Position
+from credit_engine.settlement import Correction, New, Posted, settle
+from credit_engine.tariff import parse_account, parse_tariff
+from credit_engine.terms import Installation, Tariff, Terms
+from store.errors import StoreError
+from store.sql import query
+
+ACCEPTED = "accepted"
+# Places of a reading: (meter number, instant in ms).
+Place = tuple[str, int]
+
+
+class SettlementError(StoreError):
+    """The ledger and the engine disagree about an account: a defect of ours, never of the input."""
+
+    def __init__(self, account_id: int, message: str) -> None:
+        super().__init__("settlement", f"account {account_id}: {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """The row of `account_state`: what the engine knows at the anchor and what follows from it."""
+
+    account_id: int
+    position: Position
+    anchor_ms: int
+    opened_ms: int
+    newest_reading_ms: int
+    has_tail: bool
+    settled_until_ms: int
+    due_ms: int
+    balance_micro: int
+    debt_micro: int
+    supply: str
+    emergency_in_use: bool
+    terms_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One transaction to be recorded; `correction` counts how often its key was corrected."""
+
+    account_id: int
+    key: str
+    correction: int
+    corrects: int | None
+    kind: str
+    from_ms: int | None
+    at_ms: int
+    local_day: object
+    band: str | None
+    energy_wh: int
+    legs: Legs
+    balance_micro: int
+    explanation: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The answer for one account: its new state and what has to be written for it."""
+
+    before: AccountState
+    state: AccountState
+    outcome: Outcome
+    terms: Terms
+    rows: tuple[LedgerRow, ...]
+    verdicts: Mapping[Place, str]
+    # readings that were stored with another verdict than they have now
+    judged_otherwise: Mapping[Place, str]
+    # checkpoints after this one are overtaken by a late fact
+    rated_from: Position
+
+
+@dataclass(slots=True)
+class TermsCache:
+    """Parsed terms by account, kept by a worker until the account's revision moves on.
+
+    Accounts whose tariffs read the same share one parsed tariff, and with it its worked-out days.
+    """
+
+    limit: int = 200_000
+    _terms: dict[int, tuple[int, Terms]] = field(default_factory=dict)
+    _tariffs: dict[bytes, Tariff] = field(default_factory=dict)
+
+    def get(self, conn: Connection, account_id: int, revision: int) -> Terms:
+        kept = self._terms.get(account_id)
+        if kept is not None and kept[0] == revision:
+            return kept[1]
+        terms = self._load(conn, account_id)
+        if len(self._terms) >= self.limit:
+            self._terms.clear()
+        self._terms[account_id] = (revision, terms)
+        return terms
+
+    def _load(self, conn: Connection, account_id: int) -> Terms:
+        row = conn.execute(query("terms_of_account"), {"account": account_id}).fetchone()
+        if row is None:
+            raise SettlementError(account_id, "it has no terms")
+        timezone, currency, holidays, account, versions = row
+        form = {
+            "timezone": timezone,
+            "currency": currency,
+            "holidays": holidays,
+            "tariff": {"versions": versions or []},
+        }
+        digest = hashlib.sha256(orjson.dumps(form, option=orjson.OPT_SORT_KEYS)).digest()
+        tariff = self._tariffs.get(digest)
+        if tariff is None:
+            tariff = self._tariffs[digest] = parse_tariff(form)
+        return parse_account(account, tariff)
+
+
+def lock_accounts(conn: Connection, account_ids: Iterable[int]) -> dict[int, AccountState]:
+    """Lock and read the states of these accounts; the lock lasts until the transaction ends."""
+    rows = conn.execute(query("lock_accounts"), {"accounts": sorted(account_ids)}).fetchall()
+    return {row[0]: _state(row) for row in rows}
+
+
+def lock_due_accounts(conn: Connection, now_ms: int, limit: int) -> dict[int, AccountState]:
+    """Lock accounts whose schedule is due; those locked by others are left to them."""
+    rows = conn.execute(query("lock_due_accounts"), {"now_ms": now_ms, "limit": limit}).fetchall()
+    return {row[0]: _state(row) for row in rows}
+
+
+def read_account(conn: Connection, account_id: int) -> AccountState | None:
+    """The state of one account without its lock, for looking only."""
+    row = conn.execute(query("read_account_state"), {"account": account_id}).fetchone()
+    return None if row is None else _state(row)
+
+
+def _state(row: Sequence[object]) -> AccountState:
+    account_id, position, *rest = row
+    return AccountState(account_id, Position.from_json(position), *rest)  # type: ignore[arg-type] # a database row
+
+
+def settle_account(
+    conn: Connection,
+    terms: TermsCache,
+    state: AccountState,
+    readings: Sequence[Reading],
+    now_ms: int,
+    *,
+    touched_from_ms: int | None = None,
+) -> Settled:
+    """Rate new facts of one account up to now, whatever their order.
+
+    `readings` are new and not in the tables yet. Facts of other kinds are in the tables already:
+    `touched_from_ms` is the earliest instant that they touch. Time alone needs neither.
+    """
+    agreed = terms.get(conn, state.account_id, state.terms_revision)
+    until_ms = max([now_ms, state.settled_until_ms, *(reading.at_ms for reading in readings)])
+    in_order = (
+        touched_from_ms is None
+        and not state.has_tail
+        and all(reading.at_ms > state.newest_reading_ms for reading in readings)
+    )
+    if in_order:
+        outcome = advance(agreed, state.position, readings, until_ms)
+        return _conclude(state, agreed, readings, outcome, _Recorded(), {}, state.position)
+    touched = [reading.at_ms for reading in readings]
+    if touched_from_ms is not None:
+        touched.append(touched_from_ms)
+    start = _start(conn, state, min(touched, default=None))
+    stored, known = _stored_facts(conn, state.account_id, start.at_ms)
+    facts: list[Fact] = [*stored, *readings]
+    until_ms = max([until_ms, *(fact.at_ms for fact in facts)])
+    outcome = advance(agreed, start, facts, until_ms)
+    recorded = _recorded_from(conn, state.account_id, start.at_ms)
+    return _conclude(state, agreed, facts, outcome, recorded, known, start)
+
+
+def look(conn: Connection, terms: TermsCache, state: AccountState, at_ms: int) -> Outcome:
+    """The account as of an instant not before its last settlement, without writing anything."""
+    agreed = terms.get(conn, state.account_id, state.terms_revision)
+    facts: list[Fact] = []
+    if state.has_tail:
+        facts, _ = _stored_facts(conn, state.account_id, state.position.at_ms)
+    until_ms = max([at_ms, state.settled_until_ms, *(fact.at_ms for fact in facts)])
+    return advance(agreed, state.position, facts, until_ms)
+
+
+def _start(conn: Connection, state: AccountState, earliest_ms: int | None) -> Position:
+    """The newest stored position before the earliest new fact."""
+    if earliest_ms is None or earliest_ms > state.anchor_ms:
+        return state.position
+    row = conn.execute(
+        query("checkpoint_before"), {"account": state.account_id, "before_ms": earliest_ms}
+    ).fetchone()
+    if row is None:
+        raise SettlementError(state.account_id, f"no stored position before {earliest_ms}")
+    return Position.from_json(row[0])
+
+
+def _stored_facts(
+    conn: Connection, account_id: int, anchor_ms: int
+) -> tuple[list[Fact], dict[Place, str | None]]:
+    """All stored facts from an anchor on, and the stored verdict of each reading among them."""
+    since = {"account": account_id, "after_ms": anchor_ms, "from_ms": anchor_ms}
+    facts: list[Fact] = []
+    known: dict[Place, str | None] = {}
+    for number, ts_ms, value_wh, verdict in conn.execute(query("readings_after"), since):
+        facts.append(Reading(ts_ms, value_wh, number))
+        known[number, ts_ms] = verdict
+    for top_up, at_ms, amount_micro, channel in conn.execute(query("top_ups_from"), since):
+        facts.append(TopUp(top_up, at_ms, amount_micro, channel))
+    for top_up, at_ms, credited_ms, channel in conn.execute(query("reversals_from"), since):
+        split = None
+        if credited_ms < anchor_ms:
+            split = _recorded_split(conn, account_id, top_up, credited_ms, channel)
+        facts.append(Reversal(top_up, at_ms, split))
+    for (at_ms,) in conn.execute(query("emergency_requests_from"), since):
+        facts.append(EmergencyRequest(at_ms))
+    series = installations(conn, account_id)
+    facts.extend(
+        Exchange(closing_wh or 0, meter)
+        for meter, closing_wh in series[1:]
+        if meter.opened_at_ms > anchor_ms
+    )
+    return facts, known
+
+
+def _recorded_split(
+    conn: Connection, account_id: int, top_up: str, credited_ms: int, channel: str
+) -> RecordedTopUp:
+    """What the ledger holds for a top-up from before the position."""
+    codes = ledger_codes(conn)
+    net: dict[str, int] = {}
+    key = {"account": account_id, "key": f"top_up:{top_up}"}
+    for legs, amounts in conn.execute(query("posted_of_key"), key):
+        for leg, amount in zip(legs, amounts, strict=True):
+            net[codes[leg]] = net.get(codes[leg], 0) + amount
+    return RecordedTopUp(credited_ms, channel, net.get("customer", 0), net.get("debt", 0))
+
+
+def installations(conn: Connection, account_id: int) -> list[tuple[Installation, int | None]]:
+    """The meters of an account in order, each with the closing value of the one before it."""
+    rows = conn.execute(query("installations_of_account"), {"account": account_id}).fetchall()
+    return [
+        (Installation(number, modulus, opened, opening, power), closing)
+        for number, opened, opening, closing, power, modulus in rows
+    ]
+
+
+@dataclass(slots=True)
+class _Recorded:
+    """What the ledger holds from an anchor on, by key."""
+
+    posted: list[Posted] = field(default_factory=list)
+    corrections: dict[str, int] = field(default_factory=dict)
+    # kind, from_ms, at_ms, local_day, band of the first transaction of a key
+    places: dict[str, tuple[str, int | None, int, object, str | None]] = field(default_factory=dict)
+
+
+def ledger_codes(conn: Connection) -> dict[int, str]:
+    """The chart of accounts: number to code."""
+    return {number: code for code, number in conn.execute(query("ledger_accounts"))}
+
+
+def _recorded_from(conn: Connection, account_id: int, anchor_ms: int) -> _Recorded:
+    codes = ledger_codes(conn)
+    recorded = _Recorded()
+    first: dict[str, int] = {}
+    net: dict[str, dict[str, int]] = {}
+    energy: dict[str, int] = {}
+    since = {"account": account_id, "anchor_ms": anchor_ms}
+    for row_id, key, correction, legs, amounts, energy_wh, *place in conn.execute(
+        query("posted_from"), since
+    ):
+        if key not in first:
+            first[key] = row_id
+            recorded.places[key] = tuple(place)
+        recorded.corrections[key] = max(correction, recorded.corrections.get(key, 0))
+        energy[key] = energy.get(key, 0) + energy_wh
+        sums = net.setdefault(key, {})
+        for leg, amount in zip(legs, amounts, strict=True):
+            sums[codes[leg]] = sums.get(codes[leg], 0) + amount
+    recorded.posted = [
+        Posted(
+            first[key], key, tuple((code, sums[code]) for code in sums if sums[code]), energy[key]
+        )
+        for key, sums in net.items()
+    ]
+    return recorded
+
+
+def _conclude(
+    state: AccountState,
+    terms: Terms,
+    facts: Sequence[Fact],
+    outcome: Outcome,
+    recorded: _Recorded,
+    known: Mapping[Place, str | None],
+    start: Position,
+) -> Settled:
+    rows = _rows(state, settle(recorded.posted, outcome.postings), recorded)
+    status, position = outcome.status, outcome.position
+    balance_micro = rows[-1].balance_micro if rows else state.balance_micro
+    if balance_micro != status.balance_micro:
+        raise SettlementError(
+            state.account_id,
+            f"the ledger comes to {balance_micro} µ, the engine to {status.balance_micro}",
+        )
+    verdicts: dict[Place, str] = {
+        (verdict.meter_id, verdict.at_ms): verdict.judgement
+        for verdict in outcome.verdicts
+        if isinstance(verdict.fact, Reading) and verdict.judgement not in {"duplicate", "conflict"}
+    }
+    newest_reading_ms = max(
+        (fact.at_ms for fact in facts if isinstance(fact, Reading)), default=state.newest_reading_ms
+    )
+    return Settled(
+        before=state,
+        state=AccountState(
+            account_id=state.account_id,
+            position=position,
+            anchor_ms=position.at_ms,
+            opened_ms=state.opened_ms,
+            newest_reading_ms=max(state.newest_reading_ms, newest_reading_ms),
+            has_tail=_has_tail(facts, outcome),
+            settled_until_ms=status.at_ms,
+            due_ms=NEVER_MS if status.next_change_ms is None else status.next_change_ms,
+            balance_micro=status.balance_micro,
+            debt_micro=status.debt_outstanding_micro,
+            supply=status.supply,
+            emergency_in_use=status.emergency_in_use,
+            terms_revision=state.terms_revision,
+        ),
+        outcome=outcome,
+        terms=terms,
+        rows=rows,
+        verdicts=verdicts,
+        judged_otherwise={
+            place: word
+            for place, word in verdicts.items()
+            if place in known and known[place] != word
+        },
+        rated_from=start,
+    )
+
+
+def _has_tail(facts: Sequence[Fact], outcome: Outcome) -> bool:
+    """Whether something at or after the new anchor must be rated with the next reading."""
+    anchor_ms = outcome.position.at_ms
+    return any(
+        fact.at_ms > anchor_ms
+        or (fact.at_ms == anchor_ms and not isinstance(fact, Reading | Exchange))
+        for fact in facts
+    ) or any(
+        posting.at_ms > anchor_ms or (posting.at_ms == anchor_ms and posting.kind != "energy")
+        for posting in outcome.postings
+    )
+
+
+# The largest instant of the database's bigint column: time alone changes nothing any more.
+NEVER_MS = 2**62
+
+
+def _rows(
+    state: AccountState, entries: Sequence[Correction | New], recorded: _Recorded
+) -> tuple[LedgerRow, ...]:
+    rows: list[LedgerRow] = []
+    balance_micro = state.balance_micro
+    for entry in entries:
+        legs = entry.posting.legs if isinstance(entry, New) else entry.legs
+        balance_micro += sum(amount for code, amount in legs if code == "customer")
+        if isinstance(entry, New):
+            rows.append(_new_row(state.account_id, entry.posting, balance_micro))
+        else:
+            rows.append(_correcting_row(state.account_id, entry, recorded, balance_micro))
+    return tuple(rows)
+
+
+def _new_row(account_id: int, posting: Posting, balance_micro: int) -> LedgerRow:
+    return LedgerRow(
+        account_id=account_id,
+        key=posting.key,
+        correction=0,
+        corrects=None,
+        kind=posting.kind,
+        from_ms=posting.explanation["segment"]["from_ms"] if posting.kind == "energy" else None,
+        at_ms=posting.at_ms,
+        local_day=posting.local_day,
+        band=posting.band,
+        energy_wh=posting.energy_wh,
+        legs=posting.legs,
+        balance_micro=balance_micro,
+        explanation=posting.explanation,
+    )
+
+
+def _correcting_row(
+    account_id: int, entry: Correction, recorded: _Recorded, balance_micro: int
+) -> LedgerRow:
+    kind, from_ms, at_ms, local_day, band = recorded.places[entry.key]
+    now = {} if entry.posting is None else {"now": entry.posting.explanation}
+    return LedgerRow(
+        account_id=account_id,
+        key=entry.key,
+        correction=recorded.corrections[entry.key] + 1,
+        corrects=entry.corrects,
+        kind=kind,
+        from_ms=from_ms,
+        at_ms=at_ms,
+        local_day=local_day,
+        band=band,
+        energy_wh=entry.energy_wh,
+        legs=entry.legs,
+        balance_micro=balance_micro,
+        explanation={"corrects": entry.corrects, "reversed": entry.posting is None, **now},
+    )
+
+
+def write(conn: Connection, settled: Sequence[Settled], now_ms: int) -> None:
+    """Write what settling gave, for a whole batch: ledger, states, checkpoints, verdicts."""
+    rows = [row for each in settled for row in each.rows]
+    if rows:
+        _write_ledger(conn, rows, now_ms)
+    if settled:
+        _write_states(conn, settled)
+    _write_checkpoints(conn, settled)
+    changed = {place: word for each in settled for place, word in each.judged_otherwise.items()}
+    if changed:
+        conn.execute(
+            query("update_verdicts"),
+            {
+                "meters": [number for number, _ in changed],
+                "ts": [ts_ms for _, ts_ms in changed],
+                "verdicts": list(changed.values()),
+            },
+        )
+
+
+def _write_ledger(conn: Connection, rows: Sequence[LedgerRow], now_ms: int) -> None:
+    numbers = {code: number for number, code in ledger_codes(conn).items()}
+    missing = {code for row in rows for code, _ in row.legs} - numbers.keys()
+    if missing:
+        conn.execute(query("add_ledger_accounts"), {"codes": sorted(missing)})
+        numbers = {code: number for number, code in ledger_codes(conn).items()}
+    recorded_at = conn.execute(query("instant"), {"ms": now_ms}).fetchone()
+    assert recorded_at is not None
+    with conn.cursor().copy(query("copy_ledger")) as copy:
+        for row in rows:
+            copy.write_row(
+                (
+                    row.account_id,
+                    row.key,
+                    row.correction,
+                    row.kind,
+                    row.from_ms,
+                    row.at_ms,
+                    recorded_at[0],
+                    row.local_day,
+                    row.band,
+                    row.energy_wh,
+                    [numbers[code] for code, _ in row.legs],
+                    [amount for _, amount in row.legs],
+                    sum(amount for code, amount in row.legs if code == "customer"),
+                    row.balance_micro,
+                    row.corrects,
+                    Jsonb(row.explanation),
+                )
+            )
+
+
+def _write_states(conn: Connection, settled: Sequence[Settled]) -> None:
+    states = [each.state for each in settled]
+    columns: dict[str, list[object]] = {
+        name: [getattr(state, name) for state in states]
+        for name in (
+            "account_id",
+            "anchor_ms",
+            "newest_reading_ms",
+            "has_tail",
+            "settled_until_ms",
+            "due_ms",
+            "balance_micro",
+            "debt_micro",
+            "supply",
+            "emergency_in_use",
+        )
+    }
+    columns["position"] = [_json(state.position) for state in states]
+    conn.execute(query("update_accounts"), columns)
+
+
+def _write_checkpoints(conn: Connection, settled: Sequence[Settled]) -> None:
+    for each in settled:
+        if each.rated_from.at_ms != each.before.position.at_ms:
+            conn.execute(
+                query("drop_checkpoints_after"),
+                {"account": each.state.account_id, "after_ms": each.rated_from.at_ms},
+            )
+    kept = [
+        (each.state.account_id, point) for each in settled for point in each.outcome.checkpoints
+    ]
+    if kept:
+        conn.execute(
+            query("keep_checkpoints"),
+            {
+                "accounts": [account for account, _ in kept],
+                "anchors": [point.at_ms for _, point in kept],
+                "positions": [_json(point) for _, point in kept],
+            },
+        )
+
+
+def _json(position: Position) -> str:
+    return orjson.dumps(position.to_json()).decode()

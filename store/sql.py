@@ -1,0 +1,34 @@
+"""Named queries from `queries/*.sql`, read once.
+
+A file is a series of blocks headed `-- name: some_name` and a line of description. Editors, psql
+and EXPLAIN can read them; a test prepares each one on the migrated schema.
+"""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import LiteralString, cast
+
+_HEAD = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+@cache
+def queries() -> dict[str, LiteralString]:
+    """Every named query of the package."""
+    found: dict[str, LiteralString] = {}
+    folder = files("store").joinpath("queries")
+    for entry in sorted(folder.iterdir(), key=lambda each: each.name):
+        if not entry.name.endswith(".sql"):
+            continue
+        parts = _HEAD.split(entry.read_text(encoding="utf-8"))
+        for name, body in zip(parts[1::2], parts[2::2], strict=True):
+            if name in found:
+                raise ValueError(f"two queries are named {name}")
+            # The text comes from our own package, never from a caller: that is what the type asks.
+            found[name] = cast("LiteralString", body.strip())
+    return found
+
+
+def query(name: str) -> LiteralString:
+    """The text of one named query."""
+    return queries()[name]

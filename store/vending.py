@@ -1,0 +1,349 @@
+"""A payment becomes credit, tokens and orders in one transaction, once.
+
+The money, its split, the quote that it was given, the tokens (stored before anybody sees them) and
+the commands that carry them are one commit. The same payment again is the first answer.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from credit_engine.errors import CreditError
+from credit_engine.quote import Quote, quote
+from schemas.identity import command_id
+from schemas.quantities import format_micro
+from store import supply
+from store.errors import Conflict, NotFound
+from store.settlement import (
+    AccountState,
+    Settled,
+    TermsCache,
+    lock_accounts,
+    look,
+    read_account,
+    settle_account,
+    write,
+)
+from store.sql import query
+from tokens.keys import KeyAttributes
+from tokens.security_module import SecurityModule
+from tokens.tid import next_tid, tid_minutes
+
+# Class 0 subclass 0 counts in 0.1 kWh (sts.md section 3).
+CREDIT_SUBCLASS = 0
+WH_PER_UNIT = 100
+# Vends to one meter in one minute take the minutes after it; a customer never needs more, and a
+# clock that stands this far behind the newest TID is wrong.
+LOOK_AHEAD_MINUTES = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """Money that a channel received for a meter. `request_sha256` is that of the request's body."""
+
+    channel: str
+    partner_txn_id: str
+    meter: str
+    amount_micro: int
+    paid_ms: int
+    request_sha256: bytes
+    msisdn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _VendingMeter:
+    id: int
+    account_id: int
+    meter_pan: str | None
+    attributes: KeyAttributes | None
+
+
+def vend(
+    conn: Connection, terms: TermsCache, module: SecurityModule, payment: Payment, now_ms: int
+) -> str:
+    """Credit a payment and issue its tokens; returns the top-up's id, the same for a repeat.
+
+    Errors: NotFound (no such meter, or it serves no account), Conflict `idempotency_conflict` (the
+    same number with another body), Conflict `clock_behind`, TokenError (an expired key).
+    """
+    with conn.transaction():
+        known = _known(conn, payment)
+        if known is not None:
+            return known
+        meter = _meter(conn, payment.meter)
+        state = lock_accounts(conn, [meter.account_id])[meter.account_id]
+        # Two repeats at once meet at the lock of the account; the second finds the first.
+        known = _known(conn, payment)
+        if known is not None:
+            return known
+        return _credit(conn, terms, module, payment, meter, state, now_ms)
+
+
+def quote_amount(
+    conn: Connection, terms: TermsCache, account_id: int, amount_micro: int, now_ms: int
+) -> Quote:
+    """What an amount buys now, line by line (rating.md section 9)."""
+    state = read_account(conn, account_id)
+    if state is None:
+        raise NotFound("The account")
+    return _quote(conn, terms, state, amount_micro, now_ms)
+
+
+def _known(conn: Connection, payment: Payment) -> str | None:
+    of = {"channel": payment.channel, "partner_txn_id": payment.partner_txn_id}
+    row = conn.execute(query("top_up_of_payment"), of).fetchone()
+    if row is None:
+        return None
+    if bytes(row[1]) != payment.request_sha256:
+        raise Conflict(
+            "idempotency_conflict",
+            f"payment {payment.partner_txn_id} was already taken with another content: "
+            "send the same body, or a new number for a new payment",
+        )
+    return str(row[0])
+
+
+def _meter(conn: Connection, number: str) -> _VendingMeter:
+    row = conn.execute(query("meter_for_vending"), {"number": number}).fetchone()
+    if row is None:
+        raise NotFound(f"A meter {number} that serves an account")
+    meter_id, account_id, pan, sgc, krn, kt, ken, ti, base_date, ea, dkga = row
+    if pan is None:
+        return _VendingMeter(meter_id, account_id, None, None)
+    attributes = KeyAttributes(
+        sgc=sgc, krn=krn, kt=kt, ken=ken, ti=ti, base_date=base_date, ea=ea, dkga=dkga
+    )
+    return _VendingMeter(meter_id, account_id, pan, attributes)
+
+
+def _quote(
+    conn: Connection, terms: TermsCache, state: AccountState, amount_micro: int, now_ms: int
+) -> Quote:
+    outcome = look(conn, terms, state, now_ms)
+    agreed = terms.get(conn, state.account_id, state.terms_revision)
+    return quote(agreed, outcome.totals, outcome.status.at_ms, amount_micro)
+
+
+def _credit(
+    conn: Connection,
+    terms: TermsCache,
+    module: SecurityModule,
+    payment: Payment,
+    meter: _VendingMeter,
+    state: AccountState,
+    now_ms: int,
+) -> str:
+    try:
+        offered: Quote | None = _quote(conn, terms, state, payment.amount_micro, now_ms)
+    except CreditError as error:
+        # Free energy needs no token: the money is credited all the same.
+        if error.code != "free_energy":
+            raise
+        offered = None
+    top_up = command_id(now_ms, secrets.token_bytes(10))
+    inserted = conn.execute(
+        query("insert_top_up"),
+        {
+            "id": top_up,
+            "account": meter.account_id,
+            "meter": meter.id,
+            "channel": payment.channel,
+            "partner_txn_id": payment.partner_txn_id,
+            "request_sha256": payment.request_sha256,
+            "amount_micro": payment.amount_micro,
+            "paid_ms": payment.paid_ms,
+            "credited_ms": now_ms,
+            "energy_wh": 0 if offered is None else offered.energy_wh,
+            "lines": Jsonb([] if offered is None else quote_lines(offered)),
+            "msisdn": payment.msisdn,
+        },
+    ).fetchone()
+    if inserted is None:
+        # The same number for another meter, at the same moment: that account's lock was not ours.
+        raise Conflict(
+            "idempotency_conflict",
+            f"payment {payment.partner_txn_id} was just taken for another meter: use a new number",
+        )
+    settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=now_ms)
+    write(conn, [settled], now_ms)
+    if offered is not None and offered.energy_wh and meter.attributes is not None:
+        _issue(conn, module, meter, top_up, offered.energy_wh, now_ms)
+    supply.decide(conn, [settled], now_ms)
+    return top_up
+
+
+def _issue(
+    conn: Connection,
+    module: SecurityModule,
+    meter: _VendingMeter,
+    top_up: str,
+    energy_wh: int,
+    now_ms: int,
+) -> None:
+    attributes, pan = meter.attributes, meter.meter_pan
+    assert attributes is not None, "asked for by the caller"
+    assert pan is not None, "asked for by the caller"
+    tid = _allocate_tid(conn, meter.id, attributes, now_ms)
+    amount = energy_wh // WH_PER_UNIT
+    digits = module.issue_credit(
+        pan,
+        attributes,
+        subclass=CREDIT_SUBCLASS,
+        amount=amount,
+        tid_minutes=tid,
+        rnd=secrets.randbelow(16),
+    )
+    command = supply.queue(
+        conn,
+        meter.id,
+        "token",
+        {"tokens": [digits], "tid": tid},
+        now_ms,
+        now_ms + supply.TOKEN_EXPIRY_MS,
+    )
+    conn.execute(
+        query("insert_token"),
+        {
+            "meter": meter.id,
+            "top_up": top_up,
+            "ordinal": 1,
+            "digits": digits,
+            "subclass": CREDIT_SUBCLASS,
+            "amount": amount,
+            "sgc": attributes.sgc,
+            "krn": attributes.krn,
+            "base_date": attributes.base_date,
+            "tid": tid,
+            "now_ms": now_ms,
+            "command": command,
+        },
+    )
+    conn.execute(query("mark_token_issued"), {"top_up": top_up, "now_ms": now_ms})
+
+
+def _allocate_tid(conn: Connection, meter_id: int, attributes: KeyAttributes, now_ms: int) -> int:
+    """The minute of now, or the next free one; the account's lock keeps others from taking it."""
+    minute = tid_minutes(now_ms, attributes.base_date)
+    row = conn.execute(
+        query("newest_tid"),
+        {
+            "meter": meter_id,
+            "sgc": attributes.sgc,
+            "krn": attributes.krn,
+            "base_date": attributes.base_date,
+        },
+    ).fetchone()
+    newest = None if row is None else row[0]
+    tid = next_tid(minute - 1 if newest is None else max(minute - 1, newest), attributes.base_date)
+    if tid - minute > LOOK_AHEAD_MINUTES:
+        raise Conflict(
+            "clock_behind",
+            f"the newest token of this meter is {tid - minute} minutes ahead of the clock: "
+            "set the server's clock, or wait",
+        )
+    return tid
+
+
+def quote_lines(offered: Quote) -> list[Mapping[str, object]]:
+    """The lines of a quote as JSON: name, amount, and with energy its Wh and price per kWh."""
+    lines: list[Mapping[str, object]] = []
+    for line in offered.lines:
+        form: dict[str, object] = {"name": line.name, "amount": format_micro(line.amount_micro)}
+        if line.wh is not None and line.price_micro_per_wh is not None:
+            form["wh"] = line.wh
+            # µ per Wh is thousandths of a unit per kWh.
+            form["price"] = format_micro(line.price_micro_per_wh * 1000)
+        lines.append(form)
+    return lines
+
+
+def reverse(
+    conn: Connection,
+    terms: TermsCache,
+    channel: str,
+    partner_txn_id: str,
+    reason: str,
+    now_ms: int,
+) -> str:
+    """Take a payment back while no token left the building; returns the top-up's id.
+
+    Errors: NotFound; Conflict `token_issued` (an operator decides). A repeat is the first answer.
+    """
+    of = {"channel": channel, "partner_txn_id": partner_txn_id}
+    with conn.transaction():
+        row = conn.execute(query("top_up_to_reverse"), of).fetchone()
+        if row is None:
+            raise NotFound(f"Payment {partner_txn_id}")
+        account_id = row[1]
+        state = lock_accounts(conn, [account_id])[account_id]
+        row = conn.execute(query("top_up_to_reverse"), of).fetchone()
+        assert row is not None, "top-ups are never deleted"
+        top_up, _, credited_ms, token_issued, reversed_already = row
+        if reversed_already:
+            return str(top_up)
+        if token_issued:
+            raise Conflict(
+                "token_issued",
+                f"the tokens of payment {partner_txn_id} are issued and cannot be recalled: "
+                "ask an operator to decide",
+            )
+        at_ms = max(now_ms, credited_ms)
+        conn.execute(
+            query("insert_reversal"),
+            {"top_up": top_up, "account": account_id, "reversed_ms": at_ms, "reason": reason},
+        )
+        _settle_fact(conn, terms, state, at_ms, now_ms)
+        return str(top_up)
+
+
+def request_emergency_credit(
+    conn: Connection, terms: TermsCache, account_id: int, now_ms: int
+) -> bool:
+    """Ask for emergency credit; returns whether it is in use now.
+
+    Errors: Conflict `not_on_request` where the account's terms offer none on request.
+    """
+    with conn.transaction():
+        states = lock_accounts(conn, [account_id])
+        if not states:
+            raise NotFound("The account")
+        state = states[account_id]
+        offer = terms.get(conn, account_id, state.terms_revision).emergency
+        if offer is None or not offer.on_request:
+            raise Conflict(
+                "not_on_request", "this account has no emergency credit that is asked for"
+            )
+        conn.execute(
+            query("insert_emergency_request"), {"account": account_id, "requested_ms": now_ms}
+        )
+        return _settle_fact(conn, terms, state, now_ms, now_ms).state.emergency_in_use
+
+
+def _settle_fact(
+    conn: Connection, terms: TermsCache, state: AccountState, at_ms: int, now_ms: int
+) -> Settled:
+    settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=at_ms)
+    write(conn, [settled], now_ms)
+    supply.decide(conn, [settled], now_ms)
+    return settled
+
+
+def deliver_again(conn: Connection, commands: list[str], now_ms: int) -> int:
+    """Carry tokens by new commands where the old ones ended unanswered; a meter that has them
+    answers UsedError, which is success.
+    """
+    rows = conn.execute(query("tokens_to_deliver_again"), {"commands": commands}).fetchall()
+    for meter_id, top_up, digits, tid in rows:
+        command = supply.queue(
+            conn,
+            meter_id,
+            "token",
+            {"tokens": digits, "tid": tid},
+            now_ms,
+            now_ms + supply.TOKEN_EXPIRY_MS,
+        )
+        conn.execute(query("reissue_command"), {"command": command, "top_up": top_up})
+    return len(rows)

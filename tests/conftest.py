@@ -1,0 +1,86 @@
+"""A real PostgreSQL with TimescaleDB and a real broker for the session. Missing means failed."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from prepaid.runtime import Folders, Instance
+
+
+@pytest.fixture(scope="session")
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that the servers' account can enter; pytest's own belongs to us alone."""
+    folder = Path(tempfile.mkdtemp(prefix="prepaid-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def runtime(open_folder: Path) -> Iterator[Instance]:
+    """One database server and one broker, own ones where PREPAID_*__URL is set."""
+    folders = Folders(open_folder / "data", Folders.choose(os.environ).cache)
+    with Instance(lambda _: None, folders=folders) as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def template_database(runtime: Instance) -> Iterator[str]:
+    """Name of a migrated database that clones are made from; nobody may connect to it."""
+    from store.migrate import migrate  # noqa: PLC0415 - tests of one package need no store
+
+    name = f"prepaid_template_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(runtime.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            migrate(_with_database(runtime.database_url, name))
+            # TimescaleDB's scheduler connects to every database that admits it, and a database
+            # that is in use cannot be cloned.
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name))
+            )
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
+            yield name
+        finally:
+            _drop(connection, name)
+
+
+@pytest.fixture
+def database_url(runtime: Instance, template_database: str) -> Iterator[str]:
+    """Address of a migrated database of this test's own."""
+    name = f"prepaid_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(runtime.database_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template_database)
+            )
+        )
+        yield _with_database(runtime.database_url, name)
+        _drop(connection, name)
+
+
+@pytest.fixture(scope="session")
+def broker_url(runtime: Instance) -> str:
+    """Address of the broker, shared by the session: a test takes topics of its own."""
+    return runtime.broker_url
+
+
+def _with_database(url: str, name: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"/{name}"))
+
+
+def _drop(connection: psycopg.Connection, name: str) -> None:
+    connection.execute(
+        sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+    )

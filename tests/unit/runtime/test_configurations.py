@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+
+from prepaid.runtime import mosquitto, postgres
+from prepaid.runtime.errors import RuntimeUnavailableError
+from prepaid.runtime.mosquitto import Listener
+
+
+def settings(text: str) -> dict[str, str]:
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {name.strip(): value.strip() for name, _, value in (x.partition("=") for x in lines)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("listen_addresses", "'127.0.0.1'"),
+        ("port", "20123"),
+        ("fsync", "on"),
+        ("synchronous_commit", "on"),
+        ("full_page_writes", "on"),
+        ("jit", "off"),
+        ("shared_preload_libraries", "'timescaledb'"),
+        ("timescaledb.telemetry_level", "off"),
+        ("max_connections", "100"),
+        ("timezone", "'UTC'"),
+    ],
+)
+def test_database_is_durable_private_and_silent(name: str, value: str) -> None:
+    assert settings(postgres.render_configuration(20123, 8192))[name] == value
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "buffers"), [(512, "'128MB'"), (8192, "'1024MB'"), (262_144, "'2048MB'")]
+)
+def test_buffers_leave_memory_to_the_other_processes(memory_mib: int, buffers: str) -> None:
+    assert settings(postgres.render_configuration(1, memory_mib))["shared_buffers"] == buffers
+
+
+def test_database_admits_one_role_by_password_from_loopback() -> None:
+    assert postgres.render_access() == "host all prepaid 127.0.0.1/32 scram-sha-256\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "persistence true",
+        "max_inflight_messages 0",
+        "max_queued_messages 0",
+        "max_packet_size 131072",
+        "autosave_interval 2",
+        "listener 20001 127.0.0.1",
+        "listener 20002 127.0.0.1",
+        "pid_file /data/mosquitto.pid",
+    ],
+)
+def test_broker_keeps_what_it_acknowledged(line: str) -> None:
+    text = mosquitto.render_configuration(Path("/data"), (Listener(20001), Listener(20002)))
+    assert line in text.splitlines()
+
+
+def test_certificates_belong_to_a_listener_and_access_lists_to_all() -> None:
+    certificates = ("cafile /ca.pem", "require_certificate true")
+    lines = mosquitto.render_configuration(
+        Path("/data"),
+        (Listener(20001), Listener(8883, "0.0.0.0", certificates)),
+        ("acl_file /acl",),
+    ).splitlines()
+    first = lines.index("listener 20001 127.0.0.1")
+    assert lines[first:] == ["listener 20001 127.0.0.1", "listener 8883 0.0.0.0", *certificates]
+    assert "acl_file /acl" in lines[:first]
+
+
+def test_sessions_that_are_away_keep_their_queue() -> None:
+    # See test_servers.py, where a broker shows it.
+    assert "per_listener_settings" not in mosquitto.render_configuration(Path("/data"), ())
+
+
+def test_open_listener_is_refused_beyond_loopback() -> None:
+    with pytest.raises(RuntimeUnavailableError, match="must require certificates") as caught:
+        Listener(1883, "0.0.0.0", ("cafile /ca.pem",)).render()
+    assert caught.value.code == "listener_open"

@@ -1,0 +1,151 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tokens import codec
+from tokens.credit import Credit, transfer_credit
+from tokens.keys import DecoderKey
+from tokens.vectors import KINDS, check_lines
+
+FILE = Path(__file__).parents[1] / "data" / "sts" / "vectors.jsonl"
+LINES = FILE.read_text(encoding="utf-8").splitlines()
+VECTORS = [json.loads(line) for line in LINES]
+
+
+def problems(vector):
+    (outcome,) = check_lines([json.dumps(vector)])
+    return outcome.problems
+
+
+def first(kind, **wanted):
+    return next(
+        vector
+        for vector in VECTORS
+        if vector["kind"] == kind
+        and all(vector.get(name) == value for name, value in wanted.items())
+    )
+
+
+def changed(vector, **inputs):
+    return vector | {"inputs": vector["inputs"] | inputs}
+
+
+def test_every_known_answer_is_given():
+    outcomes = list(check_lines(LINES))
+    assert [outcome for outcome in outcomes if outcome.problems] == []
+    assert [outcome.id for outcome in outcomes] == [vector["id"] for vector in VECTORS]
+    assert len(outcomes) == 558
+
+
+def altered(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, list):
+        return [*value, "accepted"]
+    return "0" + value[:-1] if value[0] != "0" else "1" + value[1:]
+
+
+def test_no_expected_value_is_overlooked():
+    for vector in VECTORS:
+        for name, value in vector["expected"].items():
+            if name != "note":
+                wrong = vector | {"expected": vector["expected"] | {name: altered(value)}}
+                assert problems(wrong), (vector["id"], name)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"luhn"}))
+def test_an_expectation_that_nothing_computes_is_a_failure(kind):
+    vector = first(kind)
+    assert problems(vector | {"expected": {"surprise": 1}})
+    assert problems(vector | {"expected": {}})
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        first("token", cls=0) | {"profile": "EA13"},
+        first("token", cls=0) | {"profile": "clear"},
+        first("token", cls=1) | {"profile": "EA11"},
+        first("token", profile="EA11") | {"profile": "EA07/iec-sample-tables"},
+        first("sta") | {"profile": "production"},
+        first("des") | {"kind": "aes"},
+        changed(first("negative", case="bad_crc"), profile="EA13"),
+        changed(first("negative", case="bad_crc"), profile="EA11"),
+        first("negative") | {"inputs": {"nonsense": 1}},
+        first("token", subclass=5) | {"subclass": 9},
+        changed(first("token", cls=2, subclass=4), token_set="quad"),
+        changed(first("token", cls=2, subclass=4), token_set="dozen"),
+        changed(
+            first("token", cls=2, subclass=4),
+            new=first("token", cls=2, subclass=4)["inputs"]["new"] | {"ro": 0},
+        ),
+        changed(first("token", cls=2, subclass=8), token_set="pair"),
+        {"id": "x", "kind": "luhn", "inputs": {"a": "1", "b": "2"}, "expected": {"valid": True}},
+    ],
+)
+def test_what_is_not_known_is_a_failure_and_never_a_skip(vector):
+    assert problems(vector)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "null", '{"id": "a"}', '{"id": "a", "kind": "tid"}'])
+def test_a_damaged_line_fails_alone(line):
+    broken, sound = check_lines([line, LINES[0]])
+    assert broken.problems
+    assert not sound.problems
+
+
+def test_blank_lines_are_no_vectors():
+    assert list(check_lines(["", "  \n"])) == []
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"payload": "60072700000000000"}, {"check_digit": "9"}),
+        ({"payload": "60072700000000000"}, {"check_digit": 9, "full": "600727000000000009"}),
+        ({"number": "600727000000000009"}, {"valid": True}),
+        ({"number": "12345678904", "of": "DRN"}, {"valid": False}),
+        ({"number": "1234567890x"}, {"valid": False}),
+        ({"iin": "600727", "drn": "11111111115"}, {"pan": "600727111111111153"}),
+    ],
+)
+def test_check_digits_are_vectors_too(inputs, expected):
+    vector = {"id": "luhn-1", "kind": "luhn", "inputs": inputs, "expected": expected}
+    assert problems(vector) == ()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"drn": "12345678904"}, {"result": "number_invalid"}),
+        ({"pan": "600727000000000008"}, {"valid": False}),
+        ({"pan": "600727000000000009"}, {"valid": True}),
+        ({"hundred_thousandths": 10**40}, {"result": "amount_out_of_range"}),
+        ({"tenths": -1}, {"result": "amount_out_of_range"}),
+        ({"profile": "clear", "token": "37946297251335005490"}, {"result": "accepted"}),
+        ({"profile": "clear", "token": "37946297251335005491"}, {"result": "crc_error"}),
+        ({"base_date": 2014, "time_utc": "2013-12-31T23:59:00Z"}, {"result": "tid_out_of_range"}),
+    ],
+)
+def test_refusals_at_entry_are_vectors_too(inputs, expected):
+    vector = {"id": "n", "kind": "negative", "case": "entry", "inputs": inputs}
+    assert problems(vector | {"expected": expected}) == ()
+
+
+def test_a_meter_calls_a_token_old_that_is_below_all_it_remembers():
+    key = DecoderKey(bytes.fromhex("0abc12def3456789"))
+    newer, older = (
+        codec.encode(transfer_credit(Credit(0, 1), tid=number, rnd=5), key) for number in (90, 80)
+    )
+    inputs = {
+        "profile": "EA07/iec-sample-tables",
+        "decoder_key": "0abc12def3456789",
+        "tokens": [newer, older],
+    }
+    vector = {"id": "n", "kind": "negative", "case": "old_tid", "inputs": inputs}
+    assert problems(vector | {"expected": {"results": ["accepted", "old_tid"]}}) == ()
+    vector["inputs"] |= {"tokens": [older], "remembered_tids": [81, 85]}
+    assert problems(vector | {"expected": {"results": ["old_tid"]}}) == ()
