@@ -123,9 +123,7 @@ def _take_reading(
             faults.setdefault(fault.reason, []).append(str(fault))
             continue
         readings.append(
-            DecodedReading(
-                meter, register, ts_ms, value_wh, boot, seq, tq, hist, rcpt, relay, rest
-            )
+            DecodedReading(meter, register, ts_ms, value_wh, boot, seq, tq, hist, rcpt, relay, rest)
         )
     if faults:
         refused.extend(_refusals(faults, index, raw, meter))
