@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn, TypeVar
 
 import cbor2
+import orjson
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
@@ -115,7 +116,7 @@ def _take_reading(
         raise PayloadError("unsafe_integer", "Send boot and seq below 2^53.")
     tq, hist = form.get("tq", "sync"), form.get("hist", False)
     rcpt, relay = form.get("rcpt", False), form.get("relay")
-    rest = {key: value for key, value in form.items() if key not in _TAKEN} or None
+    rest = _storable({key: value for key, value in form.items() if key not in _TAKEN})
     faults: _Faults = {}
     for register, value_wh in form["reg"].items():
         fault = _register_fault(register, value_wh)
@@ -127,6 +128,20 @@ def _take_reading(
         )
     if faults:
         refused.extend(_refusals(faults, index, raw, meter))
+
+
+def _storable(rest: dict[str, object]) -> Mapping[str, object] | None:
+    """What no database JSON can hold (NUL, bytes, 65-bit integers) is kept as readable text.
+
+    It carries no money, so it must not cost the meter its reading, nor the batch its commit.
+    """
+    if not rest:
+        return None
+    try:
+        storable = b"\\u0000" not in orjson.dumps(rest)
+    except TypeError:
+        storable = False
+    return rest if storable else {"unstorable": _plain(repr(rest))}
 
 
 def _refusals(faults: _Faults, index: int | None, raw: bytes, meter: str) -> list[Refused]:

@@ -45,7 +45,8 @@ TokenResult = Literal[
 ]
 
 
-@with_config(ConfigDict(strict=True))
+# Unknown keys are let through: they travel along as `DecodedReading.rest`.
+@with_config(ConfigDict(strict=True, extra="allow"))
 class Reading(TypedDict):
     """up/reading: the cumulative registers at one instant; also as a list of such."""
 

@@ -29,11 +29,11 @@ class Journal:
             return
         # The meter's own words cannot lie in the future of any later clock.
         decoded = decode_up(Topic("m", meter, "up", kind), payload, None, 1 << 52)
-        assert not decoded.refused, decoded.refused  # noqa: S101  (the fleet's own bug)
+        assert not decoded.refused, decoded.refused
         values = self._values.setdefault(meter, {})
         for reading in decoded.readings:
             known = values.setdefault(reading.ts_ms, reading.value_wh)
-            assert known == reading.value_wh, reading  # noqa: S101  (the fleet's own bug)
+            assert known == reading.value_wh, reading
 
     def expected(self) -> dict[tuple[str, str, int], int]:
         """What must be stored: (meter, register, ts_ms) -> Wh, each once however often sent."""

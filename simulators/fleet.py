@@ -204,12 +204,12 @@ class _Link:
 
     async def _keep_time(self, client: aiomqtt.Client) -> None:
         while True:
-            ahead_ms = self._meter.next_wake_ms() - self._site.now_ms()
-            sleep_s = max(ahead_ms, 1) / 1000 / self._site.speed
-            await asyncio.sleep(min(sleep_s, LONGEST_SLEEP_S))
-            await self._do(client, self._meter.tick)
-            if ahead_ms > LONGEST_SLEEP_S * 1000 * self._site.speed:
+            wake_ms = self._meter.next_wake_ms()
+            ahead_s = max(wake_ms - self._site.now_ms(), 1) / 1000 / self._site.speed
+            await asyncio.sleep(min(ahead_s, LONGEST_SLEEP_S))
+            if self._site.now_ms() < wake_ms:
                 continue
+            await self._do(client, self._meter.tick)
             if self._disturber.reboots():
                 self._waiting.extend(self._step(self._meter.power_up))
                 raise _Interrupted("rebooted")

@@ -1,6 +1,7 @@
 import json
 
 import cbor2
+import orjson
 import pytest
 
 from schemas.decoding import CBOR, decode_up
@@ -33,10 +34,27 @@ def encoded(**changes: object) -> bytes:
 def test_each_register_of_a_reading_is_one_row() -> None:
     decoded = decode_up(READING, encoded(), None, NOW_MS)
     assert decoded.refused == ()
+    # What carries no money goes along untouched.
+    rest = {"inst": GOOD["inst"], "credit": GOOD["credit"]}
+    said = (17, 90211, "sync", False, True, "closed", rest)
     assert decoded.readings == (
-        DecodedReading(METER, "1.8.0", NOW_MS, 10482310, 17, 90211, "sync", False, True, "closed"),
-        DecodedReading(METER, "2.8.0", NOW_MS, 0, 17, 90211, "sync", False, True, "closed"),
+        DecodedReading(METER, "1.8.0", NOW_MS, 10482310, *said),
+        DecodedReading(METER, "2.8.0", NOW_MS, 0, *said),
     )
+
+
+def test_unknown_keys_travel_along() -> None:
+    decoded = decode_up(READING, encoded(flags=["cover_ok"]), None, NOW_MS)
+    assert (decoded.readings[0].rest or {})["flags"] == ["cover_ok"]
+
+
+@pytest.mark.parametrize("odd", ["\u0000", {"\u0000": 1}, 2**64, b"octets", {1: 2}, [float("nan")]])
+def test_what_a_database_cannot_hold_never_costs_a_reading(odd: object) -> None:
+    payload = cbor2.dumps({**GOOD, "reg": {"1.8.0": 5}, "inst": {"P": odd}})
+    decoded = decode_up(READING, payload, CBOR, NOW_MS)
+    kept = [orjson.dumps(reading.rest) for reading in decoded.readings]
+    assert all(b"\\u0000" not in text for text in kept)
+    assert bool(kept) != bool(decoded.refused)
 
 
 def test_cbor_says_the_same() -> None:
