@@ -1,0 +1,77 @@
+"""The application: made from its surroundings, with no state outside it."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api.dependencies import Surroundings
+from api.edge import Edge, Metrics
+from api.errors import Problem, answer_errors
+from api.routes import accounts, operators, service
+from api.routes import partners as partner_routes
+from api.settings import ApiSettings, Partner
+from api.signatures import Signers
+from store.pool import Pool
+from tokens.security_module import SecurityModule
+
+# Of this contract, not of the release: it grows when a name or a meaning changes.
+CONTRACT_VERSION = "1.0.0"
+
+
+def create_app(
+    settings: ApiSettings,
+    *,
+    pool: Pool,
+    security_module: SecurityModule,
+    now_ms: Callable[[], int],
+    wall_s: Callable[[], float],
+    partners: Sequence[Partner],
+) -> FastAPI:
+    """The API on a pool that its lifespan opens and closes.
+
+    `now_ms` is the system's clock and may be a demonstration's; `wall_s` is real time, by which
+    signatures are judged. Errors: ValueError for a partner's key that is none.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Without waiting: an API that starts before its database answers 503 until it is there.
+        pool.open(wait=False)
+        try:
+            yield
+        finally:
+            pool.close()
+
+    app = FastAPI(
+        title="prepaid",
+        version=CONTRACT_VERSION,
+        summary="Smart prepaid meters: balances, vending, tokens.",
+        # The pages load scripts from elsewhere; the description itself stays at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={"default": {"model": Problem, "description": "application/problem+json"}},
+        redirect_slashes=False,
+    )
+    app.state.surroundings = Surroundings(
+        settings=settings,
+        pool=pool,
+        security_module=security_module,
+        now_ms=now_ms,
+        wall_s=wall_s,
+        signers=Signers(partners),
+        metrics=metrics,
+    )
+    answer_errors(app)
+    for module in (accounts, partner_routes, operators, service):
+        app.include_router(module.router)
+    app.add_middleware(
+        Edge,
+        metrics=metrics,
+        body_limit=settings.body_limit_bytes,
+        new_id=lambda: secrets.token_hex(8),
+    )
+    return app

@@ -1,0 +1,137 @@
+"""Around every request: its id, a bound on its body, safe headers, one log line, metrics."""
+
+import re
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import BodyTooLarge, problem
+
+# A caller's own id travels through the log; what could forge a line does not.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Answers are a person's money: nobody keeps or frames them, and they load nothing.
+SAFE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# From a lookup of one row to the statement timeout.
+LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+_log = structlog.stdlib.get_logger("api")
+
+
+class Metrics:
+    """Requests by route and status, and how long they took."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "prepaid_api_requests",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "prepaid_api_request_seconds",
+            "Time from the request's head to the answer's end.",
+            ("route",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+
+
+class Edge:
+    """The outermost layer that is ours; a defect behind it becomes a problem, never a bare 500."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, body_limit: int, new_id: Callable[[], str]
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._body_limit = body_limit
+        self._new_id = new_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        asked = headers.get("x-request-id", "")
+        request_id = asked if _REQUEST_ID.fullmatch(asked) else self._new_id()
+        state = scope.setdefault("state", {})
+        # How long an answer took is a matter of the machine, not of the system's clock.
+        started = time.perf_counter()
+        status = 0
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                out = MutableHeaders(scope=message)
+                out["X-Request-Id"] = request_id
+                for name, value in SAFE_HEADERS.items():
+                    out.setdefault(name, value)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._guarded(scope, receive, send_safely, headers)
+            except Exception:
+                _log.exception("request_failed", route=_route(scope), method=scope["method"])
+                if status:
+                    # The answer has begun: the connection must break, so that nobody trusts it.
+                    raise
+                state["code"] = "internal"
+                await problem(
+                    HTTPStatus.INTERNAL_SERVER_ERROR,
+                    "internal",
+                    "This is a defect of ours: name the request's id when you ask about it.",
+                )(scope, receive, send_safely)
+            finally:
+                self._report(scope, state, status, time.perf_counter() - started)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        declared = headers.get("content-length", "0")
+        too_large = BodyTooLarge(self._body_limit)
+        if declared.isdigit() and int(declared) > self._body_limit:
+            await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large.code, str(too_large))(
+                scope, receive, send
+            )
+            return
+        taken = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._body_limit:
+                raise too_large
+            return message
+
+        await self._app(scope, receive_bounded, send)
+
+    def _report(self, scope: Scope, state: dict[str, object], status: int, seconds: float) -> None:
+        route = _route(scope)
+        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        facts = {name: state[name] for name in ("caller", "code", "cause") if name in state}
+        _log.info(
+            "request_served",
+            method=scope["method"],
+            route=route,
+            status=status,
+            milliseconds=round(seconds * 1000),
+            **facts,
+        )
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path: paths hold account numbers, and labels must stay few."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))

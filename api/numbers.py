@@ -1,0 +1,90 @@
+"""Numbers and names as people and programs send them, judged: each refusal has a code.
+
+Amounts are decimal strings, in the digits of the writer's keyboard.
+"""
+
+from api.errors import RequestRefused
+from api.settings import ApiSettings
+from schemas.errors import DomainError
+from schemas.identity import parse_meter_number
+from schemas.quantities import format_micro, parse_instant_ms, parse_micro, typed_decimal
+from tokens.numbers import TYPED
+
+# 0.01 of a currency unit is the least that a channel moves.
+PAYABLE_DECIMALS = 2
+# bigint of the database; nothing that is stored may reach it.
+LARGEST = 2**63 - 1
+
+
+def payment_micro(text: str, settings: ApiSettings, place: str = "/amount") -> int:
+    """Micro-units of an amount that may be paid.
+
+    Errors: RequestRefused bad_amount, amount_not_positive, amount_too_precise,
+    amount_below_minimum, amount_above_maximum.
+    """
+    micro = positive_micro(text, place)
+    if micro < settings.min_payment_micro:
+        raise RequestRefused(
+            "amount_below_minimum",
+            f"Send at least {format_micro(settings.min_payment_micro)}.",
+            place,
+        )
+    if micro > settings.max_payment_micro:
+        raise RequestRefused(
+            "amount_above_maximum",
+            f"Send at most {format_micro(settings.max_payment_micro)}.",
+            place,
+        )
+    return micro
+
+
+def positive_micro(text: str, place: str) -> int:
+    """Micro-units of an amount above zero with at most 2 decimals. Errors: as payment_micro."""
+    try:
+        plain = typed_decimal(text)
+        micro = parse_micro(plain)
+    except DomainError as error:
+        raise RequestRefused("bad_amount", str(error), place) from None
+    if micro <= 0:
+        raise RequestRefused("amount_not_positive", "Send an amount above zero.", place)
+    if micro % 10 ** (6 - PAYABLE_DECIMALS):
+        raise RequestRefused("amount_too_precise", "Send at most 2 decimals.", place)
+    if micro > LARGEST:
+        raise RequestRefused("amount_above_maximum", "Send a smaller amount.", place)
+    return micro
+
+
+def meter_number(text: str, place: str = "/meter") -> str:
+    """The digits of a typed meter number. Errors: RequestRefused bad_meter_number."""
+    try:
+        return parse_meter_number(text.translate(TYPED))
+    except DomainError as error:
+        raise RequestRefused(error.code, str(error), place) from None
+
+
+def instant_ms(text: str, place: str) -> int:
+    """UTC milliseconds of an RFC 3339 instant. Errors: RequestRefused bad_instant."""
+    try:
+        return parse_instant_ms(text)
+    except DomainError as error:
+        raise RequestRefused(error.code, str(error), place) from None
+
+
+def check_currency(given: str | None, wanted: str) -> None:
+    """Errors: RequestRefused currency_mismatch, for money of another country."""
+    if given is not None and given != wanted:
+        raise RequestRefused("currency_mismatch", f"This account is in {wanted}.", "/currency")
+
+
+def cursor_id(cursor: str | None) -> int | None:
+    """The id that a page ended with. Errors: RequestRefused bad_cursor."""
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdigit()) or int(cursor) > LARGEST:
+        raise RequestRefused("bad_cursor", "Send next_cursor of the page before.", "?cursor")
+    return int(cursor)
+
+
+def masked(name: str) -> str:
+    """A holder's name that its owner knows again and nobody else learns: `A••• S•••`."""
+    return " ".join(f"{part[0]}•••" for part in name.split())

@@ -1,0 +1,109 @@
+"""Bodies of requests. Text stays text here; `api.numbers` judges it with a code of its own."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+# Bounds on what people and programs name things; longer is a mistake, not a name.
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+Number = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+Name = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=200, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$"
+    ),
+]
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+
+
+class Body(BaseModel):
+    """Unknown keys are refused: a misspelt one would silently change what is asked for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class QuoteRequest(Body):
+    """Exactly one: an amount, an energy in Wh, or days of the usual use."""
+
+    amount: Number | None = None
+    energy_wh: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    days: Annotated[int, Field(ge=1, le=365)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if [self.amount, self.energy_wh, self.days].count(None) != 2:
+            raise ValueError("give exactly one of amount, energy_wh and days")
+        return self
+
+
+class LookupRequest(Body):
+    """Exactly one: the number of a meter or of an account."""
+
+    meter: Number | None = None
+    account: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.meter is None) == (self.account is None):
+            raise ValueError("give exactly one of meter and account")
+        return self
+
+
+class PartnerQuoteRequest(Body):
+    meter: Number
+    amount: Number
+    currency: Currency | None = None
+
+
+class PaymentRequest(Body):
+    """`partner_txn_id` is the idempotency key. `quote_id` is taken and binds nothing: what the
+    money buys is decided at the instant at which it is credited.
+    """
+
+    partner_txn_id: Identifier
+    meter: Number
+    amount: Number
+    paid_at: Annotated[str, StringConstraints(max_length=40)]
+    currency: Currency | None = None
+    quote_id: Identifier | None = None
+    msisdn: Annotated[str, StringConstraints(pattern=r"^\+?[0-9]{6,15}$")] | None = None
+
+
+class ReversalRequest(Body):
+    reason: Name
+
+
+class StsAttributes(Body):
+    """IEC 62055-41 key attributes of a meter that takes tokens."""
+
+    meter_pan: Number
+    sgc: Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")]
+    krn: Annotated[int, Field(ge=1, le=9)]
+    kt: Annotated[int, Field(ge=0, le=3)] = 2
+    ken: Annotated[int, Field(ge=0, le=255)] = 255
+    ti: Annotated[str, StringConstraints(pattern=r"^[0-9]{2}$")] = "01"
+    base_date: int = 2014
+    ea: int = 11
+    dkga: int = 4
+
+
+class NewAccount(Body):
+    """The supply point that a new meter opens. `terms`: `debt`, `emergency`, `reconnect_at` and
+    `non_disconnection` as in the rating contract, section 10.
+    """
+
+    number: Identifier
+    holder: Name
+    tariff: Identifier
+    opening_wh: Annotated[int, Field(ge=0, lt=10**12)] = 0
+    max_power_w: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    modulus_wh: Annotated[int, Field(ge=1000, le=10**12)] = 10**9
+    terms: dict[str, object] = Field(default_factory=dict)
+
+
+class NewMeterRequest(Body):
+    number: Number
+    centre: Identifier
+    gateway: Identifier | None = None
+    sts: StsAttributes | None = None
+    account: NewAccount | None = None

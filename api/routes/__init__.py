@@ -1,0 +1,1 @@
+"""Routes by who calls them: parse, call, return."""

@@ -1,0 +1,169 @@
+"""Customers: what they have, what they used, why it cost what it cost."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from api import answers
+from api.answers import (
+    AccountPage,
+    BalanceAnswer,
+    ConsumptionAnswer,
+    EmergencyRequestAnswer,
+    EntryPage,
+    OpenedEntryAnswer,
+    QuoteAnswer,
+    TokenPage,
+    TopUpAnswer,
+    TopUpPage,
+)
+from api.dependencies import PAGE_DEFAULT, Around, Caller, Cursor, Database, Limit, OwnAccount
+from api.numbers import cursor_id, instant_ms, positive_micro
+from api.requests import QuoteRequest
+from credit_engine.days import DAY_MS
+from schemas.quantities import format_instant
+from store import reads, top_ups, vending
+from store.reads import Resolution
+
+router = APIRouter(prefix="/v1/accounts", tags=["customers"])
+
+# What a screen shows first when nobody says from when.
+DEFAULT_RANGE_MS: dict[Resolution, int] = {
+    "raw": DAY_MS,
+    "hour": 2 * DAY_MS,
+    "day": 31 * DAY_MS,
+    "month": 365 * DAY_MS,
+}
+InstantText = Annotated[str | None, Query(max_length=40, description="RFC 3339 instant.")]
+
+
+@router.get("")
+def list_accounts(
+    conn: Database, caller: Caller, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
+) -> AccountPage:
+    """The accounts that the caller holds; an operator sees each."""
+    found = reads.accounts(conn, caller.customer_id, after_id=cursor_id(cursor), limit=limit)
+    items, following = answers.page(found, limit, lambda account: str(account.id))
+    return AccountPage(
+        items=[answers.account_answer(account) for account in items], next_cursor=following
+    )
+
+
+@router.get("/{account}/balance")
+def show_balance(conn: Database, around: Around, account: OwnAccount) -> BalanceAnswer:
+    """Balance, the energy it buys now, days left, supply, emergency credit, debt, last reading."""
+    found = reads.balance(conn, around.terms, account.id, around.now_ms())
+    return answers.balance_answer(account, found)
+
+
+@router.get("/{account}/consumption")
+def show_consumption(
+    conn: Database,
+    around: Around,
+    account: OwnAccount,
+    resolution: Resolution = "day",
+    from_: Annotated[InstantText, Query(alias="from")] = None,
+    to: InstantText = None,
+) -> ConsumptionAnswer:
+    """Energy and cost per slot of local time, with each slot's quality; gaps are explicit."""
+    now_ms = around.now_ms()
+    to_ms = now_ms if to is None else instant_ms(to, "?to")
+    from_ms = to_ms - DEFAULT_RANGE_MS[resolution] if from_ is None else instant_ms(from_, "?from")
+    slots = reads.consumption(conn, around.terms, account.id, from_ms, to_ms, resolution)
+    return ConsumptionAnswer(
+        account=account.number,
+        currency=account.currency,
+        timezone=account.timezone,
+        resolution=resolution,
+        as_of=format_instant(now_ms),
+        slots=[answers.slot_answer(slot) for slot in slots],
+    )
+
+
+@router.get("/{account}/entries")
+def list_entries(
+    conn: Database, account: OwnAccount, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
+) -> EntryPage:
+    """Ledger entries, newest first by the order in which they were recorded."""
+    found = reads.entries(conn, account.id, before_id=cursor_id(cursor), limit=limit)
+    items, following = answers.page(found, limit, lambda entry: str(entry.id))
+    return EntryPage(
+        items=[answers.entry_answer(entry, account.currency) for entry in items],
+        next_cursor=following,
+    )
+
+
+@router.get("/{account}/entries/{entry}")
+def show_entry(
+    conn: Database, account: OwnAccount, entry: Annotated[int, Path(ge=1, le=2**63 - 1)]
+) -> OpenedEntryAnswer:
+    """One entry with its legs and its explanation."""
+    return answers.opened_entry_answer(reads.entry(conn, account.id, entry), account.currency)
+
+
+@router.post("/{account}/quotes")
+def ask_quote(
+    conn: Database, around: Around, account: OwnAccount, body: QuoteRequest
+) -> QuoteAnswer:
+    """What an amount buys now, or what an energy or days of the usual use cost now."""
+    now_ms = around.now_ms()
+    amount_micro = None
+    energy_wh = body.energy_wh
+    if body.amount is not None:
+        amount_micro = positive_micro(body.amount, "/amount")
+    elif body.days is not None:
+        energy_wh = reads.usual_energy(conn, around.terms, account.id, body.days)
+    found = top_ups.offer(
+        conn, around.terms, account.id, now_ms, amount_micro=amount_micro, energy_wh=energy_wh
+    )
+    return answers.quote_answer(account, found)
+
+
+@router.get("/{account}/top-ups")
+def list_top_ups(
+    conn: Database,
+    around: Around,
+    account: OwnAccount,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
+) -> TopUpPage:
+    """Top-ups newest first, each with every state reached."""
+    found = top_ups.top_ups(conn, account.id, before_id=cursor, limit=limit)
+    items, following = answers.page(found, limit, lambda top_up: top_up.id)
+    now_ms = around.now_ms()
+    return TopUpPage(
+        items=[answers.top_up_answer(top_up, now_ms) for top_up in items], next_cursor=following
+    )
+
+
+@router.get("/{account}/top-ups/{top_up}")
+def show_top_up(
+    conn: Database,
+    around: Around,
+    account: OwnAccount,
+    top_up: Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")],
+) -> TopUpAnswer:
+    """One top-up with every state reached."""
+    return answers.top_up_answer(top_ups.top_up(conn, account.id, top_up), around.now_ms())
+
+
+@router.get("/{account}/tokens")
+def list_tokens(
+    conn: Database, account: OwnAccount, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
+) -> TokenPage:
+    """STS tokens newest first, each with its state at the meter."""
+    found = top_ups.tokens(conn, account.id, before_id=cursor_id(cursor), limit=limit)
+    items, following = answers.page(found, limit, lambda token: str(token.id))
+    return TokenPage(items=[answers.token_answer(token) for token in items], next_cursor=following)
+
+
+@router.post("/{account}/emergency-credit")
+def request_emergency_credit(
+    conn: Database, around: Around, account: OwnAccount
+) -> EmergencyRequestAnswer:
+    """Asks for emergency credit where it is on request; asking twice changes nothing."""
+    now_ms = around.now_ms()
+    in_use = vending.request_emergency_credit(conn, around.terms, account.id, now_ms)
+    return EmergencyRequestAnswer(
+        account=account.number, in_use=in_use, as_of=format_instant(now_ms)
+    )

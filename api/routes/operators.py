@@ -1,0 +1,283 @@
+"""Operators: a new meter, what was refused and why, what was said to meters."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+
+from api import answers
+from api.answers import Answer, Instant
+from api.dependencies import PAGE_DEFAULT, Around, Cursor, Database, Limit, Operator
+from api.errors import RequestRefused
+from api.numbers import LARGEST, meter_number
+from api.requests import NewAccount, NewMeterRequest, StsAttributes
+from credit_engine.errors import CreditError
+from credit_engine.terms import Installation
+from schemas.commands import CommandState
+from schemas.identity import is_gateway_name
+from schemas.quantities import format_instant
+from store import operations
+from store.operations import IssuedCommand, MeterReport, NewSupply, Quarantined
+from store.registry import NewMeter
+from tokens.errors import TokenError
+from tokens.keys import KeyAttributes
+from tokens.numbers import validate_meter_pan
+
+router = APIRouter(prefix="/v1", tags=["operators"])
+
+STS_NAMES = ("meter_pan", "sgc", "krn", "kt", "ken", "ti", "base_date", "ea", "dkga")
+
+
+class RegisterAnswer(Answer):
+    obis: str
+    at: Instant
+    wh: int
+
+
+class StsAnswer(Answer):
+    """IEC 62055-41 key attributes: what a token for this meter is made under."""
+
+    meter_pan: str
+    sgc: str
+    krn: int
+    kt: int
+    ken: int
+    ti: str
+    base_date: int
+    ea: int
+    dkga: int
+
+
+class MeterAnswer(Answer):
+    number: str
+    centre: str
+    gateway: str | None
+    account: str | None
+    sts: StsAnswer | None
+    online: bool | None
+    seen_at: Instant | None
+    boot: int | None
+    seq: int | None
+    desired_relay: Literal["open", "closed"]
+    reported_relay: Literal["open", "closed", "armed"] | None
+    reported_at: Instant | None
+    registers: list[RegisterAnswer]
+    as_of: Instant
+
+
+class NewMeterAnswer(MeterAnswer):
+    """`access_key` is the holder's and is shown this once; None where no account was opened."""
+
+    access_key: str | None
+
+
+class QuarantinedAnswer(Answer):
+    received_at: Instant
+    reason: str
+    detail: str
+    topic: str
+    meter: str | None
+    at: Instant | None
+    wh: int | None
+
+
+class QuarantinePage(Answer):
+    items: list[QuarantinedAnswer]
+    next_cursor: str | None
+
+
+class CommandAnswer(Answer):
+    """`args` is None for tokens: their digits are the customer's."""
+
+    id: str
+    meter: str
+    type: str
+    state: str
+    ctr: int
+    issued_at: Instant
+    expires_at: Instant
+    sent_at: Instant | None
+    answered_at: Instant | None
+    args: dict[str, Any] | None
+    answer: dict[str, Any] | None
+
+
+class CommandPage(Answer):
+    items: list[CommandAnswer]
+    next_cursor: str | None
+
+
+@router.post("/meters", status_code=201)
+def register_meter(
+    conn: Database, around: Around, caller: Operator, body: NewMeterRequest
+) -> NewMeterAnswer:
+    """Registers a meter and, with `account`, opens its supply point in the same transaction."""
+    now_ms = around.now_ms()
+    number = meter_number(body.number, "/number")
+    if body.gateway is not None and is_gateway_name(body.gateway) is None:
+        raise RequestRefused(
+            "bad_gateway", "Name the gateway in letters, digits, - or _.", "/gateway"
+        )
+    new = NewSupply(meter=_meter(number, body.gateway, body.sts), centre=body.centre)
+    if body.account is not None:
+        new = _with_account(new, body.account, now_ms)
+    try:
+        key = operations.register_supply(conn, new, now_ms)
+    except CreditError as error:
+        raise RequestRefused(error.code, str(error), "/account/terms") from None
+    report = operations.meter(conn, number)
+    return NewMeterAnswer.model_validate(_meter_form(report, now_ms) | {"access_key": key})
+
+
+def _meter(number: str, gateway: str | None, sts: StsAttributes | None) -> NewMeter:
+    if sts is None:
+        return NewMeter(number, gateway=gateway)
+    try:
+        attributes = KeyAttributes(**sts.model_dump(exclude={"meter_pan"}))
+        return NewMeter(number, validate_meter_pan(sts.meter_pan), attributes, gateway)
+    except TokenError as error:
+        raise RequestRefused(error.code, str(error), "/sts") from None
+
+
+def _with_account(new: NewSupply, account: NewAccount, now_ms: int) -> NewSupply:
+    if account.opening_wh >= account.modulus_wh:
+        raise RequestRefused(
+            "opening_refused", "Let the opening value be below the modulus.", "/account/opening_wh"
+        )
+    at = format_instant(now_ms)
+    return NewSupply(
+        meter=new.meter,
+        centre=new.centre,
+        account=account.number,
+        holder=account.holder,
+        tariff=account.tariff,
+        terms={"activated_at": at, **account.terms},
+        installation=Installation(
+            meter_id=new.meter.number,
+            modulus_wh=account.modulus_wh,
+            opened_at_ms=now_ms,
+            opening_wh=account.opening_wh,
+            max_power_w=account.max_power_w,
+        ),
+    )
+
+
+@router.get("/meters/{number}")
+def show_meter(
+    conn: Database,
+    around: Around,
+    caller: Operator,
+    number: Annotated[str, Path(max_length=40)],
+) -> MeterAnswer:
+    """A meter as registered and as it last spoke."""
+    report = operations.meter(conn, meter_number(number, "{number}"))
+    return MeterAnswer.model_validate(_meter_form(report, around.now_ms()))
+
+
+@router.get("/quarantine")
+def list_quarantine(
+    conn: Database,
+    caller: Operator,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
+    reason: Annotated[str | None, Query(max_length=64, pattern=r"^[a-z0-9_]+$")] = None,
+) -> QuarantinePage:
+    """Refused messages and readings that charge nothing, newest first, with the reason."""
+    until_ms, skip = _quarantine_place(cursor)
+    found = operations.quarantined(conn, reason=reason, until_ms=until_ms, skip=skip, limit=limit)
+    items = found[:limit]
+    following = None
+    if len(found) > limit:
+        # Rows of one batch share their instant: the place among them is part of the cursor.
+        last_ms = items[-1].received_ms
+        same = sum(item.received_ms == last_ms for item in items)
+        following = f"{last_ms}-{same + (skip if last_ms == until_ms else 0)}"
+    return QuarantinePage(
+        items=[_quarantined_answer(item) for item in items], next_cursor=following
+    )
+
+
+def _quarantine_place(cursor: str | None) -> tuple[int | None, int]:
+    if cursor is None:
+        return None, 0
+    parts = cursor.split("-")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise RequestRefused("bad_cursor", "Send next_cursor of the page before.", "?cursor")
+    until_ms, skip = map(int, parts)
+    if until_ms > LATEST_MS or skip > LARGEST:
+        raise RequestRefused("bad_cursor", "Send next_cursor of the page before.", "?cursor")
+    return until_ms, skip
+
+
+# The end of the year 9999: the last instant that this contract can write.
+LATEST_MS = 253_402_300_799_999
+
+
+@router.get("/commands")
+def list_commands(
+    conn: Database,
+    caller: Operator,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")] = (
+        None
+    ),
+    meter: Annotated[str | None, Query(max_length=40)] = None,
+    state: CommandState | None = None,
+) -> CommandPage:
+    """Commands to meters, newest first, each with what the meter answered."""
+    number = None if meter is None else meter_number(meter, "?meter")
+    found = operations.commands(conn, meter=number, state=state, before_id=cursor, limit=limit)
+    items, following = answers.page(found, limit, lambda command: command.id)
+    return CommandPage(items=[_command_answer(item) for item in items], next_cursor=following)
+
+
+def _meter_form(report: MeterReport, now_ms: int) -> dict[str, object]:
+    sts = {name: getattr(report, name) for name in STS_NAMES}
+    return {
+        "number": report.number,
+        "centre": report.centre,
+        "gateway": report.gateway,
+        "account": report.account,
+        "sts": None if report.meter_pan is None else sts,
+        "online": report.online,
+        "seen_at": answers.instant(report.seen_ms),
+        "boot": report.boot,
+        "seq": report.seq,
+        "desired_relay": report.desired_relay,
+        "reported_relay": report.reported_relay,
+        "reported_at": answers.instant(report.reported_ms),
+        "registers": [
+            {"obis": name, "at": format_instant(at_ms), "wh": wh}
+            for name, at_ms, wh in report.registers or ()
+        ],
+        "as_of": format_instant(now_ms),
+    }
+
+
+def _quarantined_answer(item: Quarantined) -> QuarantinedAnswer:
+    return QuarantinedAnswer(
+        received_at=format_instant(item.received_ms),
+        reason=item.reason,
+        detail=item.detail,
+        topic=item.topic,
+        meter=item.meter,
+        at=answers.instant(item.reading_ms),
+        wh=item.reading_wh,
+    )
+
+
+def _command_answer(command: IssuedCommand) -> CommandAnswer:
+    return CommandAnswer.model_validate(
+        {
+            "id": command.id,
+            "meter": command.meter,
+            "type": command.type,
+            "state": command.state,
+            "ctr": command.ctr,
+            "issued_at": format_instant(command.issued_ms),
+            "expires_at": format_instant(command.expires_ms),
+            "sent_at": answers.instant(command.sent_ms),
+            "answered_at": answers.instant(command.answered_ms),
+            "args": command.args,
+            "answer": command.answer,
+        }
+    )

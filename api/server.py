@@ -1,0 +1,50 @@
+"""Serves the application until it is told to stop; requests under way are answered first."""
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+# Longer than the longest statement of the database; then the process ends all the same.
+GRACE_S = 12
+BACKLOG = 1024
+
+
+def run(
+    app: FastAPI, *, host: str = "127.0.0.1", port: int = 8080, announce: Callable[[str], None]
+) -> None:
+    """Listen on `host` and `port` (0: any free one) and `announce` the address; returns after
+    SIGTERM or SIGINT, once the requests under way are answered. Errors: OSError, the port is taken.
+    """
+    with listen(host, port) as listener:
+        announce(address(listener))
+        server(app).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket: from here on callers wait instead of being refused."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def address(listener: socket.socket) -> str:
+    """The URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def server(app: FastAPI) -> uvicorn.Server:
+    """A server that stops when its `should_exit` is set or, in a main thread, by a signal."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            # One log line per request is ours, with its id and without paths.
+            access_log=False,
+            log_config=None,
+            # What runs before us is a proxy that may name the caller; nothing here believes it.
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )

@@ -1,0 +1,251 @@
+"""An application on a database of its own, with a clock that the test sets."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from threading import Thread
+from typing import Any
+
+import psycopg
+import pytest
+from fastapi import FastAPI
+from httpx import Client, Response
+from psycopg import Connection
+from pydantic import SecretStr
+
+from api.app import create_app
+from api.server import address, listen, server
+from api.settings import ApiSettings, Partner
+from api.signatures import sign
+from credit_engine.terms import Installation
+from schemas.decoding import decode_up
+from schemas.quantities import format_instant, parse_instant_ms
+from schemas.topics import parse
+from store import ingest, registry
+from store.ingest import Incoming, Recorded
+from store.pool import make_pool
+from store.registry import NewMeter
+from store.settlement import TermsCache
+from tokens.keys import KeyAttributes, VendingKey
+from tokens.numbers import check_digit
+from tokens.security_module import SoftwareSecurityModule
+
+OPENED = parse_instant_ms("2026-03-01T00:00:00Z")
+WALL_S = 1_790_000_000
+BANK_KEY = "whsec_" + base64.b64encode(b"bank-key-of-this-test-run-0000").decode()
+NEXT_BANK_KEY = "whsec_" + base64.b64encode(b"bank-key-of-this-test-run-0001").decode()
+WALLET_KEY = "whsec_" + base64.b64encode(b"wallet-key-of-this-test-run-00").decode()
+VENDING_KEY = bytes(range(20))
+HELD = KeyAttributes(sgc="123456", krn=1, kt=2, ken=255, ti="01", base_date=2014, ea=11, dkga=4)
+TARIFF = {
+    "timezone": "Africa/Nouakchott",
+    "currency": "MRU",
+    "holidays": [],
+    "tariff": {
+        "versions": [
+            {
+                "valid_from": "2026-01-01",
+                "period": "month",
+                "bands": [
+                    {
+                        "name": "all",
+                        "method": "graduated",
+                        "blocks": [{"up_to_kwh": "100", "price": "2.459"}, {"price": "5.903"}],
+                    }
+                ],
+                "standing_per_day": "1.20",
+                "taxes": [
+                    {
+                        "name": "vat",
+                        "percent": "16",
+                        "on": ["energy", "standing"],
+                        "included": False,
+                    }
+                ],
+            }
+        ]
+    },
+}
+
+
+def drn(serial: int) -> str:
+    payload = f"07{serial:08d}"
+    return payload + check_digit(payload)
+
+
+@dataclass
+class Clock:
+    """The system's clock and real time, both standing until the test moves them."""
+
+    now: int = OPENED
+    wall: float = WALL_S
+
+    def set(self, text: str) -> None:
+        self.now = parse_instant_ms(text)
+
+
+@dataclass
+class Customer:
+    number: str
+    meter: str
+    account_id: int
+    headers: dict[str, str]
+
+
+@dataclass
+class Site:
+    """The application with what a test needs around it."""
+
+    client: Client
+    conn: Connection
+    clock: Clock
+    tariff: int
+    centre: int
+    operator: dict[str, str]
+    terms: TermsCache = field(default_factory=TermsCache)
+    serials: Iterator[int] = field(default_factory=lambda: count(1))
+    seqs: Iterator[int] = field(default_factory=lambda: count(1))
+    ids: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def open(self, *, sts: bool = True, tariff: int | None = None, **terms: Any) -> Customer:
+        """An account opened at OPENED with register 100000 Wh."""
+        serial = next(self.serials)
+        number = drn(serial)
+        new = NewMeter(number)
+        if sts:
+            payload = f"600727{number}"
+            new = NewMeter(number, payload + check_digit(payload), HELD)
+        registry.add_meter(self.conn, self.centre, new)
+        holder = registry.add_customer(self.conn, "Aminata Sow", OPENED)
+        account_id = registry.open_account(
+            self.conn,
+            number=f"A-{serial}",
+            customer=holder,
+            centre=self.centre,
+            tariff=tariff or self.tariff,
+            terms={"activated_at": format_instant(OPENED), **terms},
+            installation=Installation(number, 10**9, OPENED, 100_000, 100_000),
+            now_ms=max(self.clock.now, OPENED),
+        )
+        key = registry.add_access_key(self.conn, "customer", holder, OPENED)
+        return Customer(f"A-{serial}", number, account_id, {"Authorization": f"Bearer {key}"})
+
+    def read(self, customer: Customer, at: str, wh: int, **more: Any) -> Recorded:
+        """One reading from the meter, recorded when it was made."""
+        form = {
+            "v": 1,
+            "boot": 1,
+            "seq": next(self.seqs),
+            "ts": at,
+            "reg": {"1.8.0": wh},
+            **more,
+        }
+        self.clock.now = max(self.clock.now, parse_instant_ms(at))
+        return self.say(customer.meter, "reading", form)
+
+    def say(self, meter: str, kind: str, form: object) -> Recorded:
+        text = f"pm/v1/m/{meter}/up/{kind}"
+        topic, payload = parse(text), json.dumps(form).encode()
+        decoded = decode_up(topic, payload, None, self.clock.now)
+        message = Incoming(topic, text, payload, None, decoded)
+        return ingest.record(self.conn, self.terms, [message], self.clock.now)
+
+    def get(self, customer: Customer, path: str, **query: Any) -> Any:
+        response = self.client.get(
+            f"/v1/accounts/{customer.number}{path}", headers=customer.headers, params=query
+        )
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def signed(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        partner: str = "bank",
+        key: str = BANK_KEY,
+        raw: bytes | None = None,
+        age_s: int = 0,
+    ) -> Response:
+        """A partner's request, signed as Standard Webhooks says."""
+        content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        at, message_id = int(self.clock.wall) - age_s, f"msg_{next(self.ids)}"
+        return self.client.request(
+            method,
+            f"/v1/partners{path}",
+            content=content,
+            headers={
+                "content-type": "application/json",
+                "webhook-partner": partner,
+                "webhook-id": message_id,
+                "webhook-timestamp": str(at),
+                "webhook-signature": sign(key, message_id, at, content),
+            },
+        )
+
+    def pay(self, customer: Customer, amount: str, txn: str, **more: Any) -> Response:
+        body = {
+            "partner_txn_id": txn,
+            "meter": customer.meter,
+            "amount": amount,
+            "paid_at": "2026-03-01T09:00:00Z",
+            **more,
+        }
+        return self.signed("POST", "/payments", body)
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[Client]:
+    """A client of the application behind its real server."""
+    with listen("127.0.0.1", 0) as listener:
+        running = server(app)
+        thread = Thread(target=running.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            with Client(base_url=address(listener), timeout=30) as client:
+                yield client
+        finally:
+            running.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def site(database_url: str) -> Iterator[Site]:
+    clock = Clock()
+    app = create_app(
+        ApiSettings(),
+        pool=make_pool(database_url, min_size=1, max_size=6),
+        security_module=SoftwareSecurityModule({("123456", 1): VendingKey(VENDING_KEY)}),
+        now_ms=lambda: clock.now,
+        wall_s=lambda: clock.wall,
+        partners=[
+            Partner("bank", "A bank", (SecretStr(NEXT_BANK_KEY), SecretStr(BANK_KEY))),
+            Partner("wallet", "A wallet", (SecretStr(WALLET_KEY),)),
+        ],
+    )
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        centre = registry.add_centre(conn, "north", "North")
+        tariff = registry.add_tariff(conn, "social", "Social", TARIFF)
+        operator = registry.add_access_key(conn, "operator", None, OPENED)
+        with serving(app) as client:
+            yield Site(
+                client, conn, clock, tariff, centre, {"Authorization": f"Bearer {operator}"}
+            )
+
+
+@pytest.fixture
+def refused() -> Callable[[Response], tuple[int, str]]:
+    """(status, code) of a problem, once its form is that of the contract."""
+
+    def check(response: Response) -> tuple[int, str]:
+        assert response.headers["content-type"] == "application/problem+json", response.text
+        body = response.json()
+        assert body["status"] == response.status_code
+        assert {"type", "title", "status", "detail", "code"} <= body.keys()
+        return response.status_code, body["code"]
+
+    return check
