@@ -61,7 +61,7 @@ class Timeline:
             self._consume(event.at_ms)
             content = event.content
             if event.rank == ANCHOR:
-                assert isinstance(content, Interval)  # noqa: S101 - see _events
+                assert isinstance(content, Interval)
                 self.positions.append(self._position(content))
             elif isinstance(content, Day):
                 self.books.charge_standing(content)
@@ -179,7 +179,7 @@ class Timeline:
 
     def _split(self, reversal: Reversal) -> RecordedTopUp:
         split = self.books.splits.get(reversal.top_up_id) or reversal.recorded
-        assert split is not None  # noqa: S101 - see distinct
+        assert split is not None
         return split
 
 

@@ -59,7 +59,7 @@ def add_tariff(conn: Connection, code: str, name: str, form: Mapping[str, object
     """
     parse_tariff(form)
     with conn.transaction():
-        if _one(conn, "find_tariff", {"code": code}) is not None:
+        if find_tariff(conn, code) is not None:
             raise Conflict("tariff_exists", f"tariff {code} is there already: add a version to it")
         tariff = _one(
             conn,
@@ -78,6 +78,16 @@ def add_tariff(conn: Connection, code: str, name: str, form: Mapping[str, object
         for version in versions["versions"]:
             _insert_version(conn, tariff, version)
         return tariff
+
+
+def find_tariff(conn: Connection, code: str) -> int | None:
+    """The tariff of this code, if there is one."""
+    return _one(conn, "find_tariff", {"code": code})
+
+
+def find_meter(conn: Connection, number: str) -> int | None:
+    """The meter of this number, if it is registered."""
+    return _one(conn, "find_meter", {"number": number})
 
 
 def add_tariff_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:
@@ -262,7 +272,7 @@ def _install(
 
 
 def _meter(conn: Connection, number: str) -> int:
-    meter = _one(conn, "find_meter", {"number": number})
+    meter = find_meter(conn, number)
     if meter is None:
         raise NotFound(f"Meter {number}")
     return meter
