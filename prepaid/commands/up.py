@@ -1,5 +1,6 @@
 """`prepaid up`: the whole system on this machine, with a demonstration centre and a live view."""
 
+import json
 import signal
 import socket
 import sys
@@ -7,7 +8,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -21,10 +22,11 @@ from prepaid.demo.view import GatewayNumbers, headline, render
 from prepaid.runtime import Folders, Instance
 from prepaid.secrets_files import read_secret
 from schemas.errors import DomainError
+from schemas.quantities import format_instant
 from store import registry
 from store.errors import Unavailable
 from store.migrate import migrate
-from store.overview import overview
+from store.overview import Overview, overview
 from store.pool import borrow, make_pool
 
 ROUND_S = 1.0
@@ -63,6 +65,9 @@ def up(
         int, typer.Option(min=0, max=65535, help="Port of the API; 0: any free one.")
     ] = 0,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a second, for programs.")
+    ] = False,
 ) -> None:
     """Run everything: database, broker, migration, demo centre, gateway, engine, API and meters.
 
@@ -80,7 +85,8 @@ def up(
             return
         _progress(f"Ready after {time.monotonic() - began_s:.1f} s")
         _announce(running)
-        _watch(running, ended, plain=plain or not sys.stdout.isatty())
+        form = "json" if as_json else "plain" if plain or not sys.stdout.isatty() else "live"
+        _watch(running, ended, form)
         _progress("Ending: meters, API, gateway, broker, database")
 
 
@@ -163,7 +169,9 @@ def _addresses(running: Demonstration) -> list[str]:
     ]
 
 
-def _watch(running: Demonstration, ended: threading.Event, *, plain: bool) -> None:
+def _watch(
+    running: Demonstration, ended: threading.Event, form: Literal["json", "plain", "live"]
+) -> None:
     numbers = GatewayNumbers(running.metrics_port)
     payers = Payers(
         PartnerClient.from_file(running.api_url, running.files.partners), running.clock.now_ms
@@ -174,13 +182,17 @@ def _watch(running: Demonstration, ended: threading.Event, *, plain: bool) -> No
     next_line_s = 0.0
     with ExitStack() as stack:
         stack.callback(pool.close)
-        live = None if plain else stack.enter_context(Live(console=Console(), auto_refresh=False))
+        live = (
+            None
+            if form != "live"
+            else stack.enter_context(Live(console=Console(), auto_refresh=False))
+        )
         while not ended.wait(ROUND_S):
             for child in running.children:
                 note = child.watch()
                 if note is not None:
                     notes.append(note)
-                    if plain:
+                    if live is None:
                         _progress(note)
             numbers.look()
             try:
@@ -196,10 +208,31 @@ def _watch(running: Demonstration, ended: threading.Event, *, plain: bool) -> No
                 shown = seen._replace(lowest=seen.lowest[:ROWS], top_ups=seen.top_ups[:ROWS])
                 screen = render(numbers, shown, now_ms, notes, _addresses(running))
                 live.update(screen, refresh=True)
+            elif form == "json":
+                sys.stdout.write(json.dumps(_facts(running, numbers, seen, now_ms)) + "\n")
+                sys.stdout.flush()
             elif time.monotonic() >= next_line_s:
                 sys.stdout.write(headline(numbers, seen.counts, now_ms) + "\n")
                 sys.stdout.flush()
                 next_line_s = time.monotonic() + LINE_EVERY_S
+
+
+def _facts(
+    running: Demonstration, numbers: GatewayNumbers, seen: Overview, now_ms: int
+) -> dict[str, object]:
+    return {
+        "now": format_instant(now_ms),
+        "api": running.api_url,
+        "broker": running.broker_url,
+        "processes": {child.name: child.pid for child in running.children},
+        "restarts": sum(child.restarts for child in running.children),
+        "readings_per_s": round(numbers.rate("accepted"), 1),
+        "latency_p50_s": numbers.latency_s(0.5),
+        "latency_p99_s": numbers.latency_s(0.99),
+        "on_supply_top_ups": sum(top_up.on_supply_ms is not None for top_up in seen.top_ups),
+        "quarantine": dict(seen.quarantine),
+        **seen.counts._asdict(),
+    }
 
 
 def _free_port() -> int:
