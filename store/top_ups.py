@@ -83,11 +83,12 @@ class TopUp:
         token: then the token's own progress is what is still awaited.
         """
         awaited = self.token_issued_ms is not None and self.accepted_ms is None
-        return [
+        reached: list[TopUpState] = [
             state
             for state, _ in self.states()
             if not (state == "on_supply" and awaited and self.rejected_ms is None)
-        ][-1]
+        ]
+        return reached[-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,8 @@ def up(
             return
         _progress(f"Ready after {time.monotonic() - began_s:.1f} s")
         _announce(running)
-        form = "json" if as_json else "plain" if plain or not sys.stdout.isatty() else "live"
-        _watch(running, ended, form)
+        lines = plain or not sys.stdout.isatty()
+        _watch(running, ended, "json" if as_json else "plain" if lines else "live")
         _progress("Ending: meters, API, gateway, broker, database")
 
 
