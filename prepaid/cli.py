@@ -15,6 +15,7 @@ COMMANDS = (
     "migrate",
     "rate",
     "replay",
+    "sign",
     "simulate",
     "sts",
     "up",

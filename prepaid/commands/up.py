@@ -133,8 +133,10 @@ def _start(
         stack.callback(child.stop)
         if child.name != "meters" and not _ready(child, ended):
             return None
+    api_url = children[1].said()
+    files.write_shell(api_url, instance.broker_url)
     return Demonstration(
-        clock, database_url, instance.broker_url, children[1].said(), metrics_port, files, children
+        clock, database_url, instance.broker_url, api_url, metrics_port, files, children
     )
 
 
@@ -165,7 +167,7 @@ def _announce(running: Demonstration) -> None:
 def _addresses(running: Demonstration) -> list[str]:
     return [
         f"API {running.api_url}   broker {running.broker_url}   clock x{running.clock.speed}",
-        f"Access keys: {running.files.access_keys}   bank's key: {running.files.partners}",
+        f"To try it from another terminal: . {running.files.shell}",
     ]
 
 
