@@ -134,7 +134,10 @@ def _start(
         if child.name != "meters" and not _ready(child, ended):
             return None
     api_url = children[1].said()
-    files.write_shell(api_url, instance.broker_url)
+    binaries = instance.binaries
+    files.write_shell(
+        api_url, instance.broker_url, None if binaries is None else binaries.mosquitto.clients
+    )
     return Demonstration(
         clock, database_url, instance.broker_url, api_url, metrics_port, files, children
     )

@@ -8,6 +8,7 @@ import base64
 import json
 import secrets
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -124,7 +125,7 @@ class DemoFiles:
     def shell(self) -> Path:
         return self.folder / "shell"
 
-    def write_shell(self, api_url: str, broker_url: str) -> None:
+    def write_shell(self, api_url: str, broker_url: str, clients: Path | None) -> None:
         """Addresses and keys as shell variables, to source in another terminal."""
         access = json.loads(read_secret(self.access_keys))
         broker = urlsplit(broker_url)
@@ -138,8 +139,14 @@ class DemoFiles:
             "METER": Household(FIRST_SERIAL).number,
             "PREPAID_PARTNERS__FILE": str(self.partners),
         }
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in values.items()]
+        own = [f"PATH=$PATH:{shlex.quote(str(path))}\n" for path in self._programs(clients)]
+        lines = own + [f"export {name}={shlex.quote(value)}\n" for name, value in values.items()]
         write_secret(self.shell, "".join(lines).encode())
+
+    @staticmethod
+    def _programs(clients: Path | None) -> list[Path]:
+        """Folders of `prepaid` and of mosquitto_pub."""
+        return [Path(sys.executable).parent, *([] if clients is None else [clients])]
 
     def make_keys(self) -> None:
         """Vending keys and the bank's signing key, once."""
