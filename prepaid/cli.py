@@ -9,6 +9,7 @@ from schemas.errors import DomainError
 
 # One module per command, each with `register(app)`. Imported when the command line starts.
 COMMANDS = (
+    "audit",
     "doctor",
     "gateway",
     "migrate",
