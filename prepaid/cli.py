@@ -10,6 +10,7 @@ from schemas.errors import DomainError
 # One module per command, each with `register(app)`. Imported when the command line starts.
 COMMANDS = (
     "api",
+    "audit",
     "doctor",
     "gateway",
     "migrate",
