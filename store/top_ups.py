@@ -83,11 +83,10 @@ class TopUp:
         token: then the token's own progress is what is still awaited.
         """
         awaited = self.token_issued_ms is not None and self.accepted_ms is None
-        return [
-            state
-            for state, _ in self.states()
-            if not (state == "on_supply" and awaited and self.rejected_ms is None)
-        ][-1]
+        reached: list[TopUpState] = [
+            state for state, _ in self.states() if not (state == "on_supply" and awaited)
+        ]
+        return reached[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,11 @@ class IssuedToken:
         """Where the token is: only the meter's own word makes it accepted or rejected."""
         if self.result is not None:
             return "accepted" if self.result in TOKEN_SUCCESSES else "rejected"
-        return "issued" if self.command_state in {None, "queued"} else "delivered"
+        return (
+            "issued"
+            if self.command_state in {None, "queued", "expired", "superseded"}
+            else "delivered"
+        )
 
 
 @dataclass(frozen=True, slots=True)
