@@ -232,9 +232,7 @@ def site(database_url: str) -> Iterator[Site]:
         tariff = registry.add_tariff(conn, "social", "Social", TARIFF)
         operator = registry.add_access_key(conn, "operator", None, OPENED)
         with serving(app) as client:
-            yield Site(
-                client, conn, clock, tariff, centre, {"Authorization": f"Bearer {operator}"}
-            )
+            yield Site(client, conn, clock, tariff, centre, {"Authorization": f"Bearer {operator}"})
 
 
 @pytest.fixture
