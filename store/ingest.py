@@ -336,8 +336,13 @@ class Batch:
                 query("remember_newest"),
                 {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
             )
-        # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
-        decided = [each for each in settled if each.state.account_id in live]
+        # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2). It
+        # may put a supply back: what it takes off a bill is the customer's at once.
+        decided = [
+            each
+            for each in settled
+            if each.state.account_id in live or each.state.supply == "connected"
+        ]
         self.recorded.commands += supply.decide(self._conn, decided, self._now_ms)
 
     def _insert(self, rows: Sequence[_Row], verdicts: Mapping[tuple[str, int], str]) -> None:

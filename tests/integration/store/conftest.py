@@ -99,7 +99,8 @@ class Supply:
 class Utility:
     """A database, a clock that the test sets, and everything that may happen to an account."""
 
-    url: str
+    # Holds a password: not for the report of a failed test.
+    url: str = field(repr=False)
     conn: Connection
     centre: int
     tariff: int
