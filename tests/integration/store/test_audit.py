@@ -7,6 +7,10 @@ from psycopg import Connection, sql
 
 from prepaid.commands.audit import form, lines
 from store.audit import CASES_TOLD, Check, audit
+from store.clockwork import drop_old_readings
+
+OPENED = 1_772_323_200_000  # 2026-03-01T00:00:00Z, when the accounts of the busy database open
+DAY = 86_400_000
 
 # One row that nothing was corrected under, in the middle of somebody's days.
 ENERGY_ROW = """(SELECT t.id FROM ledger_transaction t WHERE t.kind = 'energy' AND NOT EXISTS (
@@ -252,6 +256,21 @@ def test_what_was_planted_is_found_by_its_law(busy: Connection, planted: str) ->
 
 def test_each_law_is_broken_by_something_planted(busy: Connection) -> None:
     assert {check.name for check in audit(busy)} == {law for law, _ in CORRUPTIONS.values()}
+
+
+def test_accounts_are_rated_from_where_their_readings_are_kept(busy: Connection) -> None:
+    kept_from_ms = OPENED + 8 * DAY
+    assert drop_old_readings(busy, kept_from_ms) > 0
+    assert "ledger_equals_rerating" in broken(audit(busy))
+    checks = audit(busy, kept_from_ms=kept_from_ms)
+    assert broken(checks) == {}
+    assert {check.name: check for check in checks}["no_interval_missing"].checked > 500
+
+
+def test_progress_is_told(busy: Connection) -> None:
+    told: list[str] = []
+    audit(busy, told.append)
+    assert told[0] == "5 accounts, all"
 
 
 def test_many_cases_are_counted_and_the_first_are_told(busy: Connection) -> None:
