@@ -8,11 +8,13 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 
 import orjson
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from credit_engine.days import midnight_ms
 from credit_engine.position import genesis
 from credit_engine.tariff import parse_account, parse_tariff
 from credit_engine.terms import Installation
@@ -91,13 +93,15 @@ def find_meter(conn: Connection, number: str) -> int | None:
 
 
 def add_tariff_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:
-    """One more version, from a local date on. Errors: CreditError bad_input, NotFound."""
+    """One more version, from a local date on, which may be past: the clockwork then rates the
+    accounts again from there. Errors: CreditError bad_input, NotFound.
+    """
     with conn.transaction():
         row = conn.execute(query("tariff_form"), {"tariff": tariff}).fetchone()
         if row is None:
             raise NotFound("The tariff")
         timezone, currency, holidays, versions = row
-        parse_tariff(
+        parsed = parse_tariff(
             {
                 "timezone": timezone,
                 "currency": currency,
@@ -106,7 +110,11 @@ def add_tariff_version(conn: Connection, tariff: int, version: Mapping[str, obje
             }
         )
         _insert_version(conn, tariff, version)
+        valid_from = date.fromisoformat(str(version["valid_from"]))
+        since = {"tariff": tariff, "from_ms": midnight_ms(parsed.zone, valid_from)}
         conn.execute(query("bump_terms"), {"tariff": tariff})
+        conn.execute(query("rewind_accounts"), since)
+        conn.execute(query("drop_checkpoints_of_tariff"), since)
 
 
 def _insert_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:
