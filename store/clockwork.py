@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from psycopg import Connection
 
-from store import supply, vending
-from store.settlement import TermsCache, lock_accounts, lock_due_accounts, settle_account, write
+from store import decisions, supply, vending
+from store.settlement import TermsCache, lock_accounts, lock_due_accounts, settle_account
 from store.sql import query
 
 # How long a meter may take to say the relay is where it was ordered, before the order is repeated.
@@ -30,8 +30,7 @@ def settle_due(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> 
     with conn.transaction():
         states = lock_due_accounts(conn, now_ms, limit)
         settled = [settle_account(conn, terms, state, (), now_ms) for state in states.values()]
-        write(conn, settled, now_ms)
-        supply.decide(conn, settled, now_ms)
+        decisions.record(conn, settled, now_ms)
     return len(states)
 
 
@@ -61,10 +60,10 @@ def reconcile(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> i
         with conn.transaction():
             state = lock_accounts(conn, [account_id])[account_id]
             settled = settle_account(conn, terms, state, (), now_ms)
-            write(conn, [settled], now_ms)
-            if supply.decide(conn, [settled], now_ms):
+            if decisions.record(conn, [settled], now_ms):
                 continue
             meter = supply.meter_of_account(conn, account_id)
+            # A hold keeps an old order to cut from being given again.
             if meter is not None and meter.reported_relay != meter.desired_relay:
                 supply.order_relay(conn, settled, meter, meter.desired_relay, now_ms)
     return len(rows)

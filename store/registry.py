@@ -17,9 +17,9 @@ from credit_engine.position import genesis
 from credit_engine.tariff import parse_account, parse_tariff
 from credit_engine.terms import Installation
 from schemas.quantities import format_instant
-from store import supply
+from store import decisions
 from store.errors import Conflict, NotFound
-from store.settlement import TermsCache, lock_accounts, settle_account, write
+from store.settlement import TermsCache, lock_accounts, settle_account
 from store.sql import query
 from tokens.keys import KeyAttributes
 
@@ -234,8 +234,7 @@ def _settle_from(conn: Connection, account: int, at_ms: int, meter: int, now_ms:
         conn.execute(query("remember_newest"), {"accounts": [account], "newest": [newest[0]]})
     state = lock_accounts(conn, [account])[account]
     settled = settle_account(conn, TermsCache(), state, (), now_ms, touched_from_ms=at_ms)
-    write(conn, [settled], now_ms)
-    supply.decide(conn, [settled], now_ms)
+    decisions.record(conn, [settled], now_ms)
 
 
 def _install(

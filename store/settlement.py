@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from credit_engine.engine import advance
 from credit_engine.facts import (
+    Adjustment,
     EmergencyRequest,
     Exchange,
     Fact,
@@ -25,7 +26,7 @@ from credit_engine.facts import (
     Reversal,
     TopUp,
 )
-from credit_engine.outcome import Legs, Outcome, Posting
+from credit_engine.outcome import Legs, Outcome, Posting, Supply
 from credit_engine.position import Position, genesis
 from credit_engine.settlement import Correction, New, Posted, settle
 from credit_engine.tariff import parse_account, parse_tariff
@@ -59,9 +60,14 @@ class AccountState:
     due_ms: int
     balance_micro: int
     debt_micro: int
-    supply: str
+    supply: Supply
     emergency_in_use: bool
     terms_revision: int
+    # what store.decisions keeps: the threshold of the warning, and on which side the account is
+    low_credit_micro: int
+    low_credit: bool
+    decided_supply: Supply
+    decisions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +265,8 @@ def _stored_facts(
         facts.append(Reversal(top_up, at_ms, split))
     for (at_ms,) in conn.execute(query("emergency_requests_from"), since):
         facts.append(EmergencyRequest(at_ms))
+    for adjustment, at_ms, amount_micro, reason in conn.execute(query("adjustments_from"), since):
+        facts.append(Adjustment(adjustment, at_ms, amount_micro, reason))
     series = installations(conn, account_id)
     facts.extend(
         Exchange(closing_wh or 0, meter)
@@ -373,6 +381,10 @@ def _conclude(
             supply=status.supply,
             emergency_in_use=status.emergency_in_use,
             terms_revision=state.terms_revision,
+            low_credit_micro=state.low_credit_micro,
+            low_credit=state.low_credit,
+            decided_supply=state.decided_supply,
+            decisions=state.decisions,
         ),
         outcome=outcome,
         terms=terms,
@@ -460,7 +472,10 @@ def _correcting_row(
 
 
 def write(conn: Connection, settled: Sequence[Settled], now_ms: int) -> None:
-    """Write what settling gave, for a whole batch: ledger, states, checkpoints, verdicts."""
+    """Write what settling gave, for a whole batch: ledger, states, checkpoints, verdicts.
+
+    Only `store.decisions.record` calls this: a settlement and what it decides are one.
+    """
     rows = [row for each in settled for row in each.rows]
     if rows:
         _write_ledger(conn, rows, now_ms)
@@ -526,6 +541,9 @@ def _write_states(conn: Connection, settled: Sequence[Settled]) -> None:
             "debt_micro",
             "supply",
             "emergency_in_use",
+            "low_credit",
+            "decided_supply",
+            "decisions",
         )
     }
     columns["position"] = [_json(state.position) for state in states]
