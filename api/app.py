@@ -55,6 +55,8 @@ def create_app(
         lifespan=lifespan,
         responses={"default": {"model": Problem, "description": "application/problem+json"}},
         redirect_slashes=False,
+        # Names that stay: clients are generated from them.
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.surroundings = Surroundings(
         settings=settings,

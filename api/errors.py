@@ -173,6 +173,9 @@ def pointer(location: Sequence[object]) -> str:
 
 def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException), "registered for it"
+    if isinstance(error.__cause__, DomainError):
+        # Raised while the framework read the body, which it reports as its own failure.
+        return _answer_domain_error(request, error.__cause__)
     code = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}.get(
         error.status_code, "refused"
     )

@@ -9,6 +9,7 @@ from schemas.errors import DomainError
 
 # One module per command, each with `register(app)`. Imported when the command line starts.
 COMMANDS = (
+    "api",
     "doctor",
     "gateway",
     "migrate",
@@ -16,6 +17,7 @@ COMMANDS = (
     "replay",
     "simulate",
     "sts",
+    "up",
 )
 
 app = typer.Typer(

@@ -7,6 +7,8 @@ API agree about the time without talking about it.
 import time
 from dataclasses import dataclass
 
+from schemas.errors import DomainError
+
 
 def wall_ms() -> int:
     """UTC milliseconds of the machine's clock."""
@@ -32,9 +34,11 @@ class Clock:
         try:
             wall_origin_ms, origin_ms, speed = (int(part) for part in text.split(":"))
         except ValueError:
-            raise ValueError("a clock is WALL_ORIGIN_MS:ORIGIN_MS:SPEED, three integers") from None
+            raise DomainError(
+                "bad_clock", f"Write a clock as WALL_ORIGIN_MS:ORIGIN_MS:SPEED, not {text!r:.60}."
+            ) from None
         if speed < 1:
-            raise ValueError("a clock's speed is at least 1")
+            raise DomainError("bad_clock", "Give a clock a speed of at least 1.")
         return cls(wall_origin_ms, origin_ms, speed)
 
     def __str__(self) -> str:

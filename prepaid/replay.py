@@ -218,14 +218,14 @@ class Replay:
         refused: list[tuple[int, int, str]] = []
         stored = books.readings_of_meters(conn, numbers)
         duplicate = stage.published - len(stored)
-        for _, at_ms, value_wh, verdict in stored:
-            if verdict == "accepted":
+        for _, at_ms, value_wh, word in stored:
+            if word == "accepted":
                 accepted += 1
             elif at_ms <= stage.scenario.installation.opened_at_ms:
                 # A spare meter serves nobody; the account's own opening decides, as in section 2.
                 refused.append((at_ms, value_wh, BEFORE_INSTALLATION))
             else:
-                refused.append((at_ms, value_wh, verdict or "not judged"))
+                refused.append((at_ms, value_wh, word or "not judged"))
         # The closing value of an exchange is judged as a reading; its row is the installation.
         whole = books.outcome_at(
             conn, self._terms, stage.account, stage.scenario.until_ms, from_genesis=True

@@ -69,6 +69,11 @@ def _held(conn: Connection, settled: Sequence[Settled], now_ms: int) -> dict[int
     return {account: f"hold:{hold}" for account, hold in found}
 
 
+def may_cut(conn: Connection, settled: Settled, now_ms: int) -> bool:
+    """Whether the account is to be off now: out of credit, in no window and under no hold."""
+    return settled.state.supply == "disconnected" and not _held(conn, [settled], now_ms)
+
+
 def _decide(
     each: Settled, hold: str | None, released: str | None, may_cut: bool
 ) -> tuple[AccountState, tuple[Crossing, ...]]:

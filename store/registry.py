@@ -19,7 +19,7 @@ from credit_engine.terms import Installation
 from schemas.quantities import format_instant
 from store import decisions
 from store.errors import Conflict, NotFound
-from store.settlement import TermsCache, lock_accounts, settle_account
+from store.settlement import Settled, TermsCache, lock_accounts, settle_account
 from store.sql import query
 from tokens.keys import KeyAttributes
 
@@ -59,7 +59,7 @@ def add_tariff(conn: Connection, code: str, name: str, form: Mapping[str, object
     """
     parse_tariff(form)
     with conn.transaction():
-        if _one(conn, "find_tariff", {"code": code}) is not None:
+        if find_tariff(conn, code) is not None:
             raise Conflict("tariff_exists", f"tariff {code} is there already: add a version to it")
         tariff = _one(
             conn,
@@ -78,6 +78,16 @@ def add_tariff(conn: Connection, code: str, name: str, form: Mapping[str, object
         for version in versions["versions"]:
             _insert_version(conn, tariff, version)
         return tariff
+
+
+def find_tariff(conn: Connection, code: str) -> int | None:
+    """The tariff of this code, if there is one."""
+    return _one(conn, "find_tariff", {"code": code})
+
+
+def find_meter(conn: Connection, number: str) -> int | None:
+    """The meter of this number, if it is registered."""
+    return _one(conn, "find_meter", {"number": number})
 
 
 def add_tariff_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:
@@ -194,7 +204,10 @@ def open_account(
                 "positions": [stored],
             },
         )
-        _settle_from(conn, account, installation.opened_at_ms, meter, now_ms)
+        # No order yet: a supply point that is opened before its first payment stays as it is until
+        # its first reading or its first charge.
+        settled = _settle_from(conn, account, installation.opened_at_ms, meter, now_ms)
+        decisions.record(conn, [settled], now_ms, live=())
         return account
 
 
@@ -224,17 +237,17 @@ def exchange_meter(
             )
         meter = _meter(conn, new.meter_id)
         _install(conn, account, meter, new, closing_wh, now_ms)
-        _settle_from(conn, account, new.opened_at_ms, meter, now_ms)
+        settled = _settle_from(conn, account, new.opened_at_ms, meter, now_ms)
+        decisions.record(conn, [settled], now_ms)
         return True
 
 
-def _settle_from(conn: Connection, account: int, at_ms: int, meter: int, now_ms: int) -> None:
+def _settle_from(conn: Connection, account: int, at_ms: int, meter: int, now_ms: int) -> Settled:
     newest = conn.execute(query("newest_reading_of_meter"), {"meter": meter}).fetchone()
     if newest is not None and newest[0] is not None:
         conn.execute(query("remember_newest"), {"accounts": [account], "newest": [newest[0]]})
     state = lock_accounts(conn, [account])[account]
-    settled = settle_account(conn, TermsCache(), state, (), now_ms, touched_from_ms=at_ms)
-    decisions.record(conn, [settled], now_ms)
+    return settle_account(conn, TermsCache(), state, (), now_ms, touched_from_ms=at_ms)
 
 
 def _install(
@@ -261,7 +274,7 @@ def _install(
 
 
 def _meter(conn: Connection, number: str) -> int:
-    meter = _one(conn, "find_meter", {"number": number})
+    meter = find_meter(conn, number)
     if meter is None:
         raise NotFound(f"Meter {number}")
     return meter

@@ -11,7 +11,8 @@ from credit_engine.outcome import Status
 from credit_engine.quote import Quote, amount_for, quote
 from credit_engine.terms import Terms
 from schemas.commands import TOKEN_SUCCESSES
-from store.errors import Conflict, NotFound
+from schemas.errors import DomainError
+from store.errors import NotFound
 from store.pool import snapshot
 from store.reads import terms_of
 from store.settlement import TermsCache, look
@@ -166,7 +167,7 @@ def offer(
 ) -> Offer:
     """What an amount buys now, or the least payable amount that buys an energy (rating.md 9).
 
-    Exactly one of the two. Errors: NotFound; CreditError no_tariff, free_energy; Conflict
+    Exactly one of the two. Errors: NotFound; CreditError no_tariff, free_energy; DomainError
     `energy_refused` (more than a meter could ever count).
     """
     with snapshot(conn):
@@ -176,7 +177,7 @@ def offer(
         if amount_micro is None:
             assert energy_wh is not None, "one of the two is given"
             if energy_wh > MAX_ENERGY_WH:
-                raise Conflict("energy_refused", f"ask for at most {MAX_ENERGY_WH} Wh at once")
+                raise DomainError("energy_refused", f"ask for at most {MAX_ENERGY_WH} Wh at once")
             least = amount_for(agreed, outcome.totals, at_ms, energy_wh)
             amount_micro = -(-least // PAYABLE_STEP_MICRO) * PAYABLE_STEP_MICRO
         return Offer(

@@ -53,7 +53,7 @@ def look_up(conn: Database, around: Around, partner: Signed, body: LookupRequest
 
 
 @router.post("/quotes")
-def ask_quote(
+def quote_payment(
     conn: Database, around: Around, partner: Signed, body: PartnerQuoteRequest
 ) -> QuoteAnswer:
     """What a payment would buy now, line by line; it binds nobody."""

@@ -2,15 +2,14 @@
 
 import asyncio
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from prepaid import logs
+from prepaid.clock import Clock
 from schemas.errors import DomainError
-from schemas.quantities import parse_instant_ms
 from simulators.faults import Faults
 from simulators.fleet import Broker, Member, Site, run_fleet
 from simulators.fleet_file import FleetFile, read_fleet_file
@@ -30,16 +29,14 @@ def simulate(
     ],
     state_dir: Annotated[Path, typer.Option(help="Where the meters keep their memory.")],
     broker: Annotated[str, typer.Option(help="HOST or HOST:PORT of the MQTT broker.")],
-    speed: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Simulated seconds per real second.")
-    ] = 1,
-    clock_origin: Annotated[
-        str | None,
+    clock: Annotated[
+        str,
         typer.Option(
-            help="Instant (RFC 3339) at which the simulated clock showed the real time; it runs "
-            "at --speed since then. Keep it over restarts."
+            envvar="PREPAID_CLOCK",
+            help="WALL_ORIGIN_MS:ORIGIN_MS:SPEED for a clock that runs faster than the wall's; "
+            "the gateway needs the same.",
         ),
-    ] = None,
+    ] = "",
     duplicate: Annotated[int, typer.Option(help="Of 1000 readings, sent twice.")] = 0,
     reorder: Annotated[int, typer.Option(help="Of 1000 readings, swapped with the next.")] = 0,
     delay: Annotated[int, typer.Option(help="Of 1000 readings, half an hour late.")] = 0,
@@ -47,39 +44,19 @@ def simulate(
     reboot: Annotated[int, typer.Option(help="Of 1000 steps, after which it reboots.")] = 0,
 ) -> None:
     """Run simulated meters: readings, acknowledgements, tokens, outages."""
+    logs.configure(as_json=False)
     faults = Faults(duplicate, reorder, delay, drop=drop, reboot=reboot)
     fleet = read_fleet_file(meters_file)
+    clocked = Clock.parse(clock)
     with StateFile(state_dir) as state_file:
         site = Site(
             broker=_broker(broker),
             state_file=state_file,
-            now_ms=simulated_clock(speed, clock_origin),
-            speed=speed,
+            now_ms=clocked.now_ms,
+            speed=clocked.speed,
             faults=faults,
         )
         asyncio.run(_until_signal(site, fleet))
-
-
-def simulated_clock(speed: int, origin: str | None) -> Callable[[], int]:
-    """A clock (UTC ms) that equalled the real one at `origin` and runs `speed` times as fast.
-
-    Raises DomainError `bad_clock_origin` if a fast clock has no origin, or one that is to come.
-    """
-    if origin is None:
-        if speed != 1:
-            raise DomainError(
-                "bad_clock_origin",
-                "Give --clock-origin with --speed; without it a second start goes back in time.",
-            )
-        return _real_ms
-    origin_ms = parse_instant_ms(origin)
-    if origin_ms > _real_ms():
-        raise DomainError("bad_clock_origin", "Give a --clock-origin that has passed.")
-    return lambda: origin_ms + (_real_ms() - origin_ms) * speed
-
-
-def _real_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _broker(text: str) -> Broker:

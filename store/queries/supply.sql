@@ -29,13 +29,13 @@ UPDATE command SET state = 'superseded'
 WHERE meter_id = %(meter)s AND type = 'relay' AND state IN ('queued', 'sent', 'accepted', 'unknown')
 
 -- name: queued_commands
--- The outbox, oldest first.
+-- The outbox, oldest first; a meter's commands in the order of their counters.
 SELECT c.id::text, m.number, g.number, c.type, c.ctr, c.issued_ms, c.expires_ms, c.args
 FROM command c
 JOIN meter m ON m.id = c.meter_id
 LEFT JOIN gateway g ON g.id = m.gateway_id
 WHERE c.state = 'queued'
-ORDER BY c.issued_ms, c.id
+ORDER BY c.issued_ms, c.ctr
 LIMIT %(limit)s
 
 -- name: mark_sent

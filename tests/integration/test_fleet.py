@@ -126,7 +126,7 @@ async def living(site: Site, fleet: list[Member]) -> AsyncIterator[asyncio.Event
 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  (many sources, one condition)
+        while not condition():
             await asyncio.sleep(0.02)
 
 

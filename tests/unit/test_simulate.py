@@ -1,24 +1,8 @@
-import time
-
 import pytest
 
-from prepaid.commands.simulate import _broker, simulated_clock
+from prepaid.commands.simulate import _broker
 from schemas.errors import DomainError
-from schemas.quantities import format_instant
 from simulators.fleet import Broker
-
-
-def test_a_fast_clock_is_a_function_of_real_time_and_its_origin() -> None:
-    real_ms = time.time_ns() // 1_000_000
-    origin_ms = (real_ms - 60_000) // 1000 * 1000
-    shown_ms = simulated_clock(100, format_instant(origin_ms))()
-    assert 0 <= shown_ms - (origin_ms + (real_ms - origin_ms) * 100) < 10_000
-
-
-@pytest.mark.parametrize(("speed", "origin"), [(2, None), (2, "2099-01-01T00:00:00Z"), (1, "now")])
-def test_a_clock_that_would_jump_is_refused(speed: int, origin: str | None) -> None:
-    with pytest.raises(DomainError):
-        simulated_clock(speed, origin)
 
 
 @pytest.mark.parametrize(

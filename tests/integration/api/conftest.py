@@ -40,7 +40,7 @@ NEXT_BANK_KEY = "whsec_" + base64.b64encode(b"bank-key-of-this-test-run-0001").d
 WALLET_KEY = "whsec_" + base64.b64encode(b"wallet-key-of-this-test-run-00").decode()
 VENDING_KEY = bytes(range(20))
 HELD = KeyAttributes(sgc="123456", krn=1, kt=2, ken=255, ti="01", base_date=2014, ea=11, dkga=4)
-TARIFF = {
+TARIFF: dict[str, Any] = {
     "timezone": "Africa/Nouakchott",
     "currency": "MRU",
     "holidays": [],
@@ -132,6 +132,26 @@ class Site:
         )
         key = registry.add_access_key(self.conn, "customer", holder, OPENED)
         return Customer(f"A-{serial}", number, account_id, {"Authorization": f"Bearer {key}"})
+
+    def free_of_charges(self) -> int:
+        """A tariff without a standing charge or taxes."""
+        version = TARIFF["tariff"]["versions"][0]
+        kept = {name: version[name] for name in ("valid_from", "period", "bands")}
+        form = {**TARIFF, "tariff": {"versions": [kept]}}
+        return registry.add_tariff(self.conn, "plain", "Plain", form)
+
+    def attributes(self) -> KeyAttributes:
+        return HELD
+
+    def wallet_key(self) -> str:
+        return WALLET_KEY
+
+    def next_bank_key(self) -> str:
+        return NEXT_BANK_KEY
+
+    def in_zone(self, zone: str) -> int:
+        """The same tariff elsewhere."""
+        return registry.add_tariff(self.conn, zone, zone, {**TARIFF, "timezone": zone})
 
     def read(self, customer: Customer, at: str, wh: int, **more: Any) -> Recorded:
         """One reading from the meter, recorded when it was made."""
@@ -232,9 +252,7 @@ def site(database_url: str) -> Iterator[Site]:
         tariff = registry.add_tariff(conn, "social", "Social", TARIFF)
         operator = registry.add_access_key(conn, "operator", None, OPENED)
         with serving(app) as client:
-            yield Site(
-                client, conn, clock, tariff, centre, {"Authorization": f"Bearer {operator}"}
-            )
+            yield Site(client, conn, clock, tariff, centre, {"Authorization": f"Bearer {operator}"})
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+"""`prepaid api`: balances, payments and tokens over HTTP."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from api import server
+from api.app import create_app
+from api.settings import ApiSettings
+from prepaid import logs
+from prepaid.clock import Clock
+from prepaid.secrets_files import load_partners, load_security_module
+from prepaid.settings import Settings
+from schemas.errors import DomainError
+from store.pool import make_pool
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(api)
+
+
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+    json_logs: Annotated[bool, typer.Option("--json", help="Logs as JSON lines.")] = False,
+) -> None:
+    """Serve the API until SIGTERM or Ctrl-C; requests under way are answered first.
+
+    Needs PREPAID_DATABASE__URL, PREPAID_STS__KEY_FILE with PREPAID_STS__KEY_PASSPHRASE, and
+    PREPAID_PARTNERS__FILE for the banks that may pay.
+    """
+    logs.configure(as_json=json_logs)
+    settings = Settings()
+    key_file, passphrase = settings.sts.key_file, settings.sts.key_passphrase
+    if key_file is None or passphrase is None:
+        raise DomainError(
+            "not_configured",
+            "PREPAID_STS__KEY_FILE and PREPAID_STS__KEY_PASSPHRASE are not set: make a key file "
+            "with `prepaid token new-key-file`",
+        )
+    partners = settings.partners.file
+    application = create_app(
+        ApiSettings(),
+        pool=make_pool(settings.database_url()),
+        security_module=load_security_module(key_file, passphrase),
+        now_ms=Clock.parse(settings.clock).now_ms,
+        wall_s=time.time,
+        partners=() if partners is None else load_partners(partners),
+    )
+    server.run(application, host=host, port=port, announce=_announce)
+
+
+def _announce(address: str) -> None:
+    sys.stdout.write(f"{address}\n")
+    sys.stdout.flush()

@@ -1,0 +1,314 @@
+"""A demonstration centre: tariffs, accounts, meters with keys, a bank, and where their secrets lie.
+
+All keys are random and made at the first start; none is in the source. The prices are 2021 press
+figures of the Mauritanian market; standing charge and VAT are there to be seen, and labelled so.
+"""
+
+import base64
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from credit_engine.terms import Installation
+from prepaid.secrets_files import read_secret, write_secret
+from schemas.quantities import format_instant
+from store import registry, vending
+from store.pool import Connection
+from store.settlement import TermsCache
+from tokens.key_file import RANDOM_OCTETS, seal, unseal
+from tokens.keys import KeyAttributes, VendingKey, decoder_key
+from tokens.numbers import drn, meter_pan
+
+CENTRE = ("TVZ-1", "Tevragh Zeina 1 (demonstration)")
+BANK = ("demo-bank", "Demonstration Bank")
+IIN = "600727"
+BASE_DATE = 2014
+# One key group per algorithm, so that both are seen at work.
+KEYS = {
+    7: KeyAttributes(
+        sgc="999907", krn=1, kt=2, ken=255, ti="01", base_date=BASE_DATE, ea=7, dkga=2
+    ),
+    11: KeyAttributes(
+        sgc="999911", krn=1, kt=2, ken=255, ti="01", base_date=BASE_DATE, ea=11, dkga=4
+    ),
+}
+INTERVAL_S = 900
+MAX_POWER_W = 6600
+MODULUS_WH = 1_000_000_000
+FIRST_SERIAL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DemoTariff:
+    """Code, name and blocks as (upper edge in kWh or None, price per kWh)."""
+
+    code: str
+    name: str
+    blocks: tuple[tuple[str | None, str], ...]
+    annual_kwh: tuple[int, int]
+
+
+TARIFFS = (
+    DemoTariff(
+        "social",
+        "Social, 2021 press figures (standing charge and VAT for demonstration)",
+        (("100", "2.459"), (None, "5.903")),
+        (600, 1500),
+    ),
+    DemoTariff(
+        "household",
+        "Household, 2021 press figures (standing charge and VAT for demonstration)",
+        ((None, "5.903"),),
+        (1800, 5000),
+    ),
+)
+
+
+def tariff_form(tariff: DemoTariff) -> dict[str, Any]:
+    """The tariff in the form of rating.md section 10."""
+    blocks = [
+        {"price": price} if upper is None else {"up_to_kwh": upper, "price": price}
+        for upper, price in tariff.blocks
+    ]
+    version = {
+        "valid_from": "2021-01-01",
+        "period": "month",
+        "bands": [{"name": "all", "method": "graduated", "blocks": blocks}],
+        "standing_per_day": "1.20",
+        "taxes": [
+            {"name": "vat", "percent": "16", "on": ["energy", "standing"], "included": False}
+        ],
+    }
+    return {
+        "timezone": "Africa/Nouakchott",
+        "currency": "MRU",
+        "holidays": [],
+        "tariff": {"versions": [version]},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class DemoFiles:
+    """Where the demonstration keeps its secrets; every file is its owner's alone."""
+
+    folder: Path
+
+    @property
+    def vending_keys(self) -> Path:
+        return self.folder / "vending-keys"
+
+    @property
+    def passphrase(self) -> Path:
+        return self.folder / "vending-keys.passphrase"
+
+    @property
+    def partners(self) -> Path:
+        return self.folder / "partners.json"
+
+    @property
+    def meters(self) -> Path:
+        return self.folder / "meters.json"
+
+    @property
+    def access_keys(self) -> Path:
+        return self.folder / "access-keys.json"
+
+    def make_keys(self) -> None:
+        """Vending keys and the bank's signing key, once."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.partners.exists():
+            return
+        passphrase = secrets.token_urlsafe(24)
+        keys = {
+            (KEYS[7].sgc, KEYS[7].krn): VendingKey.generate(
+                2, secrets.token_bytes(8), base_date=BASE_DATE
+            ),
+            (KEYS[11].sgc, KEYS[11].krn): VendingKey.generate(
+                4, secrets.token_bytes(20), base_date=BASE_DATE
+            ),
+        }
+        write_secret(self.passphrase, passphrase.encode())
+        write_secret(self.vending_keys, seal(keys, passphrase, secrets.token_bytes(RANDOM_OCTETS)))
+        signing = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        bank = {"code": BANK[0], "name": BANK[1], "keys": [signing]}
+        # Written last: with it, the keys are complete.
+        write_secret(self.partners, json.dumps([bank]).encode())
+
+    def keys(self) -> Mapping[tuple[str, int], VendingKey]:
+        return unseal(read_secret(self.vending_keys), read_secret(self.passphrase).decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Household:
+    """One demonstration customer; everything follows from its serial number."""
+
+    serial: int
+
+    @property
+    def random(self) -> Random:
+        return Random(self.serial)  # noqa: S311 - a household's habits, not a secret
+
+    @property
+    def number(self) -> str:
+        return drn("00", f"{self.serial:08d}")
+
+    @property
+    def account(self) -> str:
+        return f"TVZ-{self.serial:06d}"
+
+    @property
+    def tariff(self) -> DemoTariff:
+        return TARIFFS[self.serial % 2]
+
+    @property
+    def attributes(self) -> KeyAttributes:
+        return KEYS[7 if self.serial % 4 < 2 else 11]
+
+    @property
+    def pan(self) -> str:
+        return meter_pan(IIN, self.number)
+
+    @property
+    def annual_kwh(self) -> int:
+        return self.random.randint(*self.tariff.annual_kwh)
+
+    def terms(self, opened_ms: int) -> dict[str, Any]:
+        """A few with old debt, a few with emergency credit, a few protected at night."""
+        terms: dict[str, Any] = {"activated_at": format_instant(opened_ms)}
+        if self.serial % 10 == 3:
+            rule = {"kind": "payment_share", "percent": "20", "cap_per_month": "100.00"}
+            terms["debt"] = {"outstanding": "150.00", "rules": [rule]}
+        if self.serial % 10 == 5:
+            terms["emergency"] = {"limit": "5.00", "activation": "automatic"}
+        if self.serial % 10 == 7:
+            days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+            terms["non_disconnection"] = [{"days": days, "from": "18:00", "to": "08:00"}]
+        return terms
+
+    def opening_credit_micro(self) -> int:
+        """A third of them are about to run out, so that there is something to see."""
+        cents = (
+            self.random.randint(15, 200)
+            if self.serial % 3 == 0
+            else self.random.randint(1_000, 9_000)
+        )
+        return cents * 10_000
+
+    def opening_wh(self) -> int:
+        return self.random.randint(100_000, 90_000_000)
+
+
+def provision(conn: Connection, files: DemoFiles, meters: int, now_ms: int) -> int:
+    """Bring the demonstration to `meters` meters; returns how many were added now."""
+    files.make_keys()
+    centre = registry.add_centre(conn, *CENTRE)
+    tariffs = {tariff.code: _tariff(conn, tariff) for tariff in TARIFFS}
+    forms = _known_meters(files)
+    keys = files.keys()
+    added = 0
+    access = json.loads(read_secret(files.access_keys)) if files.access_keys.exists() else {}
+    if "operator" not in access:
+        access["operator"] = registry.add_access_key(conn, "operator", None, now_ms)
+    for serial in range(FIRST_SERIAL, FIRST_SERIAL + meters):
+        household = Household(serial)
+        if household.number in forms:
+            continue
+        customer = _open(conn, household, centre, tariffs[household.tariff.code], now_ms)
+        if serial == FIRST_SERIAL and customer is not None:
+            key = registry.add_access_key(conn, "customer", customer, now_ms)
+            access["customer"] = {"account": household.account, "key": key}
+        forms[household.number] = _meter_form(household, keys, now_ms)
+        added += 1
+    if added:
+        fleet = {"v": 1, "meters": list(forms.values())}
+        write_secret(files.meters, json.dumps(fleet).encode())
+    write_secret(files.access_keys, json.dumps(access).encode())
+    return added
+
+
+def _known_meters(files: DemoFiles) -> dict[str, dict[str, Any]]:
+    if not files.meters.exists():
+        return {}
+    fleet = json.loads(read_secret(files.meters))
+    return {form["number"]: form for form in fleet["meters"]}
+
+
+def _tariff(conn: Connection, tariff: DemoTariff) -> int:
+    known = registry.find_tariff(conn, tariff.code)
+    if known is not None:
+        return known
+    return registry.add_tariff(conn, tariff.code, tariff.name, tariff_form(tariff))
+
+
+def _open(
+    conn: Connection, household: Household, centre: int, tariff: int, now_ms: int
+) -> int | None:
+    """The household's customer, or None when a start before this one got so far and no further."""
+    if registry.find_meter(conn, household.number) is not None:
+        return None
+    with conn.transaction():
+        customer = registry.add_customer(conn, f"Household {household.serial}", now_ms)
+        registry.add_meter(
+            conn,
+            centre,
+            registry.NewMeter(household.number, household.pan, household.attributes),
+        )
+        registry.open_account(
+            conn,
+            number=household.account,
+            customer=customer,
+            centre=centre,
+            tariff=tariff,
+            terms=household.terms(now_ms),
+            installation=Installation(
+                meter_id=household.number,
+                modulus_wh=MODULUS_WH,
+                opened_at_ms=now_ms,
+                opening_wh=household.opening_wh(),
+                max_power_w=MAX_POWER_W,
+            ),
+            now_ms=now_ms,
+        )
+        top_up = f"opening-{household.account}"
+        payment = vending.Payment(
+            channel="opening-credit",
+            partner_txn_id=top_up,
+            meter=household.number,
+            amount_micro=household.opening_credit_micro(),
+            paid_ms=now_ms,
+            request_sha256=sha256(top_up.encode()).digest(),
+        )
+        vending.record_top_up(conn, TermsCache(), payment, top_up, now_ms, now_ms)
+    return customer
+
+
+def _meter_form(
+    household: Household, keys: Mapping[tuple[str, int], VendingKey], now_ms: int
+) -> dict[str, Any]:
+    attributes = household.attributes
+    vending_key = keys[attributes.sgc, attributes.krn]
+    return {
+        "number": household.number,
+        "pan": household.pan,
+        "key": {
+            "decoder_key": decoder_key(vending_key, household.pan, attributes).reveal().hex(),
+            "sgc": attributes.sgc,
+            "krn": attributes.krn,
+            "kt": attributes.kt,
+            "ken": attributes.ken,
+            "ti": attributes.ti,
+            "base_date": attributes.base_date,
+            "ea": attributes.ea,
+            "dkga": attributes.dkga,
+        },
+        "annual_kwh": household.annual_kwh,
+        "seed": household.serial,
+        "since": format_instant(now_ms),
+        "opening_wh": household.opening_wh(),
+        "interval_s": INTERVAL_S,
+    }
