@@ -13,7 +13,7 @@ it; a threshold whose level stays brings nothing, so a repeat or a re-rating nev
 A supply that is cut stays `disconnected` in a protected window: the window restores nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -64,12 +64,15 @@ class Crossing:
 
 
 class Step(NamedTuple):
-    """A posting that moved the balance, and the balance on both of its sides."""
+    """A posting that moved the balance, and the balance on both of its sides. `new`: this
+    settlement brought or corrected it.
+    """
 
     at_ms: int
     before_micro: int
     after_micro: int
     key: str
+    new: bool
 
 
 def rearm_micro(low_credit_micro: int) -> int:
@@ -97,13 +100,21 @@ def levels(
     return Levels(balance <= low_edge, balance <= 0, status.emergency_in_use, supply)
 
 
-def steps(balance_micro: int, postings: Iterable[Posting]) -> list[Step]:
-    """How postings moved the balance, from what it was before them."""
+def steps(balance_micro: int, postings: Iterable[Posting], new: Container[str]) -> list[Step]:
+    """How postings moved the balance, from what it was before them; `new`: keys written now."""
     path: list[Step] = []
     for posting in postings:
         moved = sum(amount for account, amount in posting.legs if account == "customer")
         if moved:
-            path.append(Step(posting.at_ms, balance_micro, balance_micro + moved, posting.key))
+            path.append(
+                Step(
+                    posting.at_ms,
+                    balance_micro,
+                    balance_micro + moved,
+                    posting.key,
+                    posting.key in new,
+                )
+            )
             balance_micro += moved
     return path
 
@@ -152,9 +163,15 @@ def crossings(
 def _last(
     path: Sequence[Step], below: bool, edge_micro: int, status: Status
 ) -> tuple[int, int, str]:
-    """The last step across an edge of the balance: to at or below it, or to above it."""
+    """The last step across an edge of the balance: to at or below it, or to above it.
+
+    A balance rises over an edge by an entry that is new; where an old one stands for it again,
+    facts before it have changed, and that is news of now.
+    """
     for step in reversed(path):
-        if (step.before_micro <= edge_micro) != below == (step.after_micro <= edge_micro):
+        if (below or step.new) and (step.before_micro <= edge_micro) != below == (
+            step.after_micro <= edge_micro
+        ):
             return step.at_ms, step.after_micro, step.key
     return status.at_ms, status.balance_micro, HISTORY
 

@@ -90,7 +90,11 @@ def _decide(
         before,
         after,
         old.low_credit_micro,
-        steps(each.rated_from.totals.balance_micro, each.outcome.postings),
+        steps(
+            each.rated_from.totals.balance_micro,
+            each.outcome.postings,
+            {row.key for row in each.rows},
+        ),
         status,
         old.settled_until_ms,
         hold or released,

@@ -48,11 +48,8 @@ WHERE meter_id = %(meter)s AND type = 'relay' AND state = 'queued' AND args ->> 
 RETURNING id
 
 -- name: set_low_credit
--- From which balance on an account is warned; the schedule looks again at once.
-UPDATE account_state SET low_credit_micro = %(threshold_micro)s,
-                         due_ms = least(due_ms, settled_until_ms)
-WHERE account_id = %(account)s
-RETURNING account_id
+-- From which balance on an account is warned.
+UPDATE account_state SET low_credit_micro = %(threshold_micro)s WHERE account_id = %(account)s
 
 -- name: decisions_of_account
 -- What was decided about an account, newest first.
