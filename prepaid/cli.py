@@ -10,11 +10,13 @@ from schemas.errors import DomainError
 # One module per command, each with `register(app)`. Imported when the command line starts.
 COMMANDS = (
     "api",
+    "audit",
     "doctor",
     "gateway",
     "migrate",
     "rate",
     "replay",
+    "sign",
     "simulate",
     "sts",
     "up",

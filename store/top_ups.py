@@ -64,18 +64,18 @@ class TopUp:
 
     def states(self) -> list[tuple[TopUpState, int]]:
         """Every state reached, each with its time, in the order of the contract."""
-        reached: list[tuple[TopUpState, int | None]] = [
+        times: dict[TopUpState, int | None] = {
             # Money is credited in the transaction that receives it.
-            ("received", self.credited_ms),
-            ("credited", self.credited_ms),
-            ("token_issued", self.token_issued_ms),
-            ("delivered", self.delivered_ms),
-            ("accepted", self.accepted_ms),
-            ("on_supply", self.on_supply_ms),
-            ("rejected", self.rejected_ms),
-            ("reversed", self.reversed_ms),
-        ]
-        return [(state, at_ms) for state, at_ms in reached if at_ms is not None]
+            "received": self.credited_ms,
+            "credited": self.credited_ms,
+            "token_issued": self.token_issued_ms,
+            "delivered": self.delivered_ms,
+            "accepted": self.accepted_ms,
+            "on_supply": self.on_supply_ms,
+            "rejected": self.rejected_ms,
+            "reversed": self.reversed_ms,
+        }
+        return [(state, at_ms) for state, at_ms in times.items() if at_ms is not None]
 
     @property
     def state(self) -> TopUpState:
@@ -83,11 +83,10 @@ class TopUp:
         token: then the token's own progress is what is still awaited.
         """
         awaited = self.token_issued_ms is not None and self.accepted_ms is None
-        return [
-            state
-            for state, _ in self.states()
-            if not (state == "on_supply" and awaited and self.rejected_ms is None)
-        ][-1]
+        reached: list[TopUpState] = [
+            state for state, _ in self.states() if not (state == "on_supply" and awaited)
+        ]
+        return reached[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,11 @@ class IssuedToken:
         """Where the token is: only the meter's own word makes it accepted or rejected."""
         if self.result is not None:
             return "accepted" if self.result in TOKEN_SUCCESSES else "rejected"
-        return "issued" if self.command_state in {None, "queued"} else "delivered"
+        return (
+            "issued"
+            if self.command_state in {None, "queued", "expired", "superseded"}
+            else "delivered"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,12 @@ def top_up_by_payment(conn: Connection, channel: str, partner_txn_id: str) -> To
     if row is None:
         raise NotFound("The payment")
     return TopUp(*row)
+
+
+def is_taken(conn: Connection, channel: str, partner_txn_id: str) -> bool:
+    """Whether a channel's payment of this number was taken before."""
+    of = {"channel": channel, "partner_txn_id": partner_txn_id}
+    return conn.execute(query("top_up_of_payment"), of).fetchone() is not None
 
 
 def tokens(

@@ -50,6 +50,16 @@ class Demonstration:
     children: list[Child]
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for."""
+
+    meters: int
+    speed: int
+    api_host: str
+    api_port: int
+
+
 def register(app: typer.Typer) -> None:
     app.command()(up)
 
@@ -64,6 +74,9 @@ def up(
     api_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the API; 0: any free one.")
     ] = 0,
+    api_host: Annotated[
+        str, typer.Option(help="Address that the API listens on; beyond loopback it has no TLS.")
+    ] = "127.0.0.1",
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a second, for programs.")
@@ -80,19 +93,17 @@ def up(
         signal.signal(number, lambda *_: ended.set())
     began_s = time.monotonic()
     with ExitStack() as stack:
-        running = _start(stack, meters, speed, api_port, ended)
+        running = _start(stack, Wanted(meters, speed, api_host, api_port), ended)
         if running is None:
             return
         _progress(f"Ready after {time.monotonic() - began_s:.1f} s")
         _announce(running)
-        form = "json" if as_json else "plain" if plain or not sys.stdout.isatty() else "live"
-        _watch(running, ended, form)
+        lines = plain or not sys.stdout.isatty()
+        _watch(running, ended, "json" if as_json else "plain" if lines else "live")
         _progress("Ending: meters, API, gateway, broker, database")
 
 
-def _start(
-    stack: ExitStack, meters: int, speed: int, api_port: int, ended: threading.Event
-) -> Demonstration | None:
+def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstration | None:
     """Everything, in order; None when it is ended on the way."""
     folders = Folders.choose(dict(environment()))
     instance = stack.enter_context(Instance(_progress, folders=folders))
@@ -107,8 +118,8 @@ def _start(
     pool.open()
     stack.callback(pool.close)
     with borrow(pool) as conn:
-        clock = _clock(registry.simulated_now(conn), speed)
-        added = provision(conn, files, meters, clock.now_ms())
+        clock = _clock(registry.simulated_now(conn), wanted.speed)
+        added = provision(conn, files, wanted.meters, clock.now_ms())
         registry.keep_simulated_now(conn, clock.now_ms())
     _progress(f"Demonstration centre: {added} meters added" if added else "Going on")
     metrics_port = _free_port()
@@ -122,9 +133,11 @@ def _start(
     )
     simulate = ["simulate", "--meters-file", str(files.meters), "--broker", instance.broker_url]
     simulate += ["--state-dir", str(folders.data / "meters")]
+    # A port of our own choice: the API keeps it when it is started again.
+    serve = ["api", "--host", wanted.api_host, "--port", str(wanted.api_port or _free_port())]
     children = [
         Child("gateway", ["gateway", "--metrics-port", str(metrics_port)], values, logs),
-        Child("api", ["api", "--port", str(api_port or _free_port())], values, logs),
+        Child("api", serve, values, logs),
         Child("meters", simulate, values, logs),
     ]
     for child in children:
@@ -133,8 +146,13 @@ def _start(
         stack.callback(child.stop)
         if child.name != "meters" and not _ready(child, ended):
             return None
+    api_url = children[1].said()
+    binaries = instance.binaries
+    files.write_shell(
+        api_url, instance.broker_url, None if binaries is None else binaries.mosquitto.clients
+    )
     return Demonstration(
-        clock, database_url, instance.broker_url, children[1].said(), metrics_port, files, children
+        clock, database_url, instance.broker_url, api_url, metrics_port, files, children
     )
 
 
@@ -165,7 +183,7 @@ def _announce(running: Demonstration) -> None:
 def _addresses(running: Demonstration) -> list[str]:
     return [
         f"API {running.api_url}   broker {running.broker_url}   clock x{running.clock.speed}",
-        f"Access keys: {running.files.access_keys}   bank's key: {running.files.partners}",
+        f"To try it from another terminal: . {running.files.shell}",
     ]
 
 

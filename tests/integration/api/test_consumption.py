@@ -72,6 +72,20 @@ def test_a_late_reading_corrects_the_slots(site: Site) -> None:
     ]
 
 
+def test_consumption_goes_on_over_the_exchange_of_a_meter(site: Site) -> None:
+    customer = site.open()
+    site.read(customer, "2026-03-01T12:00:00Z", 100_000)
+    customer.meter = site.exchange(customer, "2026-03-02T00:00:00Z")
+    site.read(customer, "2026-03-03T00:00:00Z", 2_400)
+    query = {"from": "2026-03-01T00:00:00Z", "to": "2026-03-03T00:00:00Z"}
+    found = site.get(customer, "/consumption", resolution="day", **query)
+    assert energies(found) == [
+        ("2026-03-01T00:00:00Z", 0, "measured"),
+        ("2026-03-02T00:00:00Z", 2400, "measured"),
+    ]
+    assert site.get(customer, "/balance")["last_reading"]["meter"] == customer.meter
+
+
 def test_days_are_those_of_the_account(site: Site) -> None:
     customer = site.open(tariff=site.in_zone("Asia/Kathmandu"))
     site.read(customer, "2026-03-02T18:15:00Z", 102_000)

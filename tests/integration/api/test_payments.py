@@ -99,6 +99,7 @@ def test_a_repeat_is_given_the_first_answer_with_the_state_of_now(site: Site) ->
         {"amount": "200.01"},
         {"paid_at": "2026-03-01T09:00:01Z"},
         {"msisdn": "+22236000000"},
+        {"currency": "MRU"},
     ],
 )
 def test_the_same_number_with_another_content_is_a_conflict(
@@ -116,6 +117,14 @@ def test_the_same_number_for_another_meter_is_a_conflict(site: Site, refused: An
     customer, other = site.open(), site.open()
     assert site.pay(customer, "200.00", "t1").status_code == 201
     assert refused(site.pay(other, "200.00", "t1")) == (409, "idempotency_conflict")
+
+
+def test_a_repeat_is_answered_after_the_meter_was_exchanged(site: Site, refused: Any) -> None:
+    customer = site.open()
+    first = site.pay(customer, "200.00", "t1")
+    site.exchange(customer, "2026-03-02T00:00:00Z")
+    assert without_state(site.pay(customer, "200.00", "t1").json()) == without_state(first.json())
+    assert refused(site.pay(customer, "200.00", "t2")) == (404, "not_found")
 
 
 def test_partners_number_their_payments_apart(site: Site, refused: Any) -> None:

@@ -1,17 +1,29 @@
 """Each refusal with the request that causes it."""
 
 import base64
+from itertools import count
 from typing import Any
 
 import pytest
 
+from schemas.quantities import parse_instant_ms
+
 Site = Any
+OPENED = parse_instant_ms("2026-03-01T00:00:00Z")
+TXN_IDS = (f"t{number}" for number in count(1))
 UNKNOWN_KEY = {"Authorization": "Bearer no-such-key"}
+
+
+@pytest.fixture
+def site(shared_site: Site) -> Site:
+    """Refusals leave nothing behind, so they share a database; each opens accounts of its own."""
+    shared_site.clock.now = OPENED
+    return shared_site
 
 
 def payment(to: str, **change: object) -> dict[str, object]:
     return {
-        "partner_txn_id": "t1",
+        "partner_txn_id": next(TXN_IDS),
         "meter": to,
         "amount": "200.00",
         "paid_at": "2026-03-01T09:00:00Z",
@@ -210,11 +222,11 @@ def test_without_an_access_key_nothing_is_shown(
 )
 def test_anothers_account_looks_like_none(site: Site, refused: Any, path: str) -> None:
     owner, other = site.open(), site.open()
-    paid = site.pay(owner, "20.00", "t1").json()
+    paid = site.pay(owner, "20.00", next(TXN_IDS)).json()
     (entry,) = site.get(owner, "/entries")["items"]
     path = path.format(entry=entry["id"], top_up=paid["id"])
     foreign = site.client.get(f"/v1/accounts/{owner.number}{path}", headers=other.headers)
-    unknown = site.client.get(f"/v1/accounts/A-99{path}", headers=other.headers)
+    unknown = site.client.get(f"/v1/accounts/A-none{path}", headers=other.headers)
     assert refused(foreign) == refused(unknown) == (404, "not_found")
     assert foreign.json() == unknown.json()
     site.get(owner, path)
