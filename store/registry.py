@@ -8,6 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from psycopg import Connection
@@ -17,7 +18,8 @@ from credit_engine.position import genesis
 from credit_engine.tariff import parse_account, parse_tariff
 from credit_engine.terms import Installation
 from schemas.quantities import format_instant
-from store import decisions
+from store import adjustments, decisions
+from store.adjustments import CarriedOver
 from store.errors import Conflict, NotFound
 from store.settlement import Settled, TermsCache, lock_accounts, settle_account
 from store.sql import query
@@ -80,6 +82,20 @@ def add_tariff(conn: Connection, code: str, name: str, form: Mapping[str, object
         return tariff
 
 
+def tariff_form(conn: Connection, tariff: int) -> dict[str, Any]:
+    """A tariff with its versions, as `add_tariff` takes it. Errors: NotFound."""
+    row = conn.execute(query("tariff_form"), {"tariff": tariff}).fetchone()
+    if row is None:
+        raise NotFound("The tariff")
+    timezone, currency, holidays, versions = row
+    return {
+        "timezone": timezone,
+        "currency": currency,
+        "holidays": holidays,
+        "tariff": {"versions": versions or []},
+    }
+
+
 def find_tariff(conn: Connection, code: str) -> int | None:
     """The tariff of this code, if there is one."""
     return _one(conn, "find_tariff", {"code": code})
@@ -88,25 +104,6 @@ def find_tariff(conn: Connection, code: str) -> int | None:
 def find_meter(conn: Connection, number: str) -> int | None:
     """The meter of this number, if it is registered."""
     return _one(conn, "find_meter", {"number": number})
-
-
-def add_tariff_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:
-    """One more version, from a local date on. Errors: CreditError bad_input, NotFound."""
-    with conn.transaction():
-        row = conn.execute(query("tariff_form"), {"tariff": tariff}).fetchone()
-        if row is None:
-            raise NotFound("The tariff")
-        timezone, currency, holidays, versions = row
-        parse_tariff(
-            {
-                "timezone": timezone,
-                "currency": currency,
-                "holidays": holidays,
-                "tariff": {"versions": [*(versions or []), version]},
-            }
-        )
-        _insert_version(conn, tariff, version)
-        conn.execute(query("bump_terms"), {"tariff": tariff})
 
 
 def _insert_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:
@@ -152,24 +149,17 @@ def open_account(
     terms: Mapping[str, object],
     installation: Installation,
     now_ms: int,
+    carried_over: CarriedOver | None = None,
 ) -> int:
     """A supply point with its first meter, settled up to now.
 
-    `terms` is the `account` part of rating.md section 10. Errors: CreditError bad_input; NotFound
-    (tariff, meter); Conflict `account_exists`.
+    `terms` is the `account` part of rating.md section 10; a debt from the time before is its
+    `debt.outstanding`, a credit is `carried_over`. Errors: CreditError bad_input; NotFound
+    (tariff, meter); Conflict `account_exists`, `adjustment_refused`, `second_person_needed`.
     """
     with conn.transaction():
-        row = conn.execute(query("tariff_form"), {"tariff": tariff}).fetchone()
-        if row is None:
-            raise NotFound("The tariff")
-        timezone, currency, holidays, versions = row
-        form = {
-            "timezone": timezone,
-            "currency": currency,
-            "holidays": holidays,
-            "tariff": {"versions": versions or []},
-        }
-        position = genesis(parse_account(terms, parse_tariff(form)), installation)
+        tariff_terms = parse_tariff(tariff_form(conn, tariff))
+        position = genesis(parse_account(terms, tariff_terms), installation)
         meter = _meter(conn, installation.meter_id)
         account = _one(
             conn,
@@ -204,6 +194,10 @@ def open_account(
                 "positions": [stored],
             },
         )
+        if carried_over is not None:
+            adjustments.carry_over(
+                conn, account, number, carried_over, installation.opened_at_ms, now_ms
+            )
         # No order yet: a supply point that is opened before its first payment stays as it is until
         # its first reading or its first charge.
         settled = _settle_from(conn, account, installation.opened_at_ms, meter, now_ms)
