@@ -44,6 +44,7 @@ INTERVAL_S = 900
 MAX_POWER_W = 6600
 MODULUS_WH = 1_000_000_000
 FIRST_SERIAL = 1
+ACCOUNT_PREFIX = "TVZ-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ class Household:
 
     @property
     def account(self) -> str:
-        return f"TVZ-{self.serial:06d}"
+        return f"{ACCOUNT_PREFIX}{self.serial:06d}"
 
     @property
     def tariff(self) -> DemoTariff:
