@@ -196,7 +196,7 @@ def settle_account(
     touched = [reading.at_ms for reading in readings]
     if touched_from_ms is not None:
         touched.append(touched_from_ms)
-    start = _start(conn, state, min(touched, default=None))
+    start = position_before(conn, state, min(touched, default=None))
     stored, known = stored_facts(conn, state.account_id, start.at_ms)
     # Readings before exchanges: a closing value that a reading says, too, is that reading.
     facts: list[Fact] = [*readings, *stored]
@@ -229,13 +229,13 @@ def rate_from_books(
     if from_genesis:
         start = genesis(agreed, installations(conn, state.account_id)[0][0])
     else:
-        start = _start(conn, state, until_ms)
+        start = position_before(conn, state, until_ms)
     facts, _ = stored_facts(conn, state.account_id, start.at_ms)
     return advance(agreed, start, facts, until_ms)
 
 
-def _start(conn: Connection, state: AccountState, earliest_ms: int | None) -> Position:
-    """The newest stored position before the earliest new fact."""
+def position_before(conn: Connection, state: AccountState, earliest_ms: int | None) -> Position:
+    """The newest stored position before an instant; None: the newest of all."""
     if earliest_ms is None or earliest_ms > state.anchor_ms:
         return state.position
     row = conn.execute(

@@ -82,3 +82,10 @@ WHERE %(tariff)s = coalesce(
       (SELECT g.tariff_id FROM tariff_assignment g
        WHERE g.account_id = a.id AND g.valid_from <= %(day)s
        ORDER BY g.valid_from DESC LIMIT 1), a.tariff_id)
+
+-- name: charged_between
+-- What the energy of segments that end in a window came to, corrections included.
+SELECT coalesce(-sum(customer_micro), 0)::bigint
+FROM ledger_transaction
+WHERE account_id = %(account)s AND kind = 'energy'
+  AND at_ms > %(from_ms)s AND at_ms <= %(to_ms)s
