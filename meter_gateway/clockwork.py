@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from store.clockwork import close_overdue, drop_old_readings, reconcile, settle_due
+from store.clockwork import close_overdue, drop_old_readings, end_holds, reconcile, settle_due
 from store.errors import Unavailable
 from store.session import Session
 from store.settlement import TermsCache
@@ -40,6 +40,11 @@ async def run_clockwork(
             ):
                 if stopping.is_set():
                     return
+            ended = await session.run(
+                partial(end_holds, terms=terms, now_ms=now_ms(), limit=ACCOUNTS_AT_ONCE)
+            )
+            if ended:
+                log.info("holds_ended", count=ended)
             overdue = await session.run(partial(close_overdue, now_ms=now_ms()))
             if overdue.expired:
                 log.info(

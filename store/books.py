@@ -82,6 +82,14 @@ def outcome_at(
     return rate_from_books(conn, terms, state, at_ms, from_genesis=from_genesis)
 
 
+def account_of_entry(conn: Connection, entry_id: int) -> str:
+    """The number of the account that a ledger entry belongs to. Errors: NotFound."""
+    row = conn.execute(query("account_of_entry"), {"entry": entry_id}).fetchone()
+    if row is None:
+        raise NotFound(f"Entry {entry_id}")
+    return str(row[0])
+
+
 def current_meter(conn: Connection, account_id: int) -> str | None:
     """The number of the meter that serves an account now."""
     meter = meter_of_account(conn, account_id)

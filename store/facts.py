@@ -3,6 +3,7 @@
 from psycopg import Connection
 
 from credit_engine.facts import (
+    Adjustment,
     EmergencyRequest,
     Exchange,
     Fact,
@@ -39,6 +40,8 @@ def stored_facts(
         facts.append(Reversal(top_up, at_ms, split))
     for (at_ms,) in conn.execute(query("emergency_requests_from"), since):
         facts.append(EmergencyRequest(at_ms))
+    for adjustment, at_ms, amount_micro, reason in conn.execute(query("adjustments_from"), since):
+        facts.append(Adjustment(adjustment, at_ms, amount_micro, reason))
     series = installations(conn, account_id)
     facts.extend(
         Exchange(closing_wh or 0, meter)

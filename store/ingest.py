@@ -16,14 +16,13 @@ from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
-from store import supply
+from store import decisions, supply
 from store.quarantine import Quarantine, Refusal
 from store.settlement import (
     AccountState,
     TermsCache,
     lock_accounts,
     settle_account,
-    write,
 )
 from store.sql import query
 
@@ -163,6 +162,8 @@ class Batch:
         ]
         if accounts:
             self._states = lock_accounts(self._conn, accounts)
+        self._conn.execute(query("lock_meters"), {"numbers": numbers})
+        # Looked up after the locks: an installation that we waited for is seen.
         for number, *rest in self._conn.execute(query("meters_of_batch"), {"numbers": numbers}):
             meter_id, gateway, boot, seq, seq_ms, desired, of_accounts, opened = rest
             self._meters[number] = _Meter(
@@ -331,20 +332,13 @@ class Batch:
             for account, new in sorted(facts.items())
         ]
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
-        write(self._conn, settled, self._now_ms)
+        # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
+        self.recorded.commands += decisions.record(self._conn, settled, self._now_ms, live=live)
         if newest_lost:
             self._conn.execute(
                 query("remember_newest"),
                 {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
             )
-        # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2). It
-        # may put a supply back: what it takes off a bill is the customer's at once.
-        decided = [
-            each
-            for each in settled
-            if each.state.account_id in live or each.state.supply == "connected"
-        ]
-        self.recorded.commands += supply.decide(self._conn, decided, self._now_ms)
 
     def _insert(self, rows: Sequence[_Row], verdicts: Mapping[tuple[str, int], str]) -> None:
         if not rows:

@@ -20,7 +20,7 @@ from credit_engine.facts import (
     Fact,
     Reading,
 )
-from credit_engine.outcome import Outcome
+from credit_engine.outcome import Outcome, Supply
 from credit_engine.position import Position, genesis
 from credit_engine.settlement import settle
 from credit_engine.tariff import parse_account, parse_tariff
@@ -52,9 +52,14 @@ class AccountState:
     due_ms: int
     balance_micro: int
     debt_micro: int
-    supply: str
+    supply: Supply
     emergency_in_use: bool
     terms_revision: int
+    # what store.decisions keeps: the threshold of the warning, and on which side the account is
+    low_credit_micro: int
+    low_credit: bool
+    decided_supply: Supply
+    decisions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ def settle_account(
     touched = [reading.at_ms for reading in readings]
     if touched_from_ms is not None:
         touched.append(touched_from_ms)
-    start = _start(conn, state, min(touched, default=None))
+    start = position_before(conn, state, min(touched, default=None))
     stored, known = stored_facts(conn, state.account_id, start.at_ms)
     # Readings before exchanges: a closing value that a reading says, too, is that reading.
     facts: list[Fact] = [*readings, *stored]
@@ -197,13 +202,13 @@ def rate_from_books(
     if from_genesis:
         start = genesis(agreed, installations(conn, state.account_id)[0][0])
     else:
-        start = _start(conn, state, until_ms)
+        start = position_before(conn, state, until_ms)
     facts, _ = stored_facts(conn, state.account_id, start.at_ms)
     return advance(agreed, start, facts, until_ms)
 
 
-def _start(conn: Connection, state: AccountState, earliest_ms: int | None) -> Position:
-    """The newest stored position before the earliest new fact."""
+def position_before(conn: Connection, state: AccountState, earliest_ms: int | None) -> Position:
+    """The newest stored position before an instant; None: the newest of all."""
     if earliest_ms is None or earliest_ms > state.anchor_ms:
         return state.position
     row = conn.execute(
@@ -257,6 +262,10 @@ def _conclude(
             supply=status.supply,
             emergency_in_use=status.emergency_in_use,
             terms_revision=state.terms_revision,
+            low_credit_micro=state.low_credit_micro,
+            low_credit=state.low_credit,
+            decided_supply=state.decided_supply,
+            decisions=state.decisions,
         ),
         outcome=outcome,
         terms=terms,
@@ -289,7 +298,10 @@ NEVER_MS = 2**62
 
 
 def write(conn: Connection, settled: Sequence[Settled], now_ms: int) -> None:
-    """Write what settling gave, for a whole batch: ledger, states, checkpoints, verdicts."""
+    """Write what settling gave, for a whole batch: ledger, states, checkpoints, verdicts.
+
+    Only `store.decisions.record` calls this: a settlement and what it decides are one.
+    """
     rows = [row for each in settled for row in each.rows]
     if rows:
         write_ledger(conn, rows, now_ms)
@@ -323,6 +335,9 @@ def _write_states(conn: Connection, settled: Sequence[Settled]) -> None:
             "debt_micro",
             "supply",
             "emergency_in_use",
+            "low_credit",
+            "decided_supply",
+            "decisions",
         )
     }
     columns["position"] = [_json(state.position) for state in states]

@@ -15,7 +15,7 @@ from credit_engine.errors import CreditError
 from credit_engine.quote import Quote, quote
 from schemas.identity import command_id
 from schemas.quantities import format_micro
-from store import supply
+from store import decisions, supply
 from store.errors import Conflict, NotFound
 from store.settlement import (
     AccountState,
@@ -25,7 +25,6 @@ from store.settlement import (
     look,
     read_account,
     settle_account,
-    write,
 )
 from store.sql import query
 from tokens.keys import KeyAttributes
@@ -146,10 +145,9 @@ def _credit(
     top_up = command_id(now_ms, secrets.token_bytes(10))
     _insert(conn, payment, meter, top_up, now_ms, offered)
     settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=now_ms)
-    write(conn, [settled], now_ms)
     if offered is not None and offered.energy_wh and meter.attributes is not None:
         _issue(conn, module, meter, top_up, offered.energy_wh, now_ms)
-    supply.decide(conn, [settled], now_ms)
+    decisions.record(conn, [settled], now_ms)
     return top_up
 
 
@@ -385,8 +383,7 @@ def _settle_fact(
     conn: Connection, terms: TermsCache, state: AccountState, at_ms: int, now_ms: int
 ) -> Settled:
     settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=at_ms)
-    write(conn, [settled], now_ms)
-    supply.decide(conn, [settled], now_ms)
+    decisions.record(conn, [settled], now_ms)
     return settled
 
 
