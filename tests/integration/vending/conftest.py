@@ -73,6 +73,10 @@ class Box:
     memory: MeterTokenState
     credit_wh: int = 0
 
+    @property
+    def meter_pan(self) -> str:
+        return pan(self.number)
+
     def enter(self, digits: str) -> dict[str, Any]:
         entry = token_entry(lambda: self.memory)(None, digits)
         self.memory = meter_record.load(json.loads(entry.memory))
