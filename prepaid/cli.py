@@ -12,6 +12,7 @@ COMMANDS = (
     "api",
     "doctor",
     "gateway",
+    "hsm",
     "migrate",
     "rate",
     "replay",
