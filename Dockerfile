@@ -8,7 +8,8 @@ RUN pip install --no-cache-dir --require-hashes --no-deps --only-binary :all: -r
 
 COPY . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --no-index . \
-    && useradd --system --create-home prepaid
+    && useradd --system --create-home prepaid \
+    && install --directory --owner prepaid --mode 0700 /var/lib/prepaid
 USER prepaid
 ENV PYTHONUNBUFFERED=1
 ENTRYPOINT ["prepaid"]

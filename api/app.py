@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -18,6 +19,19 @@ from tokens.security_module import SecurityModule
 
 # Of this contract, not of the release: it grows when a name or a meaning changes.
 CONTRACT_VERSION = "1.0.0"
+
+
+class Api(FastAPI):
+    """FastAPI that describes its refusals by the media type in which it sends them."""
+
+    def openapi(self) -> dict[str, Any]:
+        described = super().openapi()
+        for operations in described["paths"].values():
+            for operation in operations.values():
+                content = operation["responses"]["default"]["content"]
+                if "application/json" in content:
+                    content["application/problem+json"] = content.pop("application/json")
+        return described
 
 
 def create_app(
@@ -45,7 +59,7 @@ def create_app(
         finally:
             pool.close()
 
-    app = FastAPI(
+    app = Api(
         title="prepaid",
         version=CONTRACT_VERSION,
         summary="Smart prepaid meters: balances, vending, tokens.",
@@ -53,8 +67,12 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        responses={"default": {"model": Problem, "description": "application/problem+json"}},
+        responses={
+            "default": {"model": Problem, "description": "A refusal, with its stable code."}
+        },
         redirect_slashes=False,
+        # Names that stay: clients are generated from them.
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.surroundings = Surroundings(
         settings=settings,

@@ -3,15 +3,15 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.edge import Metrics
 from api.errors import Forbidden, Unauthorized
 from api.settings import ApiSettings, Partner
-from api.signatures import Signers
+from api.signatures import Envelope, Signers
 from store import reads
 from store.pool import Connection, Pool, borrow
 from store.reads import Account, Principal
@@ -109,9 +109,31 @@ def account_of_caller(
 OwnAccount = Annotated[Account, Depends(account_of_caller)]
 
 
-async def signed_by(request: Request, around: Around) -> Partner:
+def _signature_header(name: str, meaning: str) -> Any:
+    # Not required here: what is missing is answered 401, like a signature that does not match.
+    return Header(alias=f"webhook-{name}", description=meaning)
+
+
+async def signed_by(
+    request: Request,
+    around: Around,
+    code: Annotated[str | None, _signature_header("partner", "Your partner code.")] = None,
+    message_id: Annotated[str | None, _signature_header("id", "Of this request.")] = None,
+    timestamp: Annotated[
+        str | None, _signature_header("timestamp", "Seconds since 1970, within 5 minutes.")
+    ] = None,
+    signature: Annotated[
+        str | None,
+        _signature_header(
+            "signature",
+            "Standard Webhooks: v1, and the base64 of HMAC-SHA-256 over "
+            "webhook-id.webhook-timestamp.body; several are separated by blanks.",
+        ),
+    ] = None,
+) -> Partner:
     """The partner that signed the raw body. Errors: Unauthorized."""
-    partner = around.signers.verify(request.headers, await request.body(), around.wall_s())
+    envelope = Envelope(code, message_id, timestamp, signature)
+    partner = around.signers.verify(envelope, await request.body(), around.wall_s())
     request.state.caller = f"partner:{partner.code}"
     return partner
 

@@ -15,6 +15,10 @@ PAYABLE_DECIMALS = 2
 # bigint of the database; nothing that is stored may reach it.
 LARGEST = 2**63 - 1
 
+# Nothing metered lies outside; at the edges of the calendar civil time cannot be worked out.
+FIRST_MS = parse_instant_ms("2000-01-01T00:00:00Z")
+END_MS = parse_instant_ms("2100-01-01T00:00:00Z")
+
 
 def payment_micro(text: str, settings: ApiSettings, place: str = "/amount") -> int:
     """Micro-units of an amount that may be paid.
@@ -63,11 +67,14 @@ def meter_number(text: str, place: str = "/meter") -> str:
 
 
 def instant_ms(text: str, place: str) -> int:
-    """UTC milliseconds of an RFC 3339 instant. Errors: RequestRefused bad_instant."""
+    """UTC milliseconds of an RFC 3339 instant from 2000 to 2099. Errors: bad_instant."""
     try:
-        return parse_instant_ms(text)
+        at_ms = parse_instant_ms(text)
     except DomainError as error:
         raise RequestRefused(error.code, str(error), place) from None
+    if not FIRST_MS <= at_ms < END_MS:
+        raise RequestRefused("bad_instant", "Send an instant of the years 2000 to 2099.", place)
+    return at_ms
 
 
 def check_currency(given: str | None, wanted: str) -> None:

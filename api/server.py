@@ -1,7 +1,9 @@
 """Serves the application until it is told to stop; requests under way are answered first."""
 
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,9 +19,19 @@ def run(
     """Listen on `host` and `port` (0: any free one) and `announce` the address; returns after
     SIGTERM or SIGINT, once the requests under way are answered. Errors: OSError, the port is taken.
     """
-    with listen(host, port) as listener:
-        announce(address(listener))
-        server(app).run(sockets=[listener])
+    # uvicorn raises the signal once more when all is closed; it has done its work by then.
+    before = {each: signal.signal(each, _ended) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with listen(host, port) as listener:
+            announce(address(listener))
+            server(app).run(sockets=[listener])
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _ended(_number: int, _frame: FrameType | None) -> None:
+    """The signal was answered by an orderly end."""
 
 
 def listen(host: str, port: int) -> socket.socket:

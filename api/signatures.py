@@ -8,7 +8,8 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from api.errors import Unauthorized
 from api.settings import Partner
@@ -20,6 +21,15 @@ PREFIX = "whsec_"
 KEY_OCTETS = range(24, 65)
 # Several during rotation; more is not a rotation.
 MAX_SIGNATURES = 8
+
+
+class Envelope(NamedTuple):
+    """The headers of a signed request, None where one is missing."""
+
+    partner: str | None
+    message_id: str | None
+    timestamp: str | None
+    signature: str | None
 
 
 class Signers:
@@ -36,19 +46,18 @@ class Signers:
     def __repr__(self) -> str:
         return f"<Signers, {len(self._partners)} partners>"
 
-    def verify(self, headers: Mapping[str, str], body: bytes, wall_s: float) -> Partner:
+    def verify(self, envelope: Envelope, body: bytes, wall_s: float) -> Partner:
         """The partner whose key signed these bytes.
 
         Errors: Unauthorized `signature_missing`, `signature_expired`, `signature_mismatch`: the
         last also for an unknown partner, so that nobody learns who is one.
         """
-        names = ("webhook-partner", "webhook-id", "webhook-timestamp", "webhook-signature")
-        missing = [name for name in names if not headers.get(name)]
-        if missing:
+        code, message_id, timestamp, signatures = envelope
+        if not (code and message_id and timestamp and signatures):
             raise Unauthorized(
-                "signature_missing", f"Sign the request and send the header {missing[0]}."
+                "signature_missing",
+                "Send webhook-partner, webhook-id, webhook-timestamp and webhook-signature.",
             )
-        code, message_id, timestamp, signatures = (headers[name] for name in names)
         if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12) or (
             abs(wall_s - int(timestamp)) > TOLERANCE_S
         ):

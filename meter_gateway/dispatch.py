@@ -10,6 +10,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -28,6 +29,9 @@ from store.supply import mark_sent, queued_commands
 
 log = structlog.get_logger()
 
+# The client warns of every publication beyond ten in the air; `AT_ONCE` are meant.
+_QUIET = logging.getLogger("prepaid.dispatch.mqtt")
+_QUIET.setLevel(logging.ERROR)
 AT_ONCE = 200
 ANSWERS_MAX = 20_000
 POLL_S = 1.0
@@ -103,6 +107,7 @@ class Dispatcher:
             tls_params=aiomqtt.TLSParameters() if self._address.tls else None,
             max_queued_outgoing_messages=0,
             max_inflight_messages=AT_ONCE,
+            logger=_QUIET,
         )
 
     async def _send_answers(self, client: aiomqtt.Client) -> None:

@@ -7,31 +7,39 @@ import typer
 
 from schemas.errors import DomainError
 
-# One module per command, each with `register(app)`. Imported when the command line starts.
-COMMANDS = (
-    "api",
-    "doctor",
-    "gateway",
-    "hsm",
-    "migrate",
-    "rate",
-    "replay",
-    "simulate",
-    "sts",
-    "up",
-)
+# Command -> its module in prepaid.commands, each with `register(app)`.
+COMMANDS = {
+    "api": "api",
+    "audit": "audit",
+    "doctor": "doctor",
+    "gateway": "gateway",
+    "hsm": "hsm",
+    "migrate": "migrate",
+    "rate": "rate",
+    "replay": "replay",
+    "sign": "sign",
+    "simulate": "simulate",
+    "token": "sts",
+    "up": "up",
+}
 
 app = typer.Typer(
     name="prepaid",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="The open backend for smart prepaid meters. Start with: prepaid up",
 )
+
+
+@app.callback()
+def prepaid() -> None:
+    """The open backend for smart prepaid meters. Start with: prepaid up."""
 
 
 def main() -> None:
     """Exit status: 0 done, 1 a check failed, 2 bad input (one line: what, where, what to do)."""
-    for name in COMMANDS:
+    # Only what was asked for is imported: a command that answers at once should not wait for all.
+    asked = [COMMANDS[word] for word in sys.argv[1:2] if word in COMMANDS]
+    for name in asked or COMMANDS.values():
         importlib.import_module(f"prepaid.commands.{name}").register(app)
     try:
         app()

@@ -3,32 +3,27 @@
 from pydantic import SecretStr
 
 from prepaid.hsm import Pkcs11Token, Pkcs11WrappingKey, WrappedSecurityModule
+from prepaid.secrets_files import load_security_module, read_secret
 from prepaid.settings import Sts
 from schemas.errors import DomainError
-from tokens.key_file import unseal
-from tokens.security_module import SecurityModule, SoftwareSecurityModule
+from tokens.security_module import SecurityModule
 
 
 def open_security_module(sts: Sts) -> SecurityModule:
     """The wrapped keys with their PKCS#11 token where they are set, else the sealed key file.
 
-    Errors: DomainError `not_configured`, `file_unreadable`; TokenError; SecurityModuleAway.
+    Errors: DomainError `not_configured`, `secret_file`; TokenError; SecurityModuleAway.
     """
-    try:
-        if sts.wrapped_keys is not None:
-            return WrappedSecurityModule(sts.wrapped_keys.read_bytes(), wrapping_key(sts))
-        if sts.key_file is None or sts.key_passphrase is None:
-            raise DomainError(
-                "not_configured",
-                "no vending keys: set PREPAID_STS__KEY_FILE and PREPAID_STS__KEY_PASSPHRASE, or "
-                "PREPAID_STS__WRAPPED_KEYS and its token",
-            )
-        passphrase = sts.key_passphrase.get_secret_value()
-        return SoftwareSecurityModule(unseal(sts.key_file.read_bytes(), passphrase))
-    except OSError as error:
+    if sts.wrapped_keys is not None:
+        return WrappedSecurityModule(read_secret(sts.wrapped_keys), wrapping_key(sts))
+    if sts.key_file is None or sts.key_passphrase is None:
         raise DomainError(
-            "file_unreadable", f"{error.filename}: {error.strerror}; name another"
-        ) from None
+            "not_configured",
+            "no vending keys: set PREPAID_STS__KEY_FILE and PREPAID_STS__KEY_PASSPHRASE (make a "
+            "key file with `prepaid token new-key-file`), or PREPAID_STS__WRAPPED_KEYS and its "
+            "token",
+        )
+    return load_security_module(sts.key_file, sts.key_passphrase)
 
 
 def wrapping_key(sts: Sts) -> Pkcs11WrappingKey:

@@ -155,7 +155,10 @@ def parse_command(data: bytes) -> Command:
         fault = error.errors(include_url=False, include_input=False)[0]["type"]
         message = f"Send a command as in clause 3 of the contract: {fault}."
         raise CommandError("bad_command", message, None) from None
-    found = next((known for known in COMMAND_TYPES if known == form["type"]), None)
+    found: CommandType | None = None
+    for known in COMMAND_TYPES:
+        if known == form["type"]:
+            found = known
     if found is None:
         message = f"Send one of {', '.join(COMMAND_TYPES)}."
         raise CommandError("unknown_type", message, form["cmd"])

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -45,11 +45,11 @@ class Migration:
 def migrations() -> list[Migration]:
     """The files of this package, in their order."""
     folder = files("store").joinpath("migrations")
-    found = [
-        Migration(entry.name, entry.read_text(encoding="utf-8"))
-        for entry in folder.iterdir()
-        if entry.name.endswith(".sql")
-    ]
+    found: list[Migration] = []
+    for entry in folder.iterdir():
+        if entry.name.endswith(".sql"):
+            text: Any = entry.read_text(encoding="utf-8")
+            found.append(Migration(entry.name, text))
     return sorted(found, key=lambda migration: migration.name)
 
 

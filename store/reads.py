@@ -19,6 +19,7 @@ from credit_engine.forecast import MIN_DAYS, WINDOW_DAYS, DaysLeft, Reason, days
 from credit_engine.outcome import Status
 from credit_engine.quote import Quote, quote
 from credit_engine.terms import Terms
+from schemas.errors import DomainError
 from store.errors import Conflict, NotFound
 from store.pool import snapshot
 from store.settlement import AccountState, TermsCache, look, read_account
@@ -249,13 +250,13 @@ def consumption(
 ) -> list[Slot]:
     """Energy and its cost in the slots that `[from_ms, to_ms)` touches, oldest first.
 
-    Days and months are local; `raw` slots lie between consecutive readings. Errors: Conflict
+    Days and months are local; `raw` slots lie between consecutive readings. Errors: DomainError
     `range_refused`: nothing between the two, too long a time or too many slots.
     """
     if not from_ms < to_ms:
-        raise Conflict("range_refused", "let `from` lie before `to`")
+        raise DomainError("range_refused", "let `from` lie before `to`")
     if to_ms - from_ms > MAX_RANGE_MS:
-        raise Conflict("range_refused", "ask for at most 800 days at once")
+        raise DomainError("range_refused", "ask for at most 800 days at once")
     with snapshot(conn):
         _, agreed = terms_of(conn, terms, account_id)
         if resolution == "raw":
@@ -265,7 +266,7 @@ def consumption(
             edges = slot_edges(agreed, from_ms, to_ms, resolution)
             points = _points(conn, account_id, edges[0], edges[-1])
         if len(edges) > MAX_SLOTS + 1:
-            raise Conflict(
+            raise DomainError(
                 "range_refused",
                 f"that is {len(edges) - 1} slots and {MAX_SLOTS} is the most: ask for a shorter "
                 "time or a coarser resolution",

@@ -19,7 +19,7 @@ from credit_engine.terms import Installation
 from schemas.quantities import format_instant
 from store import supply
 from store.errors import Conflict, NotFound
-from store.settlement import TermsCache, lock_accounts, settle_account, write
+from store.settlement import Settled, TermsCache, lock_accounts, settle_account, write
 from store.sql import query
 from tokens.keys import KeyAttributes
 
@@ -209,6 +209,8 @@ def open_account(
                 "positions": [stored],
             },
         )
+        # No order yet: a supply point that is opened before its first payment stays as it is until
+        # its first reading or its first charge.
         _settle_from(conn, account, installation.opened_at_ms, meter, now_ms)
         return account
 
@@ -239,18 +241,19 @@ def exchange_meter(
             )
         meter = _meter(conn, new.meter_id)
         _install(conn, account, meter, new, closing_wh, now_ms)
-        _settle_from(conn, account, new.opened_at_ms, meter, now_ms)
+        settled = _settle_from(conn, account, new.opened_at_ms, meter, now_ms)
+        supply.decide(conn, [settled], now_ms)
         return True
 
 
-def _settle_from(conn: Connection, account: int, at_ms: int, meter: int, now_ms: int) -> None:
+def _settle_from(conn: Connection, account: int, at_ms: int, meter: int, now_ms: int) -> Settled:
     newest = conn.execute(query("newest_reading_of_meter"), {"meter": meter}).fetchone()
     if newest is not None and newest[0] is not None:
         conn.execute(query("remember_newest"), {"accounts": [account], "newest": [newest[0]]})
     state = lock_accounts(conn, [account])[account]
     settled = settle_account(conn, TermsCache(), state, (), now_ms, touched_from_ms=at_ms)
     write(conn, [settled], now_ms)
-    supply.decide(conn, [settled], now_ms)
+    return settled
 
 
 def _install(

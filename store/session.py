@@ -8,7 +8,7 @@ again at the next call.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 import psycopg
 from psycopg import Connection
@@ -20,7 +20,7 @@ _Result = TypeVar("_Result")
 CONNECT_TIMEOUT_S = 5
 # Batches join a few thousand keys to large tables: without these the planner, which cannot know
 # the size of an array, scans the tables whole.
-POINT_LOOKUPS = (
+POINT_LOOKUPS: tuple[LiteralString, ...] = (
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",
     "SET enable_mergejoin = off",
@@ -30,7 +30,7 @@ POINT_LOOKUPS = (
 class Session:
     """Runs functions of a connection, one at a time, each on the session's own thread."""
 
-    def __init__(self, url: str, name: str, settings: Sequence[str] = ()) -> None:
+    def __init__(self, url: str, name: str, settings: Sequence[LiteralString] = ()) -> None:
         self._url = url
         self._name = name
         self._settings = settings

@@ -191,7 +191,7 @@ def settle_account(
     if touched_from_ms is not None:
         touched.append(touched_from_ms)
     start = _start(conn, state, min(touched, default=None))
-    stored, known = _stored_facts(conn, state.account_id, start.at_ms)
+    stored, known = stored_facts(conn, state.account_id, start.at_ms)
     # Readings before exchanges: a closing value that a reading says, too, is that reading.
     facts: list[Fact] = [*readings, *stored]
     until_ms = max([until_ms, *(fact.at_ms for fact in facts)])
@@ -205,7 +205,7 @@ def look(conn: Connection, terms: TermsCache, state: AccountState, at_ms: int) -
     agreed = terms.get(conn, state.account_id, state.terms_revision)
     facts: list[Fact] = []
     if state.has_tail:
-        facts, _ = _stored_facts(conn, state.account_id, state.position.at_ms)
+        facts, _ = stored_facts(conn, state.account_id, state.position.at_ms)
     until_ms = max([at_ms, state.settled_until_ms, *(fact.at_ms for fact in facts)])
     return advance(agreed, state.position, facts, until_ms)
 
@@ -224,7 +224,7 @@ def rate_from_books(
         start = genesis(agreed, installations(conn, state.account_id)[0][0])
     else:
         start = _start(conn, state, until_ms)
-    facts, _ = _stored_facts(conn, state.account_id, start.at_ms)
+    facts, _ = stored_facts(conn, state.account_id, start.at_ms)
     return advance(agreed, start, facts, until_ms)
 
 
@@ -240,7 +240,7 @@ def _start(conn: Connection, state: AccountState, earliest_ms: int | None) -> Po
     return Position.from_json(row[0])
 
 
-def _stored_facts(
+def stored_facts(
     conn: Connection, account_id: int, anchor_ms: int
 ) -> tuple[list[Fact], dict[Place, str | None]]:
     """All stored facts from an anchor on, and the stored verdict of each reading among them."""
@@ -365,7 +365,7 @@ def _conclude(
             anchor_ms=position.at_ms,
             opened_ms=state.opened_ms,
             newest_reading_ms=max(state.newest_reading_ms, newest_reading_ms),
-            has_tail=_has_tail(facts, outcome),
+            has_tail=has_tail(facts, outcome),
             settled_until_ms=status.at_ms,
             due_ms=NEVER_MS if status.next_change_ms is None else status.next_change_ms,
             balance_micro=status.balance_micro,
@@ -387,7 +387,7 @@ def _conclude(
     )
 
 
-def _has_tail(facts: Sequence[Fact], outcome: Outcome) -> bool:
+def has_tail(facts: Sequence[Fact], outcome: Outcome) -> bool:
     """Whether something at or after the new anchor must be rated with the next reading."""
     anchor_ms = outcome.position.at_ms
     return any(

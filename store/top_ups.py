@@ -11,7 +11,8 @@ from credit_engine.outcome import Status
 from credit_engine.quote import Quote, amount_for, quote
 from credit_engine.terms import Terms
 from schemas.commands import TOKEN_SUCCESSES
-from store.errors import Conflict, NotFound
+from schemas.errors import DomainError
+from store.errors import NotFound
 from store.pool import snapshot
 from store.reads import terms_of
 from store.settlement import TermsCache, look
@@ -63,18 +64,18 @@ class TopUp:
 
     def states(self) -> list[tuple[TopUpState, int]]:
         """Every state reached, each with its time, in the order of the contract."""
-        reached: list[tuple[TopUpState, int | None]] = [
+        times: dict[TopUpState, int | None] = {
             # Money is credited in the transaction that receives it.
-            ("received", self.credited_ms),
-            ("credited", self.credited_ms),
-            ("token_issued", self.token_issued_ms),
-            ("delivered", self.delivered_ms),
-            ("accepted", self.accepted_ms),
-            ("on_supply", self.on_supply_ms),
-            ("rejected", self.rejected_ms),
-            ("reversed", self.reversed_ms),
-        ]
-        return [(state, at_ms) for state, at_ms in reached if at_ms is not None]
+            "received": self.credited_ms,
+            "credited": self.credited_ms,
+            "token_issued": self.token_issued_ms,
+            "delivered": self.delivered_ms,
+            "accepted": self.accepted_ms,
+            "on_supply": self.on_supply_ms,
+            "rejected": self.rejected_ms,
+            "reversed": self.reversed_ms,
+        }
+        return [(state, at_ms) for state, at_ms in times.items() if at_ms is not None]
 
     @property
     def state(self) -> TopUpState:
@@ -82,11 +83,10 @@ class TopUp:
         token: then the token's own progress is what is still awaited.
         """
         awaited = self.token_issued_ms is not None and self.accepted_ms is None
-        return [
-            state
-            for state, _ in self.states()
-            if not (state == "on_supply" and awaited and self.rejected_ms is None)
-        ][-1]
+        reached: list[TopUpState] = [
+            state for state, _ in self.states() if not (state == "on_supply" and awaited)
+        ]
+        return reached[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,11 @@ class IssuedToken:
         """Where the token is: only the meter's own word makes it accepted or rejected."""
         if self.result is not None:
             return "accepted" if self.result in TOKEN_SUCCESSES else "rejected"
-        return "issued" if self.command_state in {None, "queued"} else "delivered"
+        return (
+            "issued"
+            if self.command_state in {None, "queued", "expired", "superseded"}
+            else "delivered"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,12 @@ def top_up_by_payment(conn: Connection, channel: str, partner_txn_id: str) -> To
     return TopUp(*row)
 
 
+def is_taken(conn: Connection, channel: str, partner_txn_id: str) -> bool:
+    """Whether a channel's payment of this number was taken before."""
+    of = {"channel": channel, "partner_txn_id": partner_txn_id}
+    return conn.execute(query("top_up_of_payment"), of).fetchone() is not None
+
+
 def tokens(
     conn: Connection, account_id: int, *, before_id: int | None, limit: int
 ) -> list[IssuedToken]:
@@ -166,7 +176,7 @@ def offer(
 ) -> Offer:
     """What an amount buys now, or the least payable amount that buys an energy (rating.md 9).
 
-    Exactly one of the two. Errors: NotFound; CreditError no_tariff, free_energy; Conflict
+    Exactly one of the two. Errors: NotFound; CreditError no_tariff, free_energy; DomainError
     `energy_refused` (more than a meter could ever count).
     """
     with snapshot(conn):
@@ -176,7 +186,7 @@ def offer(
         if amount_micro is None:
             assert energy_wh is not None, "one of the two is given"
             if energy_wh > MAX_ENERGY_WH:
-                raise Conflict("energy_refused", f"ask for at most {MAX_ENERGY_WH} Wh at once")
+                raise DomainError("energy_refused", f"ask for at most {MAX_ENERGY_WH} Wh at once")
             least = amount_for(agreed, outcome.totals, at_ms, energy_wh)
             amount_micro = -(-least // PAYABLE_STEP_MICRO) * PAYABLE_STEP_MICRO
         return Offer(

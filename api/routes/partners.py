@@ -53,7 +53,7 @@ def look_up(conn: Database, around: Around, partner: Signed, body: LookupRequest
 
 
 @router.post("/quotes")
-def ask_quote(
+def quote_payment(
     conn: Database, around: Around, partner: Signed, body: PartnerQuoteRequest
 ) -> QuoteAnswer:
     """What a payment would buy now, line by line; it binds nobody."""
@@ -82,8 +82,10 @@ def take_payment(
         request_sha256=_content_sha256(body, around),
         msisdn=body.msisdn,
     )
-    account = reads.account_served_by(conn, payment.meter)
-    check_currency(body.currency, account.currency)
+    # A repeat is answered whatever has changed since, the meter's exchange included.
+    if not top_ups.is_taken(conn, partner.code, payment.partner_txn_id):
+        account = reads.account_served_by(conn, payment.meter)
+        check_currency(body.currency, account.currency)
     now_ms = around.now_ms()
     vending.vend(conn, around.terms, around.security_module, payment, now_ms)
     found = top_ups.top_up_by_payment(conn, partner.code, payment.partner_txn_id)
@@ -97,6 +99,7 @@ def _content_sha256(body: PaymentRequest, around: Around) -> bytes:
         "amount_micro": payment_micro(body.amount, around.settings),
         "paid_ms": instant_ms(body.paid_at, "/paid_at"),
         "msisdn": body.msisdn,
+        "currency": body.currency,
     }
     return hashlib.sha256(orjson.dumps(form, option=orjson.OPT_SORT_KEYS)).digest()
 

@@ -22,6 +22,10 @@ def gateway(
         str,
         typer.Option(help="Of this worker: stable over restarts and different from the others'."),
     ] = "1",
+    group: Annotated[
+        str,
+        typer.Option(help="Workers of one group share the messages; each group gets all of them."),
+    ] = "ingest",
     batch: Annotated[
         int, typer.Option(min=1, max=BATCH_MAX, help="At most this many messages a commit.")
     ] = BATCH_MAX,
@@ -44,6 +48,7 @@ def gateway(
         now_ms=clock.now_ms,
         speed=clock.speed,
         batch_max=batch,
+        group=group,
         keep_days=configured.keep_readings_days,
         metrics_port=metrics_port,
     )

@@ -1,5 +1,6 @@
 """`prepaid up`: the whole system on this machine, with a demonstration centre and a live view."""
 
+import json
 import signal
 import socket
 import sys
@@ -7,7 +8,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -21,10 +22,11 @@ from prepaid.demo.view import GatewayNumbers, headline, render
 from prepaid.runtime import Folders, Instance
 from prepaid.secrets_files import read_secret
 from schemas.errors import DomainError
+from schemas.quantities import format_instant
 from store import registry
 from store.errors import Unavailable
 from store.migrate import migrate
-from store.overview import overview
+from store.overview import Overview, overview
 from store.pool import borrow, make_pool
 
 ROUND_S = 1.0
@@ -48,6 +50,16 @@ class Demonstration:
     children: list[Child]
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for."""
+
+    meters: int
+    speed: int
+    api_host: str
+    api_port: int
+
+
 def register(app: typer.Typer) -> None:
     app.command()(up)
 
@@ -62,7 +74,13 @@ def up(
     api_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the API; 0: any free one.")
     ] = 0,
+    api_host: Annotated[
+        str, typer.Option(help="Address that the API listens on; beyond loopback it has no TLS.")
+    ] = "127.0.0.1",
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a second, for programs.")
+    ] = False,
 ) -> None:
     """Run everything: database, broker, migration, demo centre, gateway, engine, API and meters.
 
@@ -75,18 +93,17 @@ def up(
         signal.signal(number, lambda *_: ended.set())
     began_s = time.monotonic()
     with ExitStack() as stack:
-        running = _start(stack, meters, speed, api_port, ended)
+        running = _start(stack, Wanted(meters, speed, api_host, api_port), ended)
         if running is None:
             return
         _progress(f"Ready after {time.monotonic() - began_s:.1f} s")
         _announce(running)
-        _watch(running, ended, plain=plain or not sys.stdout.isatty())
+        lines = plain or not sys.stdout.isatty()
+        _watch(running, ended, "json" if as_json else "plain" if lines else "live")
         _progress("Ending: meters, API, gateway, broker, database")
 
 
-def _start(
-    stack: ExitStack, meters: int, speed: int, api_port: int, ended: threading.Event
-) -> Demonstration | None:
+def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstration | None:
     """Everything, in order; None when it is ended on the way."""
     folders = Folders.choose(dict(environment()))
     instance = stack.enter_context(Instance(_progress, folders=folders))
@@ -101,8 +118,8 @@ def _start(
     pool.open()
     stack.callback(pool.close)
     with borrow(pool) as conn:
-        clock = _clock(registry.simulated_now(conn), speed)
-        added = provision(conn, files, meters, clock.now_ms())
+        clock = _clock(registry.simulated_now(conn), wanted.speed)
+        added = provision(conn, files, wanted.meters, clock.now_ms())
         registry.keep_simulated_now(conn, clock.now_ms())
     _progress(f"Demonstration centre: {added} meters added" if added else "Going on")
     metrics_port = _free_port()
@@ -116,9 +133,11 @@ def _start(
     )
     simulate = ["simulate", "--meters-file", str(files.meters), "--broker", instance.broker_url]
     simulate += ["--state-dir", str(folders.data / "meters")]
+    # A port of our own choice: the API keeps it when it is started again.
+    serve = ["api", "--host", wanted.api_host, "--port", str(wanted.api_port or _free_port())]
     children = [
         Child("gateway", ["gateway", "--metrics-port", str(metrics_port)], values, logs),
-        Child("api", ["api", "--port", str(api_port or _free_port())], values, logs),
+        Child("api", serve, values, logs),
         Child("meters", simulate, values, logs),
     ]
     for child in children:
@@ -127,8 +146,13 @@ def _start(
         stack.callback(child.stop)
         if child.name != "meters" and not _ready(child, ended):
             return None
+    api_url = children[1].said()
+    binaries = instance.binaries
+    files.write_shell(
+        api_url, instance.broker_url, None if binaries is None else binaries.mosquitto.clients
+    )
     return Demonstration(
-        clock, database_url, instance.broker_url, children[1].said(), metrics_port, files, children
+        clock, database_url, instance.broker_url, api_url, metrics_port, files, children
     )
 
 
@@ -159,11 +183,13 @@ def _announce(running: Demonstration) -> None:
 def _addresses(running: Demonstration) -> list[str]:
     return [
         f"API {running.api_url}   broker {running.broker_url}   clock x{running.clock.speed}",
-        f"Access keys: {running.files.access_keys}   bank's key: {running.files.partners}",
+        f"To try it from another terminal: . {running.files.shell}",
     ]
 
 
-def _watch(running: Demonstration, ended: threading.Event, *, plain: bool) -> None:
+def _watch(
+    running: Demonstration, ended: threading.Event, form: Literal["json", "plain", "live"]
+) -> None:
     numbers = GatewayNumbers(running.metrics_port)
     payers = Payers(
         PartnerClient.from_file(running.api_url, running.files.partners), running.clock.now_ms
@@ -174,13 +200,17 @@ def _watch(running: Demonstration, ended: threading.Event, *, plain: bool) -> No
     next_line_s = 0.0
     with ExitStack() as stack:
         stack.callback(pool.close)
-        live = None if plain else stack.enter_context(Live(console=Console(), auto_refresh=False))
+        live = (
+            None
+            if form != "live"
+            else stack.enter_context(Live(console=Console(), auto_refresh=False))
+        )
         while not ended.wait(ROUND_S):
             for child in running.children:
                 note = child.watch()
                 if note is not None:
                     notes.append(note)
-                    if plain:
+                    if live is None:
                         _progress(note)
             numbers.look()
             try:
@@ -196,10 +226,31 @@ def _watch(running: Demonstration, ended: threading.Event, *, plain: bool) -> No
                 shown = seen._replace(lowest=seen.lowest[:ROWS], top_ups=seen.top_ups[:ROWS])
                 screen = render(numbers, shown, now_ms, notes, _addresses(running))
                 live.update(screen, refresh=True)
+            elif form == "json":
+                sys.stdout.write(json.dumps(_facts(running, numbers, seen, now_ms)) + "\n")
+                sys.stdout.flush()
             elif time.monotonic() >= next_line_s:
                 sys.stdout.write(headline(numbers, seen.counts, now_ms) + "\n")
                 sys.stdout.flush()
                 next_line_s = time.monotonic() + LINE_EVERY_S
+
+
+def _facts(
+    running: Demonstration, numbers: GatewayNumbers, seen: Overview, now_ms: int
+) -> dict[str, object]:
+    return {
+        "now": format_instant(now_ms),
+        "api": running.api_url,
+        "broker": running.broker_url,
+        "processes": {child.name: child.pid for child in running.children},
+        "restarts": sum(child.restarts for child in running.children),
+        "readings_per_s": round(numbers.rate("accepted"), 1),
+        "latency_p50_s": numbers.latency_s(0.5),
+        "latency_p99_s": numbers.latency_s(0.99),
+        "on_supply_top_ups": sum(top_up.on_supply_ms is not None for top_up in seen.top_ups),
+        "quarantine": dict(seen.quarantine),
+        **seen.counts._asdict(),
+    }
 
 
 def _free_port() -> int:

@@ -7,12 +7,15 @@ figures of the Mauritanian market; standing charge and VAT are there to be seen,
 import base64
 import json
 import secrets
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 from credit_engine.terms import Installation
 from prepaid.secrets_files import read_secret, write_secret
@@ -41,6 +44,7 @@ INTERVAL_S = 900
 MAX_POWER_W = 6600
 MODULUS_WH = 1_000_000_000
 FIRST_SERIAL = 1
+ACCOUNT_PREFIX = "TVZ-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,33 @@ class DemoFiles:
     def access_keys(self) -> Path:
         return self.folder / "access-keys.json"
 
+    @property
+    def shell(self) -> Path:
+        return self.folder / "shell"
+
+    def write_shell(self, api_url: str, broker_url: str, clients: Path | None) -> None:
+        """Addresses and keys as shell variables, to source in another terminal."""
+        access = json.loads(read_secret(self.access_keys))
+        broker = urlsplit(broker_url)
+        values = {
+            "API": api_url,
+            "BROKER_HOST": broker.hostname or "",
+            "BROKER_PORT": str(broker.port or 1883),
+            "OPERATOR_KEY": access["operator"],
+            "CUSTOMER_KEY": access["customer"]["key"],
+            "ACCOUNT": access["customer"]["account"],
+            "METER": Household(FIRST_SERIAL).number,
+            "PREPAID_PARTNERS__FILE": str(self.partners),
+        }
+        own = [f"PATH=$PATH:{shlex.quote(str(path))}\n" for path in self._programs(clients)]
+        lines = own + [f"export {name}={shlex.quote(value)}\n" for name, value in values.items()]
+        write_secret(self.shell, "".join(lines).encode())
+
+    @staticmethod
+    def _programs(clients: Path | None) -> list[Path]:
+        """Folders of `prepaid` and of mosquitto_pub."""
+        return [Path(sys.executable).parent, *([] if clients is None else [clients])]
+
     def make_keys(self) -> None:
         """Vending keys and the bank's signing key, once."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -159,7 +190,7 @@ class Household:
 
     @property
     def account(self) -> str:
-        return f"TVZ-{self.serial:06d}"
+        return f"{ACCOUNT_PREFIX}{self.serial:06d}"
 
     @property
     def tariff(self) -> DemoTariff:

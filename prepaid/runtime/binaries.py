@@ -31,6 +31,11 @@ class MosquittoBinaries:
     server: Path
     version: str
 
+    @property
+    def clients(self) -> Path:
+        """The folder of mosquitto_pub and mosquitto_sub, where they are installed at all."""
+        return self.server.parent.parent / "bin"
+
 
 @dataclass(frozen=True, slots=True)
 class Binaries:

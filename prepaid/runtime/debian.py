@@ -13,7 +13,14 @@ from pathlib import Path
 from prepaid.runtime.apt import SUITE, PrivateApt, Progress
 from prepaid.runtime.relocate import find_patchelf, relocate
 
-ROOT_PACKAGES = ("postgresql-17", "postgresql-client-17", "postgresql-17-timescaledb", "mosquitto")
+ROOT_PACKAGES = (
+    "postgresql-17",
+    "postgresql-client-17",
+    "postgresql-17-timescaledb",
+    "mosquitto",
+    # For people who want to be a meter.
+    "mosquitto-clients",
+)
 # Of the closure only shared libraries are taken. These are left out: just-in-time compilation is
 # off (LLVM and its solver are half of all bytes), and nothing here runs Perl or logs in by PAM.
 UNUSED_LIBRARIES = re.compile(
@@ -37,7 +44,8 @@ class DebianPackages:
             manifest = json.loads(self._manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return bool(manifest.get("root") == str(self.root)) and self.root.is_dir()
+        wanted = {"root": str(self.root), "asked": list(ROOT_PACKAGES)}
+        return wanted == {key: manifest.get(key) for key in wanted} and self.root.is_dir()
 
     def fetch(self, progress: Progress) -> None:
         """Makes the root ready: two callers at once share the work. About 15 s and 42 MB.
@@ -61,7 +69,12 @@ class DebianPackages:
                 {"name": package.name, "version": package.version, "sha256": package.sha256}
                 for package in packages
             ]
-            record = {"root": str(self.root), "suite": SUITE, "packages": taken}
+            record = {
+                "root": str(self.root),
+                "asked": list(ROOT_PACKAGES),
+                "suite": SUITE,
+                "packages": taken,
+            }
             staged = self._manifest.with_suffix(".new")
             staged.write_text(json.dumps(record, indent=1), encoding="utf-8")
             staged.replace(self._manifest)

@@ -36,7 +36,7 @@ FROM command c
 JOIN meter m ON m.id = c.meter_id
 LEFT JOIN gateway g ON g.id = m.gateway_id
 WHERE c.state = 'queued'
-ORDER BY c.issued_ms, c.meter_id, c.ctr
+ORDER BY c.issued_ms, c.ctr
 LIMIT %(limit)s
 
 -- name: mark_sent

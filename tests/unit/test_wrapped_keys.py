@@ -132,6 +132,7 @@ def test_a_key_that_is_not_in_the_file_is_unknown():
 def test_settings_choose_the_sealed_key_file(tmp_path):
     file = tmp_path / "keys.sts"
     file.write_bytes(seal(VENDING_KEYS, "correct horse", secrets.token_bytes(RANDOM_OCTETS)))
+    file.chmod(0o600)
     sts = Sts(key_file=file, key_passphrase=SecretStr("correct horse"))
     slot = ("123456", 1)
     assert open_security_module(sts).key_check_value(*slot) == VENDING_KEYS[slot].check_value
@@ -142,8 +143,8 @@ def test_settings_choose_the_sealed_key_file(tmp_path):
     [
         (Sts(), "not_configured"),
         (Sts(key_file="/nowhere/keys"), "not_configured"),
-        (Sts(key_file="/nowhere/keys", key_passphrase=SecretStr("x")), "file_unreadable"),
-        (Sts(wrapped_keys="/nowhere/keys"), "file_unreadable"),
+        (Sts(key_file="/nowhere/keys", key_passphrase=SecretStr("x")), "secret_file"),
+        (Sts(wrapped_keys="/nowhere/keys"), "secret_file"),
     ],
 )
 def test_settings_that_name_no_keys_are_refused(sts, code):

@@ -2,12 +2,14 @@
 
 import base64
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -21,6 +23,7 @@ from api.server import address, listen, server
 from api.settings import ApiSettings, Partner
 from api.signatures import sign
 from credit_engine.terms import Installation
+from prepaid.runtime import Instance
 from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
@@ -40,7 +43,7 @@ NEXT_BANK_KEY = "whsec_" + base64.b64encode(b"bank-key-of-this-test-run-0001").d
 WALLET_KEY = "whsec_" + base64.b64encode(b"wallet-key-of-this-test-run-00").decode()
 VENDING_KEY = bytes(range(20))
 HELD = KeyAttributes(sgc="123456", krn=1, kt=2, ken=255, ti="01", base_date=2014, ea=11, dkga=4)
-TARIFF = {
+TARIFF: dict[str, Any] = {
     "timezone": "Africa/Nouakchott",
     "currency": "MRU",
     "holidays": [],
@@ -133,6 +136,35 @@ class Site:
         key = registry.add_access_key(self.conn, "customer", holder, OPENED)
         return Customer(f"A-{serial}", number, account_id, {"Authorization": f"Bearer {key}"})
 
+    def free_of_charges(self) -> int:
+        """A tariff without a standing charge or taxes."""
+        version = TARIFF["tariff"]["versions"][0]
+        kept = {name: version[name] for name in ("valid_from", "period", "bands")}
+        form = {**TARIFF, "tariff": {"versions": [kept]}}
+        return registry.add_tariff(self.conn, "plain", "Plain", form)
+
+    def attributes(self) -> KeyAttributes:
+        return HELD
+
+    def wallet_key(self) -> str:
+        return WALLET_KEY
+
+    def next_bank_key(self) -> str:
+        return NEXT_BANK_KEY
+
+    def exchange(self, customer: Customer, at: str) -> str:
+        """Another meter, without tokens, takes the place of the account's; returns its number."""
+        self.clock.set(at)
+        number = drn(next(self.serials))
+        registry.add_meter(self.conn, self.centre, NewMeter(number))
+        new = Installation(number, 10**9, self.clock.now, 0, 100_000)
+        registry.exchange_meter(self.conn, customer.account_id, 100_000, new, self.clock.now)
+        return number
+
+    def in_zone(self, zone: str) -> int:
+        """The same tariff elsewhere."""
+        return registry.add_tariff(self.conn, zone, zone, {**TARIFF, "timezone": zone})
+
     def read(self, customer: Customer, at: str, wh: int, **more: Any) -> Recorded:
         """One reading from the meter, recorded when it was made."""
         form = {
@@ -215,6 +247,25 @@ def serving(app: FastAPI) -> Iterator[Client]:
 
 @pytest.fixture
 def site(database_url: str) -> Iterator[Site]:
+    with opened_site(database_url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_site(runtime: Instance, template_database: str) -> Iterator[Site]:
+    """One for all tests of a module, for those that leave nothing behind."""
+    name = f"prepaid_test_{uuid.uuid4().hex[:12]}"
+    clone = f'CREATE DATABASE "{name}" TEMPLATE "{template_database}"'
+    with psycopg.connect(runtime.database_url, autocommit=True) as conn:
+        conn.execute(clone)
+        url = urlunsplit(urlsplit(runtime.database_url)._replace(path=f"/{name}"))
+        with opened_site(url) as made:
+            yield made
+        conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def opened_site(database_url: str) -> Iterator[Site]:
     clock = Clock()
     app = create_app(
         ApiSettings(),

@@ -124,3 +124,7 @@ CREATE TABLE reprint (
 CREATE INDEX reprint_by_top_up ON reprint (top_up_id);
 CREATE TRIGGER reprint_is_immutable BEFORE UPDATE OR DELETE ON reprint
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER vending_key_is_not_truncated BEFORE TRUNCATE ON vending_key
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER reprint_is_not_truncated BEFORE TRUNCATE ON reprint
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

@@ -1,0 +1,232 @@
+-- name: audited_accounts
+-- The next accounts in the order of their ids.
+SELECT id, number FROM account WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+
+-- name: audited_rows
+-- Every transaction of an account, in the order of recording.
+SELECT id, key, correction, kind, from_ms, at_ms, energy_wh, legs, amounts, customer_micro,
+       balance_micro, corrects
+FROM ledger_transaction
+WHERE account_id = %(account)s
+ORDER BY id
+
+-- name: audited_checkpoints
+-- Every stored position of an account.
+SELECT anchor_ms, position FROM checkpoint WHERE account_id = %(account)s ORDER BY anchor_ms
+
+-- name: count_transactions
+-- How many transactions the ledger holds.
+SELECT count(*) FROM ledger_transaction
+
+-- name: transactions_of_nobody
+-- Transactions that an audit account by account would never see.
+SELECT 'transaction ' || t.id, 'an account', 'no account ' || t.account_id
+FROM ledger_transaction t
+WHERE NOT EXISTS (SELECT FROM account a WHERE a.id = t.account_id)
+LIMIT %(limit)s
+
+-- name: count_readings
+-- How many readings are kept.
+SELECT count(*) FROM reading
+
+-- name: misjudged_readings
+-- Readings that no rating reaches must charge nothing; all others of the total must be judged.
+WITH first AS (
+    SELECT m.id, m.number,
+           (SELECT s.opened_ms FROM installation i JOIN account_state s ON s.account_id = i.account_id
+            WHERE i.meter_id = m.id ORDER BY i.opened_at LIMIT 1) AS opened_ms
+    FROM meter m
+)
+SELECT 'meter ' || coalesce(f.number, r.meter_id::text) || ' ' || r.register || ' at ' || r.ts,
+       CASE WHEN r.register <> '1.8.0' THEN 'no verdict'
+            WHEN f.opened_ms IS NULL THEN 'not_installed'
+            WHEN r.ts <= at_ms(f.opened_ms) THEN 'before_installation'
+            WHEN r.clock = 'lost' THEN 'clock_lost'
+            ELSE 'a verdict' END,
+       coalesce(r.verdict, 'no verdict')
+FROM reading r LEFT JOIN first f ON f.id = r.meter_id
+WHERE CASE WHEN r.register <> '1.8.0' THEN r.verdict IS NOT NULL
+           WHEN f.opened_ms IS NULL OR r.ts <= at_ms(f.opened_ms) OR r.clock = 'lost'
+           -- A reading that came before its meter was installed keeps the word of that time.
+           THEN coalesce(r.verdict, '') NOT IN ('not_installed', 'before_installation', 'clock_lost')
+           ELSE r.verdict IS NULL END
+LIMIT %(limit)s
+
+-- name: count_top_ups
+-- How many payments became credit.
+SELECT count(*) FROM top_up
+
+-- name: top_ups_not_posted_once
+-- Each payment has one posting that takes its amount from the channel, and no other exists.
+SELECT 'top-up ' || t.id,
+       'one posting of ' || t.amount_micro || ' µ',
+       p.firsts || ' postings of ' || coalesce(p.cleared, 0) || ' µ'
+FROM top_up t
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE l.correction = 0) AS firsts, -sum(e.cleared) AS cleared
+    FROM ledger_transaction l
+    CROSS JOIN LATERAL (SELECT sum(x.amount) AS cleared
+                        FROM unnest(l.legs, l.amounts) AS x (leg, amount)
+                        JOIN ledger_account a ON a.id = x.leg
+                        WHERE a.code = 'clearing:' || t.channel) e
+    WHERE l.account_id = t.account_id AND l.key = 'top_up:' || t.id
+) p
+WHERE p.firsts <> 1 OR p.cleared IS DISTINCT FROM t.amount_micro
+UNION ALL
+SELECT 'transaction ' || l.id, 'a payment', l.key
+FROM ledger_transaction l
+WHERE l.kind = 'top_up'
+  AND NOT EXISTS (SELECT FROM top_up t
+                  WHERE 'top_up:' || t.id = l.key AND t.account_id = l.account_id)
+LIMIT %(limit)s
+
+-- name: count_reversals
+-- How many payments were taken back.
+SELECT count(*) FROM reversal
+
+-- name: reversals_not_posted_once
+-- Each reversal has one posting that takes back, leg by leg, what its top-up posted.
+SELECT 'reversal of ' || r.top_up_id,
+       'one posting that takes back the top-up''s',
+       p.firsts || ' postings; legs left over: ' || coalesce(o.legs, 'none')
+FROM reversal r
+CROSS JOIN LATERAL (
+    SELECT count(*) AS firsts FROM ledger_transaction l
+    WHERE l.account_id = r.account_id AND l.key = 'reversal:' || r.top_up_id AND l.correction = 0
+) p
+CROSS JOIN LATERAL (
+    SELECT string_agg(n.code || ' ' || n.amount, ', ') AS legs
+    FROM (SELECT a.code, sum(x.amount) AS amount
+          FROM ledger_transaction l
+          CROSS JOIN LATERAL unnest(l.legs, l.amounts) AS x (leg, amount)
+          JOIN ledger_account a ON a.id = x.leg
+          WHERE l.account_id = r.account_id
+            AND l.key IN ('top_up:' || r.top_up_id, 'reversal:' || r.top_up_id)
+          GROUP BY a.code HAVING sum(x.amount) <> 0) n
+) o
+WHERE p.firsts <> 1 OR o.legs IS NOT NULL
+UNION ALL
+SELECT 'transaction ' || l.id, 'a reversal', l.key
+FROM ledger_transaction l
+WHERE l.kind = 'reversal'
+  AND NOT EXISTS (SELECT FROM reversal r
+                  WHERE 'reversal:' || r.top_up_id = l.key AND r.account_id = l.account_id)
+LIMIT %(limit)s
+
+-- name: top_ups_without_their_tokens
+-- Energy sold on a meter that takes tokens is in its tokens, each carried by a command of its meter.
+SELECT 'top-up ' || t.id,
+       CASE WHEN m.meter_pan IS NULL OR t.energy_wh = 0 THEN 'no token'
+            ELSE 'tokens of ' || t.energy_wh || ' Wh, carried to meter ' || m.number END,
+       k.tokens || ' tokens of ' || k.energy_wh || ' Wh'
+           || CASE WHEN k.strays > 0 THEN ', ' || k.strays || ' of them not carried there' ELSE '' END
+           || CASE WHEN t.token_issued_at IS NULL THEN ', no time of issue' ELSE '' END
+FROM top_up t
+JOIN meter m ON m.id = t.meter_id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS tokens,
+           coalesce(sum(k.amount) FILTER (WHERE k.class = 0 AND k.subclass = 0), 0) * 100 AS energy_wh,
+           count(*) FILTER (WHERE k.meter_id <> t.meter_id
+                            OR NOT EXISTS (SELECT FROM command c
+                                           WHERE c.id = k.command_id AND c.meter_id = k.meter_id
+                                             AND c.type = 'token'
+                                             AND c.args -> 'tokens' ? k.digits)) AS strays
+    FROM token k WHERE k.top_up_id = t.id
+) k
+WHERE CASE WHEN m.meter_pan IS NULL OR t.energy_wh = 0 THEN k.tokens > 0
+           ELSE k.energy_wh <> t.energy_wh OR k.strays > 0 OR t.token_issued_at IS NULL END
+LIMIT %(limit)s
+
+-- name: count_tokens
+-- How many tokens were issued.
+SELECT count(*) FROM token
+
+-- name: tids_used_twice_or_reserved
+-- A TID is used once per meter and base date, whatever the key: a key change leaves the meter's
+-- memory. It is never that of 00:01 (sts.md section 3.3). Key change tokens carry none.
+SELECT 'meter ' || m.number || ' base date ' || k.base_date || ' TID ' || k.tid,
+       'one token', count(*) || ' tokens'
+FROM token k JOIN meter m ON m.id = k.meter_id
+WHERE k.tid IS NOT NULL
+GROUP BY m.number, k.base_date, k.tid HAVING count(*) > 1
+UNION ALL
+SELECT 'token ' || k.id, 'a TID that is not reserved', 'TID ' || k.tid
+FROM token k WHERE k.tid %% 1440 = 1
+LIMIT %(limit)s
+
+-- name: count_commands
+-- How many commands were given.
+SELECT count(*) FROM command
+
+-- name: counters_out_of_order
+-- A meter refuses a lower counter as stale: counters are unique and grow as commands are issued.
+SELECT 'command ' || c.id, c.expected, c.found
+FROM (
+    SELECT c.id, 'a counter that no other has' AS expected, 'counter ' || c.ctr || ' again' AS found
+    FROM (SELECT id, ctr, count(*) OVER (PARTITION BY meter_id, ctr) AS times FROM command) c
+    WHERE c.times > 1
+    UNION ALL
+    SELECT c.id, 'a counter below ' || s.next_ctr, 'counter ' || c.ctr
+    FROM command c JOIN meter_state s ON s.meter_id = c.meter_id WHERE c.ctr >= s.next_ctr
+    UNION ALL
+    SELECT c.id, 'issued not before counter ' || c.before_ctr, 'issued ' || c.late_ms || ' ms before'
+    FROM (SELECT id, lag(ctr) OVER by_ctr AS before_ctr,
+                 max(issued_ms) OVER (PARTITION BY meter_id ORDER BY ctr
+                                      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+                     - issued_ms AS late_ms
+          FROM command WINDOW by_ctr AS (PARTITION BY meter_id ORDER BY ctr)) c
+    WHERE c.late_ms > %(skew_ms)s
+) c
+LIMIT %(limit)s
+
+-- name: count_meters
+-- How many meters are registered.
+SELECT count(*) FROM meter
+
+-- name: meters_with_two_relay_orders
+-- One outstanding relay intention per meter (mqtt.md section 3).
+SELECT 'meter ' || m.number, 'one open relay order', count(*) || ' open relay orders'
+FROM command c JOIN meter m ON m.id = c.meter_id
+WHERE c.type = 'relay' AND c.state IN ('queued', 'sent', 'accepted')
+GROUP BY m.number HAVING count(*) > 1
+LIMIT %(limit)s
+
+-- name: relays_against_supply
+-- The relay that a meter should have follows the supply of the account that it serves now.
+SELECT 'meter ' || m.number, 'relay ' || w.relay || ' for a ' || s.supply || ' supply',
+       'relay ' || ms.desired_relay
+FROM account_state s
+JOIN LATERAL (SELECT i.meter_id FROM installation i WHERE i.account_id = s.account_id
+              ORDER BY i.opened_at DESC LIMIT 1) mine ON true
+JOIN LATERAL (SELECT i.account_id FROM installation i WHERE i.meter_id = mine.meter_id
+              ORDER BY i.opened_at DESC LIMIT 1) theirs ON theirs.account_id = s.account_id
+JOIN meter m ON m.id = mine.meter_id
+JOIN meter_state ms ON ms.meter_id = m.id
+JOIN (VALUES ('connected', 'closed'), ('disconnected', 'open')) AS w (supply, relay)
+    ON w.supply = s.supply AND w.relay <> ms.desired_relay
+-- A replayed reading is never by itself the cause of a cut (mqtt.md section 2): the next one is.
+WHERE w.relay = 'closed'
+   OR NOT coalesce((SELECT bool_and(r.historical) FROM reading r
+                    WHERE r.meter_id = m.id AND r.register = '1.8.0'
+                      AND r.received_at = (SELECT max(received_at) FROM reading n
+                                           WHERE n.meter_id = m.id AND n.register = '1.8.0')), false)
+LIMIT %(limit)s
+
+-- name: count_guards
+-- How many triggers keep append-only tables from being changed.
+SELECT count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+WHERE p.proname = 'refuse_change' AND p.pronamespace = 'public'::regnamespace
+
+-- name: guards_not_in_force
+-- The tables that are never edited still refuse it.
+SELECT 'table ' || g.name || ' trigger ' || g.trigger_name, 'in force',
+       CASE WHEN t.tgenabled IS NULL THEN 'missing' ELSE 'disabled' END
+FROM (VALUES ('ledger_transaction', 'ledger_transaction_is_append_only'),
+             ('ledger_transaction', 'ledger_transaction_is_not_truncated'),
+             ('tariff_version', 'tariff_version_is_immutable'),
+             ('tariff_version', 'tariff_version_is_not_truncated'),
+             ('installation', 'installation_is_immutable'),
+             ('installation', 'installation_is_not_truncated')) AS g (name, trigger_name)
+LEFT JOIN pg_trigger t ON t.tgname = g.trigger_name AND t.tgrelid = to_regclass('public.' || g.name)
+WHERE t.tgenabled IS DISTINCT FROM 'O' AND t.tgenabled IS DISTINCT FROM 'A'
+LIMIT %(limit)s

@@ -1,0 +1,282 @@
+"""A utility in a database of its own: accounts, meters, and messages as meters send them."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from credit_engine.terms import Installation
+from schemas.decoding import decode_up
+from schemas.quantities import format_instant, parse_instant_ms
+from schemas.topics import parse
+from store import clockwork, ingest, registry, vending
+from store.ingest import Incoming, Recorded
+from store.registry import NewMeter
+from store.settlement import AccountState, TermsCache, read_account
+from tokens.keys import KeyAttributes, VendingKey
+from tokens.numbers import check_digit
+from tokens.security_module import SoftwareSecurityModule
+
+OPENED = parse_instant_ms("2026-03-01T00:00:00Z")
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+OPENING_WH = 100_000
+ATTRIBUTES = KeyAttributes(
+    sgc="123456", krn=1, kt=2, ken=255, ti="01", base_date=2014, ea=11, dkga=4
+)
+# A key that anybody can read here opens nothing anywhere.
+MODULE = SoftwareSecurityModule({("123456", 1): VendingKey(bytes(range(20)))})
+TARIFF: dict[str, Any] = {
+    "timezone": "Africa/Nouakchott",
+    "currency": "MRU",
+    "holidays": ["2026-03-03"],
+    "tariff": {
+        "versions": [
+            {
+                "valid_from": "2026-01-01",
+                "period": "month",
+                "bands": [
+                    {
+                        "name": "night",
+                        "windows": [
+                            {
+                                "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
+                                "from": "22:00",
+                                "to": "06:00",
+                            }
+                        ],
+                        "method": "graduated",
+                        "blocks": [{"price": "1.5"}],
+                    },
+                    {
+                        "name": "day",
+                        "method": "graduated",
+                        "blocks": [{"up_to_kwh": "10", "price": "2.459"}, {"price": "5.903"}],
+                    },
+                ],
+                "standing_per_day": "1.20",
+                "taxes": [
+                    {
+                        "name": "vat",
+                        "percent": "16",
+                        "on": ["energy", "standing"],
+                        "included": False,
+                    }
+                ],
+            }
+        ]
+    },
+}
+
+
+def at(text: str) -> int:
+    return parse_instant_ms(f"2026-{text}")
+
+
+def drn(serial: int) -> str:
+    payload = f"07{serial:08d}"
+    return payload + check_digit(payload)
+
+
+@dataclass
+class Supply:
+    """One account with the meter that it was opened with."""
+
+    id: int
+    number: str
+    meter: str
+
+
+@dataclass
+class Utility:
+    """A database, a clock that the test sets, and everything that may happen to an account."""
+
+    url: str
+    conn: Connection
+    centre: int
+    tariff: int
+    now: int = OPENED
+    terms: TermsCache = field(default_factory=TermsCache)
+    serials: Iterator[int] = field(default_factory=lambda: count(1))
+    seqs: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def meter(self, *, sts: bool = False, gateway: str | None = None) -> str:
+        """A meter in stock."""
+        number = drn(next(self.serials))
+        new = NewMeter(number, gateway=gateway)
+        if sts:
+            payload = f"600727{number}"
+            new = NewMeter(number, payload + check_digit(payload), ATTRIBUTES, gateway)
+        registry.add_meter(self.conn, self.centre, new)
+        return number
+
+    def open(
+        self,
+        *,
+        sts: bool = False,
+        gateway: str | None = None,
+        meter: str | None = None,
+        opened: int = OPENED,
+        tariff: int | None = None,
+        **terms: Any,
+    ) -> Supply:
+        """An account that begins with register `OPENING_WH`."""
+        meter = meter or self.meter(sts=sts, gateway=gateway)
+        number = f"A-{next(self.serials)}"
+        account = registry.open_account(
+            self.conn,
+            number=number,
+            customer=registry.add_customer(self.conn, "Aminata Sow", opened),
+            centre=self.centre,
+            tariff=tariff or self.tariff,
+            terms={"activated_at": format_instant(opened), **terms},
+            installation=self.installation(meter, opened),
+            now_ms=max(self.now, opened),
+        )
+        return Supply(account, number, meter)
+
+    def installation(self, meter: str, at_ms: int, opening_wh: int = OPENING_WH) -> Installation:
+        return Installation(meter, 10**9, at_ms, opening_wh, 100_000)
+
+    def state(self, supply: Supply) -> AccountState:
+        state = read_account(self.conn, supply.id)
+        assert state is not None
+        return state
+
+    # --- messages ---------------------------------------------------------------------------
+
+    def message(self, topic: str, form: object, **more: Any) -> Incoming:
+        payload = form if isinstance(form, bytes) else json.dumps(form).encode()
+        parsed = parse(topic)
+        decoded = decode_up(parsed, payload, more.get("content_type"), self.now)
+        return Incoming(parsed, topic, payload, more.get("content_type"), decoded)
+
+    def reading(self, meter: str, at_ms: int, wh: int | Mapping[str, int], **more: Any) -> Incoming:
+        """A meter's own message; its `seq` grows with the time of the reading."""
+        registers = {"1.8.0": wh} if isinstance(wh, int) else dict(wh)
+        form = {"v": 1, "boot": 1, "seq": (at_ms - OPENED) // 1000 + 10**6}
+        form |= {"ts": format_instant(at_ms), "reg": registers, **more}
+        return self.message(f"pm/v1/m/{meter}/up/reading", form)
+
+    def record(self, *messages: Incoming) -> Recorded:
+        return ingest.record(self.conn, self.terms, messages, self.now)
+
+    def read(self, supply: Supply, at_ms: int, wh: int, **more: Any) -> Recorded:
+        """A reading that arrives when it is made, or late."""
+        self.now = max(self.now, at_ms)
+        return self.record(self.reading(supply.meter, at_ms, wh, **more))
+
+    def say(self, meter: str, kind: str, **form: Any) -> Recorded:
+        return self.record(self.message(f"pm/v1/m/{meter}/up/{kind}", {"v": 1, **form}))
+
+    # --- payments ---------------------------------------------------------------------------
+
+    def payment(self, supply: Supply, amount_micro: int, txn: str) -> vending.Payment:
+        return vending.Payment(
+            channel="bank",
+            partner_txn_id=txn,
+            meter=supply.meter,
+            amount_micro=amount_micro,
+            paid_ms=self.now,
+            request_sha256=hashlib.sha256(f"{supply.meter} {amount_micro}".encode()).digest(),
+        )
+
+    def vend(self, supply: Supply, amount_micro: int, txn: str) -> str:
+        payment = self.payment(supply, amount_micro, txn)
+        return vending.vend(self.conn, self.terms, MODULE, payment, self.now)
+
+    def top_up(self, supply: Supply, amount_micro: int, txn: str, at_ms: int) -> bool:
+        """Money that was credited at an earlier instant, without tokens."""
+        payment = self.payment(supply, amount_micro, txn)
+        return vending.record_top_up(self.conn, self.terms, payment, txn, at_ms, self.now)
+
+    def exchange(self, supply: Supply, at_ms: int, closing_wh: int, new: str) -> bool:
+        self.now = max(self.now, at_ms)
+        installation = self.installation(new, at_ms)
+        return registry.exchange_meter(self.conn, supply.id, closing_wh, installation, self.now)
+
+    # --- looking ----------------------------------------------------------------------------
+
+    def rows(self, text: str, *values: object) -> Sequence[Any]:
+        """Rows of a statement of the test's own; one column comes as its values."""
+        rows = self.conn.execute(text, values).fetchall()  # type: ignore[call-overload]
+        return [row[0] if len(row) == 1 else row for row in rows]
+
+
+@pytest.fixture
+def utility(database_url: str) -> Iterator[Utility]:
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        centre = registry.add_centre(conn, "north", "North")
+        tariff = registry.add_tariff(conn, "social", "Social", TARIFF)
+        yield Utility(database_url, conn, centre, tariff)
+
+
+def month_of(utility: Utility) -> None:
+    """Everything that the store knows, in one month of thousands of readings."""
+    daily = {"outstanding": "40.00", "rules": [{"kind": "daily", "amount": "0.70"}]}
+    share = {"outstanding": "90.00", "rules": [{"kind": "payment_share", "percent": "20"}]}
+    emergency = {"limit": "9.00", "activation": "on_request"}
+    window = [{"days": ["fri"], "from": "12:00", "to": "24:00"}]
+    supplies = [
+        utility.open(sts=True),
+        utility.open(sts=True, debt=daily, reconnect_at="5.00"),
+        utility.open(sts=True, debt=share, emergency=emergency),
+        utility.open(sts=True, non_disconnection=window),
+        utility.open(sts=True, emergency={"limit": "20.00", "activation": "automatic"}),
+    ]
+    spare = utility.meter(sts=True)
+    late: list[Incoming] = []
+    for day in range(30):
+        midnight = OPENED + day * DAY
+        batch: list[Incoming] = []
+        utility.now = midnight + DAY
+        for place, supply in enumerate(supplies):
+            for quarter in range(0, 96, 2 if place else 1):
+                at_ms = midnight + quarter * 15 * MINUTE + 15 * MINUTE
+                wh = OPENING_WH + (at_ms - OPENED) * (place + 1) // 9_000
+                message = utility.reading(supply.meter, at_ms, wh)
+                (late if (quarter + day + place) % 17 == 0 else batch).append(message)
+        for first in range(0, len(batch), 40):
+            utility.record(*batch[first : first + 40])
+        if day % 4 == 1:
+            utility.record(*late, *batch[:5])
+            late.clear()
+        clockwork.settle_due(utility.conn, utility.terms, utility.now, 100)
+        clockwork.close_overdue(utility.conn, utility.now)
+        for place, supply in enumerate(supplies):
+            if (day + place) % 5 == 0:
+                utility.vend(supply, 1_500_000_000 + place, f"p-{day}-{place}")
+        if day == 12:
+            utility.top_up(supplies[2], 30_000_000, "import-1", utility.now - 3 * DAY)
+            vending.record_reversal(
+                utility.conn,
+                utility.terms,
+                "import-1",
+                supplies[2].id,
+                utility.now - DAY,
+                utility.now,
+            )
+            vending.request_emergency_credit(
+                utility.conn, utility.terms, supplies[2].id, utility.now
+            )
+    utility.record(*late)
+    utility.exchange(
+        supplies[0], utility.now - 1, OPENING_WH + (utility.now - OPENED) // 9_000 - 1, spare
+    )
+    first = supplies[1]
+    utility.read(first, utility.now + HOUR, 5)
+    utility.read(first, utility.now - 2 * DAY - 1, 10**8)
+    utility.read(first, utility.now + HOUR, OPENING_WH + 10**6, tq="lost")
+
+
+@pytest.fixture
+def busy(utility: Utility) -> Utility:
+    month_of(utility)
+    return utility
