@@ -112,6 +112,7 @@ def test_a_changed_file_does_not_open(token, tmp_path):
     rows[0]["ken"] = 7
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(rows))
+    changed.chmod(0o600)
     done = prepaid(token, "hsm", "check", PREPAID_STS__WRAPPED_KEYS=str(changed))
     assert (done.returncode, "file was changed" in done.stderr) == (2, True)
 
