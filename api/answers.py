@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from credit_engine.forecast import DaysLeft
 from credit_engine.quote import Quote
 from schemas.quantities import format_instant, format_micro
+from store.issuing import WH_PER_UNIT
 from store.reads import Account, Balance, Entry, OpenedEntry, Slot
 from store.top_ups import IssuedToken, Offer, TopUp
-from store.vending import WH_PER_UNIT, quote_lines
+from store.vending import quote_lines
 
 _Item = TypeVar("_Item")
 

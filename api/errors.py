@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from credit_engine.errors import CreditError
 from schemas.errors import DomainError
 from store.errors import Conflict, MigrationError, NotFound, StoreError, Unavailable
-from tokens.errors import TokenError
+from tokens.errors import SecurityModuleAway, TokenError
 
 # How long a caller waits before trying again when the database is away.
 RETRY_AFTER_S = 5
@@ -64,6 +64,7 @@ STATUS: Mapping[type[DomainError], HTTPStatus] = {
     StoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
     CreditError: HTTPStatus.CONFLICT,
     TokenError: HTTPStatus.CONFLICT,
+    SecurityModuleAway: HTTPStatus.SERVICE_UNAVAILABLE,
     RequestRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
@@ -135,7 +136,8 @@ def _answer_domain_error(request: Request, error: Exception) -> JSONResponse:
         headers["Retry-After"] = str(RETRY_AFTER_S)
         # What the driver says names servers and users: it is for the log.
         request.state.cause = detail
-        detail = "The database is away: send the same request again."
+        away = "security module" if isinstance(error, SecurityModuleAway) else "database"
+        detail = f"The {away} is away: send the same request again."
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         request.state.cause = detail
         detail = (

@@ -17,6 +17,7 @@ COMMANDS = {
     "explain": "account",
     "gateway": "gateway",
     "hold": "hold",
+    "hsm": "hsm",
     "migrate": "migrate",
     "rate": "rate",
     "replay": "replay",

@@ -20,12 +20,18 @@ class Server(BaseModel):
 
 
 class Sts(BaseModel):
-    """Vending keys: a sealed key file (`prepaid token new-key-file`) and what opens it."""
+    """Vending keys: a sealed key file (`prepaid token new-key-file`) and what opens it, or a file
+    of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     key_file: Path | None = None
     key_passphrase: SecretStr | None = None
+    wrapped_keys: Path | None = None
+    pkcs11_library: Path | None = None
+    pkcs11_token: str | None = None
+    pkcs11_pin: SecretStr | None = None
 
 
 class Partners(BaseModel):

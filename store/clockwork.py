@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from psycopg import Connection
 
-from store import decisions, holds, supply, vending
+from store import decisions, holds, issuing, supply
 from store.settlement import TermsCache, lock_accounts, lock_due_accounts, settle_account
 from store.sql import query
 
@@ -55,7 +55,7 @@ def close_overdue(conn: Connection, now_ms: int) -> Overdue:
         for meter in relays:
             supply.queue(conn, meter, "read", {}, now_ms, now_ms + supply.READ_EXPIRY_MS)
         tokens = [cmd for cmd, _, kind, _ in rows if kind == "token"]
-        again = vending.deliver_again(conn, tokens, now_ms) if tokens else 0
+        again = issuing.deliver_again(conn, tokens, now_ms) if tokens else 0
     return Overdue(expired=len(rows), read_first=len(relays), delivered_again=again)
 
 

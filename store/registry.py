@@ -28,12 +28,16 @@ from tokens.keys import KeyAttributes
 
 @dataclass(frozen=True, slots=True)
 class NewMeter:
-    """A meter in stock. Without `meter_pan` and `attributes`, which go together: no tokens."""
+    """A meter in stock. Without `meter_pan` and `attributes`, which go together: no tokens.
+
+    `third_kct`: an EA07 meter of the 2014 edition, which knows the third key change token.
+    """
 
     number: str
     meter_pan: str | None = None
     attributes: KeyAttributes | None = None
     gateway: str | None = None
+    third_kct: bool = False
 
 
 def _one(conn: Connection, name: str, values: Mapping[str, object]) -> int | None:
@@ -130,6 +134,7 @@ def add_meter(conn: Connection, centre: int, meter: NewMeter) -> int:
                 "centre": centre,
                 "gateway": gateway,
                 "meter_pan": meter.meter_pan if keys is not None else None,
+                "third_kct": meter.third_kct,
             }
             | {name: None if keys is None else getattr(keys, name) for name in names},
         )

@@ -15,6 +15,7 @@ from credit_engine.protection import protection_of
 from schemas.commands import Command, CommandType
 from schemas.identity import command_id
 from schemas.telemetry import Ack
+from store import key_changes
 from store.settlement import Settled
 from store.sql import query
 
@@ -132,19 +133,23 @@ def answer(conn: Connection, ack: Ack, meter: str, now_ms: int) -> bool:
 
 
 def _answer_tokens(conn: Connection, ack: Ack, now_ms: int) -> None:
-    top_ups = {
-        top_up
-        for (top_up,) in conn.execute(
-            query("answer_tokens"),
-            {
-                "command": ack.cmd,
-                "results": [token["result"] for token in ack.tokens],
-                "now_ms": now_ms,
-            },
-        )
-    }
+    rows = conn.execute(
+        query("answer_tokens"),
+        {
+            "command": ack.cmd,
+            "results": [token["result"] for token in ack.tokens],
+            "now_ms": now_ms,
+        },
+    ).fetchall()
+    results = [
+        key_changes.SetResult(change, token_class, result)
+        for _, change, token_class, result in rows
+        if change is not None
+    ]
+    key_changes.take_results(conn, results, now_ms)
+    top_ups = sorted({top_up for top_up, _, _, _ in rows if top_up is not None})
     if top_ups:
-        conn.execute(query("conclude_top_ups"), {"top_ups": sorted(top_ups), "now_ms": now_ms})
+        conn.execute(query("conclude_top_ups"), {"top_ups": top_ups, "now_ms": now_ms})
 
 
 def queued_commands(conn: Connection, limit: int) -> list[tuple[str, str | None, Command]]:

@@ -1,7 +1,8 @@
 """A payment becomes credit, tokens and orders in one transaction, once.
 
 The money, its split, the quote that it was given, the tokens (stored before anybody sees them) and
-the commands that carry them are one commit. The same payment again is the first answer.
+the commands that carry them are one commit. The same payment again is the first answer. Where the
+meter's key is not the current one, the tokens begin with a key change set (`store.key_changes`).
 """
 
 import secrets
@@ -15,8 +16,10 @@ from credit_engine.errors import CreditError
 from credit_engine.quote import Quote, quote
 from schemas.identity import command_id
 from schemas.quantities import format_micro
-from store import decisions, supply
+from store import decisions
 from store.errors import Conflict, NotFound
+from store.issuing import issue_credit
+from store.key_changes import lock_token_meter
 from store.settlement import (
     AccountState,
     Settled,
@@ -27,16 +30,7 @@ from store.settlement import (
     settle_account,
 )
 from store.sql import query
-from tokens.keys import KeyAttributes
 from tokens.security_module import SecurityModule
-from tokens.tid import next_tid, tid_minutes
-
-# Class 0 subclass 0 counts in 0.1 kWh (sts.md section 3).
-CREDIT_SUBCLASS = 0
-WH_PER_UNIT = 100
-# Vends to one meter in one minute take the minutes after it; a customer never needs more, and a
-# clock that stands this far behind the newest TID is wrong.
-LOOK_AHEAD_MINUTES = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +50,7 @@ class Payment:
 class _VendingMeter:
     id: int
     account_id: int
-    meter_pan: str | None
-    attributes: KeyAttributes | None
+    takes_tokens: bool
 
 
 def vend(
@@ -109,13 +102,7 @@ def _meter(conn: Connection, number: str) -> _VendingMeter:
     row = conn.execute(query("meter_for_vending"), {"number": number}).fetchone()
     if row is None:
         raise NotFound(f"A meter {number} that serves an account")
-    meter_id, account_id, pan, sgc, krn, kt, ken, ti, base_date, ea, dkga = row
-    if pan is None:
-        return _VendingMeter(meter_id, account_id, None, None)
-    attributes = KeyAttributes(
-        sgc=sgc, krn=krn, kt=kt, ken=ken, ti=ti, base_date=base_date, ea=ea, dkga=dkga
-    )
-    return _VendingMeter(meter_id, account_id, pan, attributes)
+    return _VendingMeter(*row)
 
 
 def _quote(
@@ -145,82 +132,12 @@ def _credit(
     top_up = command_id(now_ms, secrets.token_bytes(10))
     _insert(conn, payment, meter, top_up, now_ms, offered)
     settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=now_ms)
-    if offered is not None and offered.energy_wh and meter.attributes is not None:
-        _issue(conn, module, meter, top_up, offered.energy_wh, now_ms)
+    # Before the order for the relay: a meter enters the token, then closes.
+    if offered is not None and offered.energy_wh and meter.takes_tokens:
+        token_meter = lock_token_meter(conn, meter.id, now_ms)
+        issue_credit(conn, module, token_meter, top_up, offered.energy_wh, now_ms)
     decisions.record(conn, [settled], now_ms)
     return top_up
-
-
-def _issue(
-    conn: Connection,
-    module: SecurityModule,
-    meter: _VendingMeter,
-    top_up: str,
-    energy_wh: int,
-    now_ms: int,
-) -> None:
-    attributes, pan = meter.attributes, meter.meter_pan
-    assert attributes is not None, "asked for by the caller"
-    assert pan is not None, "asked for by the caller"
-    tid = _allocate_tid(conn, meter.id, attributes, now_ms)
-    amount = energy_wh // WH_PER_UNIT
-    digits = module.issue_credit(
-        pan,
-        attributes,
-        subclass=CREDIT_SUBCLASS,
-        amount=amount,
-        tid_minutes=tid,
-        rnd=secrets.randbelow(16),
-    )
-    command = supply.queue(
-        conn,
-        meter.id,
-        "token",
-        {"tokens": [digits], "tid": tid},
-        now_ms,
-        now_ms + supply.TOKEN_EXPIRY_MS,
-    )
-    conn.execute(
-        query("insert_token"),
-        {
-            "meter": meter.id,
-            "top_up": top_up,
-            "ordinal": 1,
-            "digits": digits,
-            "subclass": CREDIT_SUBCLASS,
-            "amount": amount,
-            "sgc": attributes.sgc,
-            "krn": attributes.krn,
-            "base_date": attributes.base_date,
-            "tid": tid,
-            "now_ms": now_ms,
-            "command": command,
-        },
-    )
-    conn.execute(query("mark_token_issued"), {"top_up": top_up, "now_ms": now_ms})
-
-
-def _allocate_tid(conn: Connection, meter_id: int, attributes: KeyAttributes, now_ms: int) -> int:
-    """The minute of now, or the next free one; the account's lock keeps others from taking it."""
-    minute = tid_minutes(now_ms, attributes.base_date)
-    row = conn.execute(
-        query("newest_tid"),
-        {
-            "meter": meter_id,
-            "sgc": attributes.sgc,
-            "krn": attributes.krn,
-            "base_date": attributes.base_date,
-        },
-    ).fetchone()
-    newest = None if row is None else row[0]
-    tid = next_tid(minute - 1 if newest is None else max(minute - 1, newest), attributes.base_date)
-    if tid - minute > LOOK_AHEAD_MINUTES:
-        raise Conflict(
-            "clock_behind",
-            f"the newest token of this meter is {tid - minute} minutes ahead of the clock: "
-            "set the server's clock, or wait",
-        )
-    return tid
 
 
 def quote_lines(offered: Quote) -> list[Mapping[str, object]]:
@@ -385,21 +302,3 @@ def _settle_fact(
     settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=at_ms)
     decisions.record(conn, [settled], now_ms)
     return settled
-
-
-def deliver_again(conn: Connection, commands: list[str], now_ms: int) -> int:
-    """Carry tokens by new commands where the old ones ended unanswered; a meter that has them
-    answers UsedError, which is success.
-    """
-    rows = conn.execute(query("tokens_to_deliver_again"), {"commands": commands}).fetchall()
-    for meter_id, top_up, digits, tid in rows:
-        command = supply.queue(
-            conn,
-            meter_id,
-            "token",
-            {"tokens": digits, "tid": tid},
-            now_ms,
-            now_ms + supply.TOKEN_EXPIRY_MS,
-        )
-        conn.execute(query("reissue_command"), {"command": command, "top_up": top_up})
-    return len(rows)

@@ -1,6 +1,11 @@
-"""A real PostgreSQL with TimescaleDB and a real broker for the session. Missing means failed."""
+"""A real PostgreSQL with TimescaleDB and a real broker for the session. Missing means failed.
 
+Also a watch over the whole run: no key that any test makes may stand in what is printed or logged.
+"""
+
+import ast
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -14,6 +19,65 @@ import pytest
 from psycopg import sql
 
 from prepaid.runtime import Folders, Instance
+from tokens.keys import DECODER_KEY_OCTETS, DES_KEY_OCTETS, KDF_KEY_OCTETS, Key
+
+
+class KeyWatch:
+    """Every key that this process made, and whether a text holds one: in hex, or as bytes."""
+
+    LENGTHS = sorted(
+        {2 * n for n in (DES_KEY_OCTETS, KDF_KEY_OCTETS, *DECODER_KEY_OCTETS.values())}
+    )
+    # Keys of few different octets (zeros, say) would be found in any register.
+    LEAST_DIFFERENT = 6
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+
+    def note(self, octets: bytes) -> None:
+        if len(set(octets)) >= self.LEAST_DIFFERENT:
+            self._keys.add(octets.hex())
+
+    def found_in(self, text: str) -> bool:
+        runs = re.findall(r"[0-9a-f]{16,}", text.lower())
+        for literal in re.findall(r"""b'(?:[^'\\\n]|\\.)+'|b"(?:[^"\\\n]|\\.)+\"""", text):
+            try:
+                runs.append(ast.literal_eval(literal).hex())
+            except (ValueError, SyntaxError):
+                continue
+        return any(
+            run[at : at + length] in self._keys
+            for run in runs
+            for length in self.LENGTHS
+            for at in range(len(run) - length + 1)
+        )
+
+
+WATCH = KeyWatch()
+_make_key = Key.__init__
+
+
+def _make_watched_key(self: Key, octets: bytes) -> None:
+    _make_key(self, octets)
+    WATCH.note(bytes(octets))
+
+
+Key.__init__ = _make_watched_key  # type: ignore[method-assign] # for the length of the run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if WATCH.found_in("\n".join(content for _, content in report.sections)):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} printed or logged a key"
+    return report
+
+
+@pytest.fixture
+def key_watch() -> KeyWatch:
+    """The watch over this run, which the keys of the test are known to."""
+    return WATCH
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +86,10 @@ def open_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="prepaid-test-"))
     folder.chmod(0o755)
     yield folder
+    logs = [path for path in folder.rglob("*.log") if path.is_file()]
+    printed = [path.name for path in logs if WATCH.found_in(path.read_text(errors="replace"))]
     shutil.rmtree(folder)
+    assert not printed, f"a server logged a key: {printed}"
 
 
 @pytest.fixture(scope="session")

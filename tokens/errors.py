@@ -18,6 +18,8 @@ key_type_refused      this KT is not offered here, or may not do this
 algorithm_refused     this EA, DKGA, or pair of both is not offered
 tables_invalid        a substitution table set that is malformed, unknown or not the licensed one
 key_file_invalid      a key file that does not open
+wrapping_key_exists   a hardware token that has its wrapping key already
+security_module_away  the security module cannot be reached; trying again later is right
 state_invalid         a stored meter state that does not load
 """
 
@@ -26,3 +28,10 @@ from schemas.errors import DomainError
 
 class TokenError(DomainError):
     """A number, key or token that IEC 62055-41 refuses."""
+
+
+class SecurityModuleAway(TokenError):  # noqa: N818 - a state of the world, as in the store
+    """The security module cannot be reached or cannot work now."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("security_module_away", message)

@@ -65,6 +65,14 @@ def is_expired(tid: int, ken: int) -> bool:
     return key_period(tid) > ken
 
 
+def key_end_ms(ken: int, base_date: int) -> int:
+    """The first instant at which a key with this KEN makes no token any more.
+
+    KEN 255 ends with the base date: its 24 bits are used up.
+    """
+    return base_date_ms(base_date) + (ken + 1 << 16) * MINUTE_MS
+
+
 def _after_reserved(tid: int, base_date: int) -> int:
     free = tid + 1 if is_reserved(tid) else tid
     _demand_in_range(free, base_date)

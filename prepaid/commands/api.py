@@ -11,9 +11,9 @@ from api.app import create_app
 from api.settings import ApiSettings
 from prepaid import logs
 from prepaid.clock import Clock
-from prepaid.secrets_files import load_partners, load_security_module
+from prepaid.secrets_files import load_partners
+from prepaid.security_modules import open_security_module
 from prepaid.settings import Settings
-from schemas.errors import DomainError
 from store.pool import make_pool
 
 
@@ -28,23 +28,17 @@ def api(
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C; requests under way are answered first.
 
-    Needs PREPAID_DATABASE__URL, PREPAID_STS__KEY_FILE with PREPAID_STS__KEY_PASSPHRASE, and
-    PREPAID_PARTNERS__FILE for the banks that may pay.
+    Needs PREPAID_DATABASE__URL, PREPAID_STS__KEY_FILE with PREPAID_STS__KEY_PASSPHRASE (or wrapped
+    keys and their token: docs/security-module.md), and PREPAID_PARTNERS__FILE for the banks that
+    may pay.
     """
     logs.configure(as_json=json_logs)
     settings = Settings()
-    key_file, passphrase = settings.sts.key_file, settings.sts.key_passphrase
-    if key_file is None or passphrase is None:
-        raise DomainError(
-            "not_configured",
-            "PREPAID_STS__KEY_FILE and PREPAID_STS__KEY_PASSPHRASE are not set: make a key file "
-            "with `prepaid token new-key-file`",
-        )
     partners = settings.partners.file
     application = create_app(
         ApiSettings(),
         pool=make_pool(settings.database_url()),
-        security_module=load_security_module(key_file, passphrase),
+        security_module=open_security_module(settings.sts),
         now_ms=Clock.parse(settings.clock).now_ms,
         wall_s=time.time,
         partners=() if partners is None else load_partners(partners),

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from prepaid.commands import sts_report
+from prepaid.commands import sts_campaign, sts_report
+from prepaid.commands.sts_record import issued_by_us
 from schemas.errors import DomainError
 from tokens import apdu, codec, key_file, numbers, tid
 from tokens.amount import CURRENCY_AMOUNT_LAST
@@ -161,7 +162,8 @@ def decode(
     Without --meter and a key only the class can be said; class 1 is in clear.
     With them, digits that do not authenticate are compared with their
     neighbours: one digit wrong, two swapped, one missing or one too many.
-    Sections of keys are never shown.
+    Sections of keys are never shown. With PREPAID_DATABASE__URL it also says
+    when these digits were issued by us, to which meter, and what it answered.
 
     Exit status 1 means that the digits are no token of this meter.
     """
@@ -169,7 +171,7 @@ def decode(
     if meter is None and (key_file or test_key):
         raise DomainError("bad_option", "A key belongs to a meter; name it with --meter.")
     if meter is None:
-        found = _without_key(typed)
+        found = _without_key(typed) | issued_by_us(typed)
         sts_report.write(found, as_json=as_json)
         raise typer.Exit(1 if "problem" in found else 0)
     pan = numbers.to_meter_pan(meter)
@@ -189,7 +191,8 @@ def decode(
         slips = [_token_report(row, token, attributes) for row, token in likely_slips(typed, read)]
         report = {"problem": str(error), "code": error.code, "likely_meant": slips}
         report |= sts_report.recognised(typed)
-    sts_report.write(report | {"meter_pan": pan} | _table_note(attributes, loaded), as_json=as_json)
+    report |= {"meter_pan": pan} | issued_by_us(typed) | _table_note(attributes, loaded)
+    sts_report.write(report, as_json=as_json)
     raise typer.Exit(1 if "problem" in report else 0)
 
 
@@ -304,6 +307,7 @@ def new_key_file(
 
 
 def register(root: typer.Typer) -> None:
+    app.add_typer(sts_campaign.app, name="campaign")
     root.add_typer(app, name="token")
 
 

@@ -142,12 +142,13 @@ LIMIT %(limit)s
 SELECT count(*) FROM token
 
 -- name: tids_used_twice_or_reserved
--- A TID is used once per meter and key, and never that of 00:01 (sts.md section 3.3).
-SELECT 'meter ' || m.number || ' key ' || k.sgc || '/' || k.krn || '/' || k.base_date
-           || ' TID ' || k.tid,
+-- A TID is used once per meter and base date, whatever the key: a key change leaves the meter's
+-- memory. It is never that of 00:01 (sts.md section 3.3). Key change tokens carry none.
+SELECT 'meter ' || m.number || ' base date ' || k.base_date || ' TID ' || k.tid,
        'one token', count(*) || ' tokens'
 FROM token k JOIN meter m ON m.id = k.meter_id
-GROUP BY m.number, k.sgc, k.krn, k.base_date, k.tid HAVING count(*) > 1
+WHERE k.tid IS NOT NULL
+GROUP BY m.number, k.base_date, k.tid HAVING count(*) > 1
 UNION ALL
 SELECT 'token ' || k.id, 'a TID that is not reserved', 'TID ' || k.tid
 FROM token k WHERE k.tid %% 1440 = 1

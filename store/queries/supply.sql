@@ -33,7 +33,8 @@ UPDATE command SET state = 'superseded'
 WHERE meter_id = %(meter)s AND type = 'relay' AND state IN ('queued', 'sent', 'accepted', 'unknown')
 
 -- name: queued_commands
--- The outbox, oldest first; a meter's commands in the order of their counters.
+-- The outbox, oldest first, and a meter's commands in the order of their counters: credit under an
+-- old key must not come behind the set that ends it.
 SELECT c.id::text, m.number, g.number, c.type, c.ctr, c.issued_ms, c.expires_ms, c.args
 FROM command c
 JOIN meter m ON m.id = c.meter_id
@@ -68,25 +69,28 @@ SELECT EXISTS (SELECT FROM command c JOIN meter m ON m.id = c.meter_id
                WHERE c.id = %(id)s::uuid AND m.number = %(meter)s)
 
 -- name: answer_tokens
--- The results of the tokens of one command, in their order.
+-- What the meter said to the tokens of a command, in their order. It said it to the digits: whatever
+-- else printed or carries them is answered too, and a late word on an old command still counts.
 UPDATE token k
 SET result = n.result, answered_at = at_ms(%(now_ms)s)
-FROM unnest(%(results)s::text[]) WITH ORDINALITY AS n (result, place)
-WHERE k.command_id = %(command)s::uuid
-  AND n.place = (SELECT count(*) FROM token o
-                 WHERE o.command_id = k.command_id AND o.ordinal <= k.ordinal)
+FROM command c,
+     jsonb_array_elements_text(c.args -> 'tokens') WITH ORDINALITY AS d (digits, place),
+     unnest(%(results)s::text[]) WITH ORDINALITY AS n (result, place)
+WHERE c.id = %(command)s::uuid AND n.place = d.place
+  AND k.digits = d.digits AND k.meter_id = c.meter_id
   AND (k.result IS NULL OR k.result NOT IN ('Accept', 'UsedError'))
-RETURNING k.top_up_id
+RETURNING k.top_up_id, k.key_change_id, k.class, k.result
 
 -- name: conclude_top_ups
--- A top-up is accepted when each of its tokens was, rejected when one was refused.
+-- A top-up is accepted when its credit was, rejected when that was refused. A key change set before
+-- it is the way there: a meter that has taken the set already cannot read it any more.
 UPDATE top_up t
 SET accepted_at = CASE WHEN r.accepted THEN coalesce(t.accepted_at, at_ms(%(now_ms)s)) END,
     rejected_at = CASE WHEN r.refused THEN coalesce(t.rejected_at, at_ms(%(now_ms)s)) END
 FROM (SELECT top_up_id,
-             bool_and(result IN ('Accept', '1stKCT', '2ndKCT', 'UsedError')) AS accepted,
-             bool_or(result NOT IN ('Accept', '1stKCT', '2ndKCT', 'UsedError')) AS refused
-      FROM token WHERE top_up_id = ANY(%(top_ups)s) GROUP BY top_up_id) r
+             bool_and(result IN ('Accept', 'UsedError')) AS accepted,
+             bool_or(result NOT IN ('Accept', 'UsedError')) AS refused
+      FROM token WHERE top_up_id = ANY(%(top_ups)s) AND class = 0 GROUP BY top_up_id) r
 WHERE t.id = r.top_up_id
 
 -- name: mark_on_supply

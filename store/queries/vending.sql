@@ -4,8 +4,8 @@ SELECT id, request_sha256 FROM top_up
 WHERE channel = %(channel)s AND partner_txn_id = %(partner_txn_id)s
 
 -- name: meter_for_vending
--- A meter with the account that it serves now and the key attributes of its tokens.
-SELECT m.id, i.account_id, m.meter_pan, m.sgc, m.krn, m.kt, m.ken, m.ti, m.base_date, m.ea, m.dkga
+-- A meter with the account that it serves now, and whether it takes tokens.
+SELECT m.id, i.account_id, m.meter_pan IS NOT NULL
 FROM meter m
 JOIN LATERAL (SELECT account_id FROM installation i WHERE i.meter_id = m.id
               ORDER BY opened_at DESC LIMIT 1) i ON true
@@ -21,22 +21,6 @@ VALUES (%(id)s, %(account)s, %(meter)s, %(channel)s, %(partner_txn_id)s, %(reque
         %(amount_micro)s, at_ms(%(paid_ms)s), %(credited_ms)s, %(energy_wh)s, %(lines)s, %(msisdn)s)
 ON CONFLICT (channel, partner_txn_id) DO NOTHING
 RETURNING id
-
--- name: newest_tid
--- The newest TID that this meter was given under this key.
-SELECT max(tid) FROM token
-WHERE meter_id = %(meter)s AND sgc = %(sgc)s AND krn = %(krn)s AND base_date = %(base_date)s
-
--- name: insert_token
--- Stored before it is shown or sent.
-INSERT INTO token (meter_id, top_up_id, ordinal, digits, class, subclass, amount, sgc, krn,
-                   base_date, tid, issued_at, command_id)
-VALUES (%(meter)s, %(top_up)s, %(ordinal)s, %(digits)s, 0, %(subclass)s, %(amount)s, %(sgc)s,
-        %(krn)s, %(base_date)s, %(tid)s, at_ms(%(now_ms)s), %(command)s)
-
--- name: mark_token_issued
--- The tokens of a top-up are stored.
-UPDATE top_up SET token_issued_at = at_ms(%(now_ms)s) WHERE id = %(top_up)s
 
 -- name: insert_reversal
 -- A top-up taken back.
@@ -55,14 +39,3 @@ WHERE t.channel = %(channel)s AND t.partner_txn_id = %(partner_txn_id)s
 -- A customer asks for emergency credit.
 INSERT INTO emergency_request (account_id, requested_ms) VALUES (%(account)s, %(requested_ms)s)
 ON CONFLICT DO NOTHING
-
--- name: tokens_to_deliver_again
--- Tokens whose command ended without a word from the meter, and whose top-up is still open.
-SELECT k.meter_id, k.top_up_id, array_agg(k.digits ORDER BY k.ordinal), max(k.tid)
-FROM token k JOIN top_up t ON t.id = k.top_up_id
-WHERE k.command_id = ANY(%(commands)s::uuid[]) AND k.result IS NULL AND t.accepted_at IS NULL
-GROUP BY k.meter_id, k.top_up_id
-
--- name: reissue_command
--- The same tokens, carried by a new command.
-UPDATE token SET command_id = %(command)s WHERE top_up_id = %(top_up)s AND result IS NULL

@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ASKED = [
     *PROJECT["project"]["dependencies"],
     *PROJECT["build-system"]["requires"],
+    *(line for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra),
     *(line for group in PROJECT["dependency-groups"].values() for line in group),
 ]
 

@@ -1,0 +1,38 @@
+"""Which security module this installation has, by its settings."""
+
+from pydantic import SecretStr
+
+from prepaid.hsm import Pkcs11Token, Pkcs11WrappingKey, WrappedSecurityModule
+from prepaid.secrets_files import load_security_module, read_secret
+from prepaid.settings import Sts
+from schemas.errors import DomainError
+from tokens.security_module import SecurityModule
+
+
+def open_security_module(sts: Sts) -> SecurityModule:
+    """The wrapped keys with their PKCS#11 token where they are set, else the sealed key file.
+
+    Errors: DomainError `not_configured`, `secret_file`; TokenError; SecurityModuleAway.
+    """
+    if sts.wrapped_keys is not None:
+        return WrappedSecurityModule(read_secret(sts.wrapped_keys), wrapping_key(sts))
+    if sts.key_file is None or sts.key_passphrase is None:
+        raise DomainError(
+            "not_configured",
+            "no vending keys: set PREPAID_STS__KEY_FILE and PREPAID_STS__KEY_PASSPHRASE (make a "
+            "key file with `prepaid token new-key-file`), or PREPAID_STS__WRAPPED_KEYS and its "
+            "token",
+        )
+    return load_security_module(sts.key_file, sts.key_passphrase)
+
+
+def wrapping_key(sts: Sts) -> Pkcs11WrappingKey:
+    """The key inside the token. Errors: DomainError `not_configured`; SecurityModuleAway."""
+    if sts.pkcs11_library is None or not sts.pkcs11_token:
+        raise DomainError(
+            "not_configured",
+            "no PKCS#11 token: set PREPAID_STS__PKCS11_LIBRARY, PREPAID_STS__PKCS11_TOKEN and "
+            "PREPAID_STS__PKCS11_PIN",
+        )
+    pin = sts.pkcs11_pin or SecretStr("")
+    return Pkcs11WrappingKey(Pkcs11Token(sts.pkcs11_library, sts.pkcs11_token, pin))

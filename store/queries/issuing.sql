@@ -1,0 +1,54 @@
+-- name: newest_tid
+-- The newest TID that this meter was given since this base date, under whatever key: a key change
+-- does not clear the meter's memory.
+SELECT max(tid) FROM token WHERE meter_id = %(meter)s AND base_date = %(base_date)s
+
+-- name: insert_token
+-- Stored before it is shown or sent.
+INSERT INTO token (meter_id, top_up_id, key_change_id, engineering_token_id, ordinal, digits, class,
+                   subclass, amount, sgc, krn, base_date, tid, issued_at, command_id)
+VALUES (%(meter)s, %(top_up)s, %(key_change)s, %(engineering)s, %(ordinal)s, %(digits)s, %(class)s,
+        %(subclass)s, %(amount)s, %(sgc)s, %(krn)s, %(base_date)s, %(tid)s, at_ms(%(now_ms)s),
+        %(command)s)
+
+-- name: mark_token_issued
+-- The tokens of a top-up are stored.
+UPDATE top_up SET token_issued_at = at_ms(%(now_ms)s) WHERE id = %(top_up)s
+
+-- name: tokens_to_deliver_again
+-- Tokens whose command ended without a word from the meter, and that it still needs.
+SELECT k.command_id::text, k.meter_id, array_agg(k.digits ORDER BY k.ordinal),
+       array_agg(k.id ORDER BY k.ordinal), max(k.tid)
+FROM token k
+LEFT JOIN top_up t ON t.id = k.top_up_id
+LEFT JOIN key_change c ON c.id = k.key_change_id
+WHERE k.command_id = ANY(%(commands)s::uuid[]) AND k.result IS NULL AND t.accepted_at IS NULL
+  AND (k.class = 0 OR c.id IS NULL OR (c.confirmed_at IS NULL AND c.abandoned_at IS NULL))
+GROUP BY k.command_id, k.meter_id
+
+-- name: reissue_command
+-- The same tokens, carried by a new command.
+UPDATE token SET command_id = %(command)s WHERE id = ANY(%(tokens)s)
+
+-- name: tokens_of_top_up
+-- The tokens of a top-up, in the order of entry.
+SELECT digits FROM token WHERE top_up_id = %(top_up)s ORDER BY ordinal
+
+-- name: find_top_up
+-- Whether there is such a top-up.
+SELECT id FROM top_up WHERE id = %(top_up)s
+
+-- name: insert_reprint
+-- Somebody was shown tokens again.
+INSERT INTO reprint (top_up_id, reprinted_by, reason, reprinted_at)
+VALUES (%(top_up)s, %(by)s, %(reason)s, at_ms(%(now_ms)s))
+
+-- name: tokens_with_digits
+-- Whether these digits are ours: each time they were issued, and what the meter said.
+SELECT ms_of(k.issued_at), m.number, k.class, k.subclass, t.receipt_number, k.result,
+       ms_of(k.answered_at)
+FROM token k
+JOIN meter m ON m.id = k.meter_id
+LEFT JOIN top_up t ON t.id = k.top_up_id
+WHERE k.digits = %(digits)s
+ORDER BY k.id
