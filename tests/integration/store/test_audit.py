@@ -180,7 +180,7 @@ CORRUPTIONS = {
     "a TID used twice": (
         "tids_used_once",
         (
-            "ALTER TABLE token DROP CONSTRAINT token_meter_id_sgc_krn_base_date_tid_key; "
+            "ALTER TABLE token DROP CONSTRAINT token_tid_is_used_once; "
             "UPDATE token t SET tid = (SELECT min(tid) FROM token o WHERE o.meter_id = t.meter_id)"
         ),
     ),
