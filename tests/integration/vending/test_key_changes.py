@@ -7,6 +7,7 @@ import pytest
 from schemas.errors import DomainError
 from schemas.quantities import parse_instant_ms
 from store import clockwork, key_changes
+from store.audit import audit
 from tokens.errors import TokenError
 
 NOON = parse_instant_ms("2026-03-02T12:00:00Z")
@@ -290,3 +291,16 @@ def test_a_set_that_credit_depends_on_is_not_taken_back(desk):
     with pytest.raises(DomainError) as refusal:
         key_changes.abandon(desk.conn, box.number, "vera", "the slip was lost", NOON)
     assert refusal.value.code == "credit_depends"
+
+
+def test_the_audit_passes_what_key_changes_leave_behind(desk):
+    box = desk.meter()
+    desk.adopt()
+    desk.vend(box)
+    desk.vend(box)
+    box.take(NOON, lose_answers=True)
+    clockwork.close_overdue(desk.conn, NOON + DAY)
+    box.take(NOON + DAY)
+    desk.vend(box, NOON + DAY)
+    failed = [check for check in audit(desk.conn) if check.failures]
+    assert failed == []
