@@ -11,6 +11,8 @@ from functools import partial
 
 import structlog
 
+from schemas.quantities import format_instant
+from store.campaigns import key_expiries
 from store.clockwork import close_overdue, drop_old_readings, end_holds, reconcile, settle_due
 from store.errors import Unavailable
 from store.session import Session
@@ -33,6 +35,7 @@ async def run_clockwork(
     """Rounds until `stopping`. Readings older than `keep_days` are dropped; None keeps all."""
     terms = TermsCache()
     retention_due_ms = 0
+    key_check_due_ms = 0
     while not stopping.is_set():
         try:
             while await session.run(
@@ -58,6 +61,9 @@ async def run_clockwork(
             )
             if again:
                 log.info("relays_ordered_again", count=again)
+            if now_ms() >= key_check_due_ms:
+                await _warn_of_ends(session, now_ms())
+                key_check_due_ms = now_ms() + DAY_MS
             if keep_days is not None and now_ms() >= retention_due_ms:
                 before_ms = now_ms() - keep_days * DAY_MS
                 dropped = await session.run(partial(drop_old_readings, before_ms=before_ms))
@@ -69,3 +75,17 @@ async def run_clockwork(
             await asyncio.wait_for(stopping.wait(), ROUND_S)
         except TimeoutError:
             continue
+
+
+async def _warn_of_ends(session: Session, now_ms: int) -> None:
+    """Once a day, years before: the vending keys in meters that end, and for how many."""
+    for each in await session.run(partial(key_expiries, now_ms=now_ms)):
+        log.warning(
+            "vending_key_ends",
+            sgc=each.sgc,
+            krn=each.krn,
+            cause=each.cause,
+            level=each.level,
+            ends=format_instant(each.ends_ms),
+            meters=each.meters,
+        )

@@ -24,6 +24,8 @@ WH_PER_UNIT = 100
 # Vends to one meter in one minute take the minutes after it; a customer never needs more, and a
 # clock that stands this far behind the newest TID is wrong.
 LOOK_AHEAD_MINUTES = 120
+# Unanswered credit that goes once more before a key change ends its key.
+CREDIT_BEFORE_SET = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,14 @@ def store_tokens(
     """Store tokens of one owner; with `carry`, one command takes them to the meter."""
     command = None
     if carry:
+        changes_key = any(
+            each.owner.key_change and each.cls == apdu.METER_SPECIFIC for each in made
+        )
+        before = _unanswered_credit(conn, meter.id) if changes_key else []
         command = _queue(
             conn,
             meter.id,
-            [each.digits for each in made],
+            [*before, *(each.digits for each in made)],
             max((each.tid for each in made if each.tid is not None), default=None),
             now_ms,
         )
@@ -138,6 +144,15 @@ def store_tokens(
                 "command": command,
             },
         )
+
+
+def _unanswered_credit(conn: Connection, meter_id: int) -> list[str]:
+    """What must reach a meter before its key changes: after that, nobody can read it.
+
+    A meter that has it answers UsedError, which is success.
+    """
+    of = {"meter": meter_id, "limit": CREDIT_BEFORE_SET}
+    return [digits for (digits,) in conn.execute(query("unanswered_credit"), of)]
 
 
 def _queue(
@@ -173,8 +188,9 @@ def deliver_again(conn: Connection, commands: list[str], now_ms: int) -> int:
     answers UsedError, which is success.
     """
     rows = conn.execute(query("tokens_to_deliver_again"), {"commands": commands}).fetchall()
-    for _, meter_id, digits, tokens, tid in rows:
-        command = _queue(conn, meter_id, digits, tid, now_ms)
+    for _, meter_id, digits, tokens, tid, changes_key in rows:
+        before = _unanswered_credit(conn, meter_id) if changes_key else []
+        command = _queue(conn, meter_id, [*before, *digits], tid, now_ms)
         conn.execute(query("reissue_command"), {"command": command, "tokens": tokens})
     return len(rows)
 

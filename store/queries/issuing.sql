@@ -18,13 +18,14 @@ UPDATE top_up SET token_issued_at = at_ms(%(now_ms)s) WHERE id = %(top_up)s
 -- name: tokens_to_deliver_again
 -- Tokens whose command ended without a word from the meter, and that it still needs.
 SELECT k.command_id::text, k.meter_id, array_agg(k.digits ORDER BY k.ordinal),
-       array_agg(k.id ORDER BY k.ordinal), max(k.tid)
+       array_agg(k.id ORDER BY k.ordinal), max(k.tid), bool_or(k.class = 2 AND c.id IS NOT NULL)
 FROM token k
 LEFT JOIN top_up t ON t.id = k.top_up_id
 LEFT JOIN key_change c ON c.id = k.key_change_id
 WHERE k.command_id = ANY(%(commands)s::uuid[]) AND k.result IS NULL AND t.accepted_at IS NULL
   AND (k.class = 0 OR c.id IS NULL OR (c.confirmed_at IS NULL AND c.abandoned_at IS NULL))
 GROUP BY k.command_id, k.meter_id
+ORDER BY min(k.id)
 
 -- name: reissue_command
 -- The same tokens, carried by a new command.
@@ -52,3 +53,19 @@ JOIN meter m ON m.id = k.meter_id
 LEFT JOIN top_up t ON t.id = k.top_up_id
 WHERE k.digits = %(digits)s
 ORDER BY k.id
+
+-- name: unanswered_credit
+-- Credit that was sent to a meter under its present key and that it has said nothing about, in the
+-- order of issue; the newest few, if a meter is silent for good.
+SELECT digits FROM (
+    SELECT k.id, k.digits
+    FROM token k
+    JOIN top_up t ON t.id = k.top_up_id
+    JOIN meter m ON m.id = k.meter_id
+    WHERE k.meter_id = %(meter)s AND k.class = 0 AND k.result IS NULL AND t.accepted_at IS NULL
+      AND k.command_id IS NOT NULL
+      AND (k.sgc, k.krn, k.base_date) = (m.sgc, m.krn, m.base_date)
+      AND NOT EXISTS (SELECT FROM key_change c
+                      WHERE c.id = k.key_change_id AND c.confirmed_at IS NULL)
+    ORDER BY k.id DESC LIMIT %(limit)s) newest
+ORDER BY id

@@ -80,3 +80,19 @@ def test_a_tid_of_more_than_24_bits_has_no_instant(number):
 )
 def test_a_key_expires_with_the_period_of_its_ken(number, ken, expired):
     assert tid.is_expired(number, ken) is expired
+
+
+@pytest.mark.parametrize("base_date", [1993, 2014, 2035])
+@pytest.mark.parametrize("ken", [0, 1, 104, 254])
+def test_a_key_ends_in_the_minute_that_its_expiry_number_no_longer_covers(ken, base_date):
+    end = tid.key_end_ms(ken, base_date)
+    assert not tid.is_expired(tid.tid_minutes(end - 1, base_date), ken)
+    assert tid.is_expired(tid.tid_minutes(end, base_date), ken)
+
+
+@pytest.mark.parametrize(
+    ("base_date", "last"),
+    [(1993, "2024-11-24T20:15:59"), (2014, "2045-11-24T20:15:59"), (2035, "2066-11-24T20:15:59")],
+)
+def test_a_key_that_does_not_expire_ends_with_its_base_date(base_date, last):
+    assert tid.key_end_ms(255, base_date) == ms(last) + 1000

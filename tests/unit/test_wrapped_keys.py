@@ -8,11 +8,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 
+from api.errors import status_of
 from prepaid.hsm import WrappedSecurityModule, wrap
 from prepaid.security_modules import open_security_module, wrapping_key
 from prepaid.settings import Sts
 from schemas.errors import DomainError
-from tokens.errors import TokenError
+from tokens.errors import SecurityModuleAway, TokenError
 from tokens.key_file import RANDOM_OCTETS, seal
 from tokens.keys import KeyAttributes, VendingKey
 from tokens.security_module import SecurityModule, SoftwareSecurityModule
@@ -157,3 +158,7 @@ def test_a_token_that_is_not_named_is_not_looked_for():
     with pytest.raises(DomainError) as refusal:
         wrapping_key(Sts(pkcs11_token="desk"))
     assert refusal.value.code == "not_configured"
+
+
+def test_a_security_module_that_is_away_is_worth_another_try():
+    assert status_of(SecurityModuleAway("Token desk: it is gone.")) == 503

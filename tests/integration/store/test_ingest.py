@@ -366,11 +366,11 @@ def test_a_commit_that_fails_leaves_nothing_of_the_batch(
     utility.now = T0 + HOUR
     message = utility.reading(supply.meter, T0 + HOUR, OPENED_WH + 100)
 
-    def away(conn: Any, settled: Any, now_ms: int) -> int:
+    def away(*_: Any, **__: Any) -> int:
         raise psycopg.OperationalError("the wire is cut")
 
     with monkeypatch.context() as patched:
-        patched.setattr(ingest.supply, "decide", away)
+        patched.setattr(ingest.decisions, "record", away)
         with pytest.raises(psycopg.OperationalError):
             utility.record(message)
     assert contents(utility) == before

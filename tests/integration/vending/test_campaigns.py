@@ -1,13 +1,17 @@
 """A roll-over is planned, issued and counted until the last meter confirms."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
+from meter_gateway.clockwork import run_clockwork
 from schemas.errors import DomainError
 from schemas.quantities import parse_instant_ms
 from store import campaigns, key_changes
 from store.campaigns import BatchIssue, BatchProgress, CentreProgress
+from store.session import Session
 
 NOON = parse_instant_ms("2026-03-02T12:00:00Z")
 YEAR = 365 * 86_400_000
@@ -158,3 +162,19 @@ def test_the_end_of_a_key_is_told_years_before(desk, changed, at, found):
     expiries = campaigns.key_expiries(desk.conn, parse_instant_ms(at))
     assert [(e.cause, e.level, e.meters) for e in expiries] == ([(*found, 1)] if found else [])
     assert all("plan a campaign" in campaigns.advice(each) for each in expiries)
+
+
+async def test_the_clockwork_warns_by_itself(desk):
+    box = desk.meter(served=False)
+    desk.conn.execute("UPDATE meter SET ken = 104 WHERE id = %s", (box.id,))
+    session, stopping = Session(desk.url, "test"), asyncio.Event()
+    with capture_logs() as logs:
+        running = asyncio.create_task(run_clockwork(session, lambda: NOON, stopping))
+        async with asyncio.timeout(20):
+            while not logs:
+                await asyncio.sleep(0.01)
+        stopping.set()
+        await running
+    await session.close()
+    (said,) = (entry for entry in logs if entry["event"] == "vending_key_ends")
+    assert (said["sgc"], said["level"], said["meters"]) == ("123456", "urgent", 1)

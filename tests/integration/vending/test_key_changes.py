@@ -7,6 +7,7 @@ import pytest
 from schemas.errors import DomainError
 from schemas.quantities import parse_instant_ms
 from store import clockwork, key_changes
+from store.audit import audit
 from tokens.errors import TokenError
 
 NOON = parse_instant_ms("2026-03-02T12:00:00Z")
@@ -290,3 +291,61 @@ def test_a_set_that_credit_depends_on_is_not_taken_back(desk):
     with pytest.raises(DomainError) as refusal:
         key_changes.abandon(desk.conn, box.number, "vera", "the slip was lost", NOON)
     assert refusal.value.code == "credit_depends"
+
+
+def test_the_audit_passes_what_key_changes_leave_behind(desk):
+    box = desk.meter()
+    desk.adopt()
+    desk.vend(box)
+    desk.vend(box)
+    box.take(NOON, lose_answers=True)
+    clockwork.close_overdue(desk.conn, NOON + DAY)
+    box.take(NOON + DAY)
+    desk.vend(box, NOON + DAY)
+    failed = [check for check in audit(desk.conn) if check.failures]
+    assert failed == []
+
+
+@pytest.fixture
+def waiting(desk):
+    """A meter with credit that it never heard of, and behind it a key change with more."""
+    box = desk.meter()
+    first = desk.vend(box)
+    desk.conn.execute("UPDATE command SET state = 'sent'")
+    desk.adopt()
+    return box, first, desk.vend(box, NOON + 1)
+
+
+def test_credit_under_the_old_key_goes_once_more_before_the_set(desk, waiting):
+    """A first command that is lost must not come behind the set: nobody could read it any more."""
+    box, first, second = waiting
+    assert box.take(NOON) == [["Accept", *QUAD, "Accept"]]
+    assert (desk.state(first), desk.state(second)) == ((True, False), (True, False))
+    clockwork.close_overdue(desk.conn, NOON + DAY + 1)
+    assert box.waiting() == []
+    assert box.credit_wh == 2 * BOUGHT_WH
+
+
+def test_credit_under_the_old_key_goes_before_the_repeat_of_a_set_too(desk, waiting):
+    box, first, second = waiting
+    desk.conn.execute("UPDATE command SET state = 'sent'")
+    clockwork.close_overdue(desk.conn, NOON + DAY + 1)
+    # The first command is lost again; the second alone brings everything.
+    desk.conn.execute(
+        "UPDATE command SET state = 'sent' WHERE jsonb_array_length(args->'tokens') = 1"
+    )
+    assert box.take(NOON) == [["Accept", *QUAD, "Accept"]]
+    assert (desk.state(first), desk.state(second)) == ((True, False), (True, False))
+
+
+def test_a_late_copy_of_the_old_credit_does_not_undo_its_acceptance(desk, waiting):
+    box, first, _ = waiting
+    (old,) = desk.conn.execute(
+        "SELECT id::text FROM command WHERE jsonb_array_length(args->'tokens') = 1"
+    ).fetchone()
+    (digits,) = desk.conn.execute(
+        "SELECT digits FROM token WHERE top_up_id = %s", (first,)
+    ).fetchone()
+    box.take(NOON)
+    box.answer(old, [box.enter(digits)], NOON)
+    assert desk.state(first) == (True, False)
