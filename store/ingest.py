@@ -308,7 +308,10 @@ class Batch:
                 "meters": [meter for meter, _, _ in keys],
                 "registers": [register for _, register, _ in keys],
                 "ts": [ts_ms for _, _, ts_ms in keys],
+                "first_ms": min(ts_ms for _, _, ts_ms in keys),
+                "last_ms": max(ts_ms for _, _, ts_ms in keys),
             },
+            prepare=False,  # planned for this range, see store.settlement.stored_facts
         )
         return {(meter, register, ts_ms): value for meter, register, ts_ms, value in found}
 

@@ -28,10 +28,11 @@ WHERE m.number = ANY(%(numbers)s)
 GROUP BY m.id, g.number, s.meter_id
 
 -- name: known_readings
--- Which of these keys are stored, and with what value.
+-- Which of these keys are stored, and with what value; the range leaves out all other chunks.
 SELECT r.meter_id, r.register, ms_of(r.ts), r.value_wh
 FROM unnest(%(meters)s::bigint[], %(registers)s::text[], %(ts)s::bigint[]) AS k (meter_id, register, ts)
 JOIN reading r ON r.meter_id = k.meter_id AND r.register = k.register AND r.ts = at_ms(k.ts)
+ AND r.ts BETWEEN at_ms(%(first_ms)s) AND at_ms(%(last_ms)s)
 
 -- name: insert_readings
 -- New readings with their verdicts. A key that came in between by another worker stays as it is.

@@ -50,13 +50,13 @@ ORDER BY i.opened_at
 
 -- name: readings_after
 -- Billable facts of an account after an instant: its meters' readings of the total, while they were its.
+-- The instant is a plain parameter, so that the planner leaves out the chunks before it.
 SELECT m.number, ms_of(r.ts) AS ts_ms, r.value_wh, r.verdict
 FROM (SELECT DISTINCT meter_id FROM installation WHERE account_id = %(account)s) mine
 JOIN meter m ON m.id = mine.meter_id
 JOIN reading r ON r.meter_id = m.id
 WHERE r.register = '1.8.0' AND r.clock <> 'lost'
-  AND r.ts > at_ms(greatest(%(after_ms)s, (SELECT opened_ms FROM account_state
-                                           WHERE account_id = %(account)s)))
+  AND r.ts > at_ms(%(after_ms)s)
   -- a meter that served several accounts: the installation begun last before the reading counts
   AND %(account)s = (SELECT i.account_id FROM installation i WHERE i.meter_id = m.id
                      ORDER BY i.opened_at < r.ts DESC,
@@ -148,6 +148,7 @@ UPDATE reading r SET verdict = n.verdict
 FROM unnest(%(meters)s::text[], %(ts)s::bigint[], %(verdicts)s::text[]) AS n (number, ts_ms, verdict)
 JOIN meter m ON m.number = n.number
 WHERE r.meter_id = m.id AND r.register = '1.8.0' AND r.ts = at_ms(n.ts_ms)
+  AND r.ts BETWEEN at_ms(%(first_ms)s) AND at_ms(%(last_ms)s)
 
 -- name: ledger_accounts
 -- The chart of accounts.
