@@ -25,10 +25,15 @@ def stored_facts(
     conn: Connection, account_id: int, anchor_ms: int
 ) -> tuple[list[Fact], dict[Place, str | None]]:
     """All stored facts from an anchor on, and the stored verdict of each reading among them."""
-    since = {"account": account_id, "after_ms": anchor_ms, "from_ms": anchor_ms}
+    series = installations(conn, account_id)
+    since = {"account": account_id, "from_ms": anchor_ms}
     facts: list[Fact] = []
     known: dict[Place, str | None] = {}
-    for number, ts_ms, value_wh, verdict in conn.execute(query("readings_after"), since):
+    after = {"account": account_id, "after_ms": max(anchor_ms, series[0][0].opened_at_ms)}
+    # Not prepared: a plan for any instant visits every chunk of the history, and years have many.
+    for number, ts_ms, value_wh, verdict in conn.execute(
+        query("readings_after"), after, prepare=False
+    ):
         facts.append(Reading(ts_ms, value_wh, number))
         known[number, ts_ms] = verdict
     for top_up, at_ms, amount_micro, channel in conn.execute(query("top_ups_from"), since):
@@ -42,7 +47,6 @@ def stored_facts(
         facts.append(EmergencyRequest(at_ms))
     for adjustment, at_ms, amount_micro, reason in conn.execute(query("adjustments_from"), since):
         facts.append(Adjustment(adjustment, at_ms, amount_micro, reason))
-    series = installations(conn, account_id)
     facts.extend(
         Exchange(closing_wh or 0, meter)
         for meter, closing_wh in series[1:]
