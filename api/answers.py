@@ -113,7 +113,9 @@ class EntryAnswer(Answer):
     """`amount` is what the balance moved by; `corrects` the entry whose amount this one mends."""
 
     id: str
-    kind: Literal["opening_debt", "energy", "standing", "daily_debt", "top_up", "reversal"]
+    kind: Literal[
+        "opening_debt", "energy", "standing", "daily_debt", "top_up", "reversal", "adjustment"
+    ]
     from_: Instant | None = Field(serialization_alias="from")
     at: Instant
     recorded_at: Instant

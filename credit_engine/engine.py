@@ -13,7 +13,15 @@ from collections.abc import Iterable, Sequence
 from credit_engine.consumption import Interval, judge, walk
 from credit_engine.days import cell_at, day_at
 from credit_engine.errors import CreditError
-from credit_engine.facts import EmergencyRequest, Exchange, Fact, Reading, Reversal, TopUp
+from credit_engine.facts import (
+    Adjustment,
+    EmergencyRequest,
+    Exchange,
+    Fact,
+    Reading,
+    Reversal,
+    TopUp,
+)
 from credit_engine.outcome import Outcome, Status, Verdict
 from credit_engine.position import GENESIS_MS, Position, Totals
 from credit_engine.rating import Books
@@ -29,7 +37,7 @@ def advance(terms: Terms, position: Position, facts: Iterable[Fact], until_ms: i
     they arrived. All lie at or after the position, readings after it; a fact after `until_ms` is
     not yet a fact. Postings at the instant of the position are part of the answer, except energy.
     Errors: CreditError with late_fact, unknown_top_up, top_up_conflict, reversal_conflict,
-    exchange_conflict.
+    adjustment_conflict, exchange_conflict.
     """
     given = facts if isinstance(facts, Sequence) else tuple(facts)
     if len(given) == 1:
@@ -57,6 +65,7 @@ def rate_in_general(
         (fact for fact in facts if isinstance(fact, TopUp)),
         (fact for fact in facts if isinstance(fact, Reversal)),
         (fact for fact in facts if isinstance(fact, EmergencyRequest)),
+        (fact for fact in facts if isinstance(fact, Adjustment)),
         intervals,
     )
     timeline = Timeline(terms, position, kept, until_ms)

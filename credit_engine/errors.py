@@ -8,6 +8,7 @@ CreditError.code is one of
   reversal_conflict  two reversals of one top-up, or one before its top-up
   no_tariff        no tariff version is in force at the instant of a quote
   free_energy      the last block is free, so no amount bounds the energy of a quote
+  adjustment_conflict  one adjustment id with two contents
   exchange_conflict  two exchanges at one instant, or one not after the opening
 """
 

@@ -65,4 +65,18 @@ class EmergencyRequest:
     at_ms: int
 
 
-Fact = Reading | TopUp | Reversal | Exchange | EmergencyRequest
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """An operator's correction of the balance: + credits it, - debits it, never zero.
+
+    It takes no share for debt and buys no token. At one instant it comes after the reversals, in
+    order of id. The scenario file of section 10 has no adjustments: they are facts of the books.
+    """
+
+    id: str
+    at_ms: int
+    amount_micro: int
+    reason: str
+
+
+Fact = Reading | TopUp | Reversal | Exchange | EmergencyRequest | Adjustment

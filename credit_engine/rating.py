@@ -10,7 +10,7 @@ from typing import Any
 
 from credit_engine.consumption import Interval
 from credit_engine.days import Cell, Day, Taxed
-from credit_engine.facts import RecordedTopUp, Reversal, TopUp
+from credit_engine.facts import Adjustment, RecordedTopUp, Reversal, TopUp
 from credit_engine.outcome import Legs, Posting, PostingKind
 from credit_engine.position import Totals
 from credit_engine.terms import Band, Tax, Terms
@@ -215,6 +215,15 @@ class Books:
         )
         key = f"reversal:{reversal.top_up_id}"
         self._post(key, "reversal", reversal.at_ms, day, legs, explanation)
+
+    def adjust(self, adjustment: Adjustment, day: Day) -> None:
+        """An operator's correction: the balance alone, whatever the debt."""
+        amount = adjustment.amount_micro
+        self.balance_micro += amount
+        legs = _legs(("customer", amount), ("adjustment", -amount))
+        explanation = {"amount_micro": amount, "reason": adjustment.reason}
+        key = f"adjustment:{adjustment.id}"
+        self._post(key, "adjustment", adjustment.at_ms, day, legs, explanation)
 
     def open_debt(self, day: Day) -> None:
         """The counterpart of the debt that the account began with; it is in the totals already."""

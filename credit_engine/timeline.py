@@ -12,21 +12,22 @@ from typing import NamedTuple
 from credit_engine.consumption import Interval
 from credit_engine.days import Day, cell_at, day_at, day_of
 from credit_engine.errors import CreditError
-from credit_engine.facts import EmergencyRequest, RecordedTopUp, Reversal, TopUp
+from credit_engine.facts import Adjustment, EmergencyRequest, RecordedTopUp, Reversal, TopUp
 from credit_engine.position import GENESIS_MS, Position
 from credit_engine.rating import Books
 from credit_engine.supply import SupplyState
 from credit_engine.terms import Terms
 
-# Order at one and the same instant (section 7); consumption up to it comes before all.
-ANCHOR, MIDNIGHT, TOP_UP, REVERSAL, OBSERVE = range(5)
+# Order at one and the same instant (section 7, and adjustments after the reversals); consumption
+# up to it comes before all.
+ANCHOR, MIDNIGHT, TOP_UP, REVERSAL, ADJUSTMENT, OBSERVE = range(6)
 
 
 class Event(NamedTuple):
     at_ms: int
     rank: int
     id: str
-    content: Interval | Day | TopUp | Reversal | None
+    content: Interval | Day | TopUp | Reversal | Adjustment | None
 
 
 class Facts(NamedTuple):
@@ -36,6 +37,7 @@ class Facts(NamedTuple):
     top_ups: dict[str, TopUp]
     reversals: dict[str, Reversal]
     requests: frozenset[int]
+    adjustments: dict[str, Adjustment]
 
 
 class Timeline:
@@ -70,6 +72,8 @@ class Timeline:
                 self.books.credit(content, day_at(tariff, content.at_ms))
             elif isinstance(content, Reversal):
                 self.books.reverse(content, self._split(content), day_at(tariff, content.at_ms))
+            elif isinstance(content, Adjustment):
+                self.books.adjust(content, day_at(tariff, content.at_ms))
             else:
                 requested = event.at_ms in self.facts.requests
                 balance = self._balance_at(event.at_ms)
@@ -83,6 +87,9 @@ class Timeline:
         events += [
             Event(each.at_ms, REVERSAL, each.top_up_id, each)
             for each in self.facts.reversals.values()
+        ]
+        events += [
+            Event(each.at_ms, ADJUSTMENT, each.id, each) for each in self.facts.adjustments.values()
         ]
         instants = self._observed(each.end_ms for each in anchors)
         events += [Event(at_ms, OBSERVE, "", None) for at_ms in instants]
@@ -127,6 +134,7 @@ class Timeline:
             return {until_ms}
         begins = {self.start.at_ms, terms.activated_at_ms, *anchor_ends, *self.facts.requests}
         begins.update(each.at_ms for each in self.facts.top_ups.values())
+        begins.update(each.at_ms for each in self.facts.adjustments.values())
         # The position stands for all instants before its own.
         begins = {at_ms for at_ms in begins if self.start.at_ms <= at_ms <= until_ms}
         begins.discard(GENESIS_MS)
@@ -199,10 +207,11 @@ def distinct(
     top_ups: Iterable[TopUp],
     reversals: Iterable[Reversal],
     requests: Iterable[EmergencyRequest],
+    adjustments: Iterable[Adjustment],
     intervals: list[Interval],
 ) -> Facts:
-    """Duplicates fold into one fact. Errors: top_up_conflict, reversal_conflict,
-    unknown_top_up; each carries the facts that it binds.
+    """Duplicates fold into one fact. Errors: top_up_conflict, reversal_conflict, unknown_top_up,
+    adjustment_conflict; each carries the facts that it binds.
     """
     by_id: dict[str, TopUp] = {}
     for top_up in top_ups:
@@ -239,4 +248,19 @@ def distinct(
                 (reversal, "time"),
                 (origin, "time"),
             )
-    return Facts(intervals, by_id, by_top_up, frozenset(each.at_ms for each in requests))
+    asked = frozenset(each.at_ms for each in requests)
+    return Facts(intervals, by_id, by_top_up, asked, _distinct_adjustments(adjustments))
+
+
+def _distinct_adjustments(adjustments: Iterable[Adjustment]) -> dict[str, Adjustment]:
+    by_id: dict[str, Adjustment] = {}
+    for adjustment in adjustments:
+        first = by_id.setdefault(adjustment.id, adjustment)
+        if first != adjustment:
+            raise CreditError(
+                "adjustment_conflict",
+                f"adjustment {adjustment.id!r} was given before with other content: use a new id",
+                (adjustment, "id"),
+                (first, "id"),
+            )
+    return by_id

@@ -13,7 +13,7 @@ import structlog
 
 from schemas.quantities import format_instant
 from store.campaigns import key_expiries
-from store.clockwork import close_overdue, drop_old_readings, reconcile, settle_due
+from store.clockwork import close_overdue, drop_old_readings, end_holds, reconcile, settle_due
 from store.errors import Unavailable
 from store.session import Session
 from store.settlement import TermsCache
@@ -43,6 +43,11 @@ async def run_clockwork(
             ):
                 if stopping.is_set():
                     return
+            ended = await session.run(
+                partial(end_holds, terms=terms, now_ms=now_ms(), limit=ACCOUNTS_AT_ONCE)
+            )
+            if ended:
+                log.info("holds_ended", count=ended)
             overdue = await session.run(partial(close_overdue, now_ms=now_ms()))
             if overdue.expired:
                 log.info(

@@ -9,16 +9,21 @@ from schemas.errors import DomainError
 
 # Command -> its module in prepaid.commands, each with `register(app)`.
 COMMANDS = {
+    "account": "account",
+    "adjustment": "adjustment",
     "api": "api",
     "audit": "audit",
     "doctor": "doctor",
+    "explain": "account",
     "gateway": "gateway",
+    "hold": "hold",
     "hsm": "hsm",
     "migrate": "migrate",
     "rate": "rate",
     "replay": "replay",
     "sign": "sign",
     "simulate": "simulate",
+    "tariff": "tariff",
     "token": "sts",
     "up": "up",
 }
@@ -39,7 +44,7 @@ def main() -> None:
     """Exit status: 0 done, 1 a check failed, 2 bad input (one line: what, where, what to do)."""
     # Only what was asked for is imported: a command that answers at once should not wait for all.
     asked = [COMMANDS[word] for word in sys.argv[1:2] if word in COMMANDS]
-    for name in asked or COMMANDS.values():
+    for name in asked or sorted(set(COMMANDS.values())):
         importlib.import_module(f"prepaid.commands.{name}").register(app)
     try:
         app()

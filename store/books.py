@@ -7,7 +7,8 @@ from psycopg import Connection
 from credit_engine.outcome import Outcome, Posting
 from credit_engine.quote import Quote, quote
 from store.errors import NotFound
-from store.settlement import TermsCache, ledger_codes, rate_from_books, read_account
+from store.ledger import ledger_codes
+from store.settlement import TermsCache, rate_from_books, read_account
 from store.sql import query
 from store.supply import meter_of_account
 
@@ -79,6 +80,14 @@ def outcome_at(
     if state is None:
         raise NotFound("The account")
     return rate_from_books(conn, terms, state, at_ms, from_genesis=from_genesis)
+
+
+def account_of_entry(conn: Connection, entry_id: int) -> str:
+    """The number of the account that a ledger entry belongs to. Errors: NotFound."""
+    row = conn.execute(query("account_of_entry"), {"entry": entry_id}).fetchone()
+    if row is None:
+        raise NotFound(f"Entry {entry_id}")
+    return str(row[0])
 
 
 def current_meter(conn: Connection, account_id: int) -> str | None:

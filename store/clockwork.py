@@ -1,4 +1,4 @@
-"""What time alone brings: midnight charges, windows that end, orders that nobody answered.
+"""What time alone brings: midnight charges, windows and holds that end, unanswered orders.
 
 The schedule is the index on `account_state.due_ms`; it is durable and catches up after any pause.
 Any number of workers may run it at once: each takes rows that no other holds.
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from psycopg import Connection
 
-from store import issuing, supply
-from store.settlement import TermsCache, lock_accounts, lock_due_accounts, settle_account, write
+from store import decisions, holds, issuing, supply
+from store.settlement import TermsCache, lock_accounts, lock_due_accounts, settle_account
 from store.sql import query
 
 # How long a meter may take to say the relay is where it was ordered, before the order is repeated.
@@ -30,9 +30,17 @@ def settle_due(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> 
     with conn.transaction():
         states = lock_due_accounts(conn, now_ms, limit)
         settled = [settle_account(conn, terms, state, (), now_ms) for state in states.values()]
-        write(conn, settled, now_ms)
-        supply.decide(conn, settled, now_ms)
+        decisions.record(conn, settled, now_ms)
     return len(states)
+
+
+def end_holds(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> int:
+    """Release holds whose end has come and decide again; returns how many there were."""
+    with conn.transaction():
+        rows = conn.execute(query("holds_ended"), {"now_ms": now_ms, "limit": limit}).fetchall()
+    for hold, account_id in rows:
+        holds.end(conn, terms, hold, account_id, now_ms)
+    return len(rows)
 
 
 def close_overdue(conn: Connection, now_ms: int) -> Overdue:
@@ -61,11 +69,13 @@ def reconcile(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> i
         with conn.transaction():
             state = lock_accounts(conn, [account_id])[account_id]
             settled = settle_account(conn, terms, state, (), now_ms)
-            write(conn, [settled], now_ms)
-            if supply.decide(conn, [settled], now_ms):
+            if decisions.record(conn, [settled], now_ms):
                 continue
             meter = supply.meter_of_account(conn, account_id)
-            if meter is not None and meter.reported_relay != meter.desired_relay:
+            if meter is None or meter.reported_relay == meter.desired_relay:
+                continue
+            # A window or a hold that began since keeps an old order to cut from being repeated.
+            if meter.desired_relay == "closed" or decisions.may_cut(conn, settled, now_ms):
                 supply.order_relay(conn, settled, meter, meter.desired_relay, now_ms)
     return len(rows)
 

@@ -16,13 +16,13 @@ from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
-from store import supply
+from store import decisions, supply
+from store.quarantine import Quarantine, Refusal
 from store.settlement import (
     AccountState,
     TermsCache,
     lock_accounts,
     settle_account,
-    write,
 )
 from store.sql import query
 
@@ -125,7 +125,7 @@ class Batch:
         self._now_ms = now_ms
         self._meters: dict[str, _Meter] = {}
         self._states: dict[int, AccountState] = {}
-        self._quarantine: dict[bytes, tuple[object, ...]] = {}
+        self._quarantine = Quarantine()
         self._events: list[tuple[int, str, bytes]] = []
         self.recorded = Recorded()
 
@@ -139,7 +139,7 @@ class Batch:
         self._settle_and_write(rows)
         for message in messages:
             self._take_ack(message)
-        self._write_quarantine()
+        self._quarantine.write(self._conn, self._now_ms)
         self._write_events()
         self._write_meters()
         return self.recorded
@@ -147,7 +147,7 @@ class Batch:
     def set_aside(self, message: Incoming, detail: str) -> Recorded:
         """Only the quarantine row of one message."""
         self._refuse(message, "internal", detail[:500].replace("\0", "?"), None, None)
-        self._write_quarantine()
+        self._quarantine.write(self._conn, self._now_ms)
         return self.recorded
 
     # --- who is concerned -------------------------------------------------------------------
@@ -162,6 +162,8 @@ class Batch:
         ]
         if accounts:
             self._states = lock_accounts(self._conn, accounts)
+        self._conn.execute(query("lock_meters"), {"numbers": numbers})
+        # Looked up after the locks: an installation that we waited for is seen.
         for number, *rest in self._conn.execute(query("meters_of_batch"), {"numbers": numbers}):
             meter_id, gateway, boot, seq, seq_ms, desired, of_accounts, opened = rest
             self._meters[number] = _Meter(
@@ -330,15 +332,13 @@ class Batch:
             for account, new in sorted(facts.items())
         ]
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
-        write(self._conn, settled, self._now_ms)
+        # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
+        self.recorded.commands += decisions.record(self._conn, settled, self._now_ms, live=live)
         if newest_lost:
             self._conn.execute(
                 query("remember_newest"),
                 {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
             )
-        # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
-        decided = [each for each in settled if each.state.account_id in live]
-        self.recorded.commands += supply.decide(self._conn, decided, self._now_ms)
 
     def _insert(self, rows: Sequence[_Row], verdicts: Mapping[tuple[str, int], str]) -> None:
         if not rows:
@@ -407,39 +407,10 @@ class Batch:
         place: str = "",
     ) -> None:
         payload = message.payload if raw is None else raw
-        content = b"\0".join(
-            (
-                message.topic_text.encode(),
-                reason.encode(),
-                place.encode(),
-                str(row_index).encode(),
-                payload,
-            )
+        refusal = Refusal(
+            reason, detail, message.topic_text, row_index, payload, message.content_type, place
         )
-        fingerprint = hashlib.sha256(content).digest()
-        if fingerprint not in self._quarantine:
-            self.recorded.quarantined += 1
-        self._quarantine[fingerprint] = (
-            reason,
-            detail,
-            # The database's text holds no NUL; a topic of a broken client may.
-            message.topic_text.replace("\0", "?"),
-            row_index,
-            payload,
-            message.content_type,
-            fingerprint,
-        )
-
-    def _write_quarantine(self) -> None:
-        if not self._quarantine:
-            return
-        names = ("reason", "detail", "topic", "row_index", "payload", "content_type", "fingerprint")
-        columns = zip(*self._quarantine.values(), strict=True)
-        self._conn.execute(
-            query("insert_quarantine"),
-            {"now_ms": self._now_ms}
-            | {name: list(column) for name, column in zip(names, columns, strict=True)},
-        )
+        self.recorded.quarantined += self._quarantine.add(refusal)
 
     def _write_events(self) -> None:
         if not self._events:

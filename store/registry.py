@@ -8,6 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from psycopg import Connection
@@ -17,9 +18,10 @@ from credit_engine.position import genesis
 from credit_engine.tariff import parse_account, parse_tariff
 from credit_engine.terms import Installation
 from schemas.quantities import format_instant
-from store import supply
+from store import adjustments, decisions
+from store.adjustments import CarriedOver
 from store.errors import Conflict, NotFound
-from store.settlement import Settled, TermsCache, lock_accounts, settle_account, write
+from store.settlement import Settled, TermsCache, lock_accounts, settle_account
 from store.sql import query
 from tokens.keys import KeyAttributes
 
@@ -84,6 +86,20 @@ def add_tariff(conn: Connection, code: str, name: str, form: Mapping[str, object
         return tariff
 
 
+def tariff_form(conn: Connection, tariff: int) -> dict[str, Any]:
+    """A tariff with its versions, as `add_tariff` takes it. Errors: NotFound."""
+    row = conn.execute(query("tariff_form"), {"tariff": tariff}).fetchone()
+    if row is None:
+        raise NotFound("The tariff")
+    timezone, currency, holidays, versions = row
+    return {
+        "timezone": timezone,
+        "currency": currency,
+        "holidays": holidays,
+        "tariff": {"versions": versions or []},
+    }
+
+
 def find_tariff(conn: Connection, code: str) -> int | None:
     """The tariff of this code, if there is one."""
     return _one(conn, "find_tariff", {"code": code})
@@ -92,25 +108,6 @@ def find_tariff(conn: Connection, code: str) -> int | None:
 def find_meter(conn: Connection, number: str) -> int | None:
     """The meter of this number, if it is registered."""
     return _one(conn, "find_meter", {"number": number})
-
-
-def add_tariff_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:
-    """One more version, from a local date on. Errors: CreditError bad_input, NotFound."""
-    with conn.transaction():
-        row = conn.execute(query("tariff_form"), {"tariff": tariff}).fetchone()
-        if row is None:
-            raise NotFound("The tariff")
-        timezone, currency, holidays, versions = row
-        parse_tariff(
-            {
-                "timezone": timezone,
-                "currency": currency,
-                "holidays": holidays,
-                "tariff": {"versions": [*(versions or []), version]},
-            }
-        )
-        _insert_version(conn, tariff, version)
-        conn.execute(query("bump_terms"), {"tariff": tariff})
 
 
 def _insert_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:
@@ -157,24 +154,17 @@ def open_account(
     terms: Mapping[str, object],
     installation: Installation,
     now_ms: int,
+    carried_over: CarriedOver | None = None,
 ) -> int:
     """A supply point with its first meter, settled up to now.
 
-    `terms` is the `account` part of rating.md section 10. Errors: CreditError bad_input; NotFound
-    (tariff, meter); Conflict `account_exists`.
+    `terms` is the `account` part of rating.md section 10; a debt from the time before is its
+    `debt.outstanding`, a credit is `carried_over`. Errors: CreditError bad_input; NotFound
+    (tariff, meter); Conflict `account_exists`, `adjustment_refused`, `second_person_needed`.
     """
     with conn.transaction():
-        row = conn.execute(query("tariff_form"), {"tariff": tariff}).fetchone()
-        if row is None:
-            raise NotFound("The tariff")
-        timezone, currency, holidays, versions = row
-        form = {
-            "timezone": timezone,
-            "currency": currency,
-            "holidays": holidays,
-            "tariff": {"versions": versions or []},
-        }
-        position = genesis(parse_account(terms, parse_tariff(form)), installation)
+        tariff_terms = parse_tariff(tariff_form(conn, tariff))
+        position = genesis(parse_account(terms, tariff_terms), installation)
         meter = _meter(conn, installation.meter_id)
         account = _one(
             conn,
@@ -209,9 +199,14 @@ def open_account(
                 "positions": [stored],
             },
         )
+        if carried_over is not None:
+            adjustments.carry_over(
+                conn, account, number, carried_over, installation.opened_at_ms, now_ms
+            )
         # No order yet: a supply point that is opened before its first payment stays as it is until
         # its first reading or its first charge.
-        _settle_from(conn, account, installation.opened_at_ms, meter, now_ms)
+        settled = _settle_from(conn, account, installation.opened_at_ms, meter, now_ms)
+        decisions.record(conn, [settled], now_ms, live=())
         return account
 
 
@@ -242,7 +237,7 @@ def exchange_meter(
         meter = _meter(conn, new.meter_id)
         _install(conn, account, meter, new, closing_wh, now_ms)
         settled = _settle_from(conn, account, new.opened_at_ms, meter, now_ms)
-        supply.decide(conn, [settled], now_ms)
+        decisions.record(conn, [settled], now_ms)
         return True
 
 
@@ -251,9 +246,7 @@ def _settle_from(conn: Connection, account: int, at_ms: int, meter: int, now_ms:
     if newest is not None and newest[0] is not None:
         conn.execute(query("remember_newest"), {"accounts": [account], "newest": [newest[0]]})
     state = lock_accounts(conn, [account])[account]
-    settled = settle_account(conn, TermsCache(), state, (), now_ms, touched_from_ms=at_ms)
-    write(conn, [settled], now_ms)
-    return settled
+    return settle_account(conn, TermsCache(), state, (), now_ms, touched_from_ms=at_ms)
 
 
 def _install(
@@ -264,6 +257,8 @@ def _install(
     closing_wh: int | None,
     now_ms: int,
 ) -> None:
+    # A reading of a meter in stock locks no account: it and the installation meet at this row.
+    conn.execute(query("lock_meters"), {"numbers": [installation.meter_id]})
     conn.execute(
         query("add_installation"),
         {

@@ -5,7 +5,7 @@ A queued command row is the outbox; only the meter's own answer moves the supply
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import Connection
@@ -43,16 +43,16 @@ def meter_of_account(conn: Connection, account_id: int) -> InstalledMeter | None
     return None if row is None else InstalledMeter(*row)
 
 
-def decide(conn: Connection, settled: Sequence[Settled], now_ms: int) -> int:
+def decide(conn: Connection, settled: Sequence[Settled], held: Container[int], now_ms: int) -> int:
     """Queue what the supply states ask for; returns how many commands were queued.
 
-    `connected` wants the relay closed, `disconnected` open; `protected` changes nothing: it keeps
-    a supply from being cut and does not restore one.
+    `connected` wants the relay closed, `disconnected` open; `protected`, and a hold on one of the
+    accounts `held`, change nothing: they keep a supply from being cut and do not restore one.
     """
     queued = 0
     for each in settled:
         wanted = {"connected": "closed", "disconnected": "open"}.get(each.state.supply)
-        if wanted is None:
+        if wanted is None or (wanted == "open" and each.state.account_id in held):
             continue
         meter = meter_of_account(conn, each.state.account_id)
         if meter is None or meter.desired_relay == wanted:

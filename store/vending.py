@@ -16,7 +16,7 @@ from credit_engine.errors import CreditError
 from credit_engine.quote import Quote, quote
 from schemas.identity import command_id
 from schemas.quantities import format_micro
-from store import supply
+from store import decisions
 from store.errors import Conflict, NotFound
 from store.issuing import issue_credit
 from store.key_changes import lock_token_meter
@@ -28,7 +28,6 @@ from store.settlement import (
     look,
     read_account,
     settle_account,
-    write,
 )
 from store.sql import query
 from tokens.security_module import SecurityModule
@@ -133,11 +132,11 @@ def _credit(
     top_up = command_id(now_ms, secrets.token_bytes(10))
     _insert(conn, payment, meter, top_up, now_ms, offered)
     settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=now_ms)
-    write(conn, [settled], now_ms)
+    # Before the order for the relay: a meter enters the token, then closes.
     if offered is not None and offered.energy_wh and meter.takes_tokens:
         token_meter = lock_token_meter(conn, meter.id, now_ms)
         issue_credit(conn, module, token_meter, top_up, offered.energy_wh, now_ms)
-    supply.decide(conn, [settled], now_ms)
+    decisions.record(conn, [settled], now_ms)
     return top_up
 
 
@@ -301,6 +300,5 @@ def _settle_fact(
     conn: Connection, terms: TermsCache, state: AccountState, at_ms: int, now_ms: int
 ) -> Settled:
     settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=at_ms)
-    write(conn, [settled], now_ms)
-    supply.decide(conn, [settled], now_ms)
+    decisions.record(conn, [settled], now_ms)
     return settled

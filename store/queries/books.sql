@@ -17,3 +17,8 @@ ORDER BY r.ts, r.value_wh
 SELECT split_part(topic, '/', 4), reason, payload
 FROM quarantine
 WHERE split_part(topic, '/', 4) = ANY(%(numbers)s)
+
+-- name: account_of_entry
+-- The number of the account that an entry belongs to.
+SELECT a.number FROM ledger_transaction t JOIN account a ON a.id = t.account_id
+WHERE t.id = %(entry)s

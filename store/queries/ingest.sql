@@ -4,6 +4,14 @@ SELECT DISTINCT i.account_id
 FROM meter m JOIN installation i ON i.meter_id = m.id
 WHERE m.number = ANY(%(numbers)s)
 
+-- name: lock_meters
+-- State rows of meters, locked in one order: here a reading of a meter in stock and its
+-- installation meet, for such a meter has no account whose lock would part them.
+SELECT s.meter_id FROM meter m JOIN meter_state s ON s.meter_id = m.id
+WHERE m.number = ANY(%(numbers)s)
+ORDER BY s.meter_id
+FOR UPDATE OF s
+
 -- name: meters_of_batch
 -- The meters of a batch with their assignment, state and places of installation.
 SELECT m.number, m.id, g.number AS gateway, s.boot, s.seq, ms_of(s.seq_ts) AS seq_ms,

@@ -31,11 +31,6 @@ SELECT t.timezone, t.currency, t.holidays,
         FROM tariff_version v WHERE v.tariff_id = t.id)
 FROM tariff t WHERE t.id = %(tariff)s
 
--- name: bump_terms
--- Terms of these accounts changed: parsed copies are old, and the schedule looks again at once.
-UPDATE account_state s SET terms_revision = terms_revision + 1, due_ms = least(due_ms, settled_until_ms)
-FROM account a WHERE a.id = s.account_id AND a.tariff_id = %(tariff)s
-
 -- name: add_gateway
 -- A concentrator by its name.
 INSERT INTO gateway (number) VALUES (%(number)s)

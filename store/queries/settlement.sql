@@ -1,7 +1,8 @@
 -- name: lock_accounts
 -- The states of these accounts, locked in one order so that workers never wait in a circle.
 SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
-       balance_micro, debt_micro, supply, emergency_in_use, terms_revision
+       balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
+       low_credit_micro, low_credit, decided_supply, decisions
 FROM account_state
 WHERE account_id = ANY(%(accounts)s)
 ORDER BY account_id
@@ -10,7 +11,8 @@ FOR UPDATE
 -- name: read_account_state
 -- The state of one account, unlocked.
 SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
-       due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision
+       due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
+       low_credit_micro, low_credit, decided_supply, decisions
 FROM account_state
 WHERE account_id = %(account)s
 
@@ -21,7 +23,8 @@ SELECT at_ms(%(ms)s)
 -- name: lock_due_accounts
 -- Accounts for which time alone may have changed something; other workers' are skipped.
 SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
-       balance_micro, debt_micro, supply, emergency_in_use, terms_revision
+       balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
+       low_credit_micro, low_credit, decided_supply, decisions
 FROM account_state
 WHERE due_ms <= %(now_ms)s
 ORDER BY due_ms
@@ -33,7 +36,7 @@ FOR UPDATE SKIP LOCKED
 SELECT t.timezone, t.currency, t.holidays, a.terms,
        (SELECT jsonb_agg(v.body || jsonb_build_object('valid_from', v.valid_from::text)
                          ORDER BY v.valid_from)
-        FROM tariff_version v WHERE v.tariff_id = t.id) AS versions
+        FROM account_version v WHERE v.account_id = a.id) AS versions
 FROM account a JOIN tariff t ON t.id = a.tariff_id
 WHERE a.id = %(account)s
 
@@ -82,6 +85,11 @@ SELECT legs, amounts FROM ledger_transaction WHERE account_id = %(account)s AND 
 SELECT requested_ms FROM emergency_request
 WHERE account_id = %(account)s AND requested_ms >= %(from_ms)s
 
+-- name: adjustments_from
+-- Posted adjustments at or after an instant.
+SELECT id, adjusted_ms, amount_micro, reason FROM adjustment
+WHERE account_id = %(account)s AND adjusted_ms >= %(from_ms)s
+
 -- name: posted_from
 -- What the ledger holds from an anchor on; energy that ends at the anchor lies before it.
 SELECT id, key, correction, legs, amounts, energy_wh, kind, from_ms, at_ms, local_day, band
@@ -115,13 +123,15 @@ SET position = n.position::jsonb, anchor_ms = n.anchor_ms,
     newest_reading_ms = n.newest_reading_ms, has_tail = n.has_tail,
     settled_until_ms = n.settled_until_ms, due_ms = n.due_ms,
     balance_micro = n.balance_micro, debt_micro = n.debt_micro, supply = n.supply,
-    emergency_in_use = n.emergency_in_use
+    emergency_in_use = n.emergency_in_use, low_credit = n.low_credit,
+    decided_supply = n.decided_supply, decisions = n.decisions
 FROM unnest(%(account_id)s::bigint[], %(position)s::text[], %(anchor_ms)s::bigint[],
             %(newest_reading_ms)s::bigint[], %(has_tail)s::boolean[],
             %(settled_until_ms)s::bigint[], %(due_ms)s::bigint[], %(balance_micro)s::bigint[],
-            %(debt_micro)s::bigint[], %(supply)s::text[], %(emergency_in_use)s::boolean[])
+            %(debt_micro)s::bigint[], %(supply)s::text[], %(emergency_in_use)s::boolean[],
+            %(low_credit)s::boolean[], %(decided_supply)s::text[], %(decisions)s::integer[])
     AS n (account_id, position, anchor_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
-          balance_micro, debt_micro, supply, emergency_in_use)
+          balance_micro, debt_micro, supply, emergency_in_use, low_credit, decided_supply, decisions)
 WHERE s.account_id = n.account_id
 
 -- name: create_account_state

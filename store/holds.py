@@ -1,0 +1,148 @@
+"""Holds: an operator protects a supply from being cut, for a reason and a time.
+
+A hold blocks cuts and nothing else: energy is debited, the balance falls, and when the hold ends
+the supply is decided again on the facts of that instant. It does not restore a supply that is off.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from psycopg import Connection
+
+from store import decisions, supply
+from store.errors import Conflict, NotFound
+from store.settlement import AccountState, TermsCache, lock_accounts, settle_account
+from store.sql import query
+
+HoldKind = Literal["medical", "dispute", "data", "contact", "maintenance", "tamper", "other"]
+# Who releases a hold whose end has come.
+TIME = "time"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """`until_ms` None: until somebody releases it. The last three are None while it holds."""
+
+    id: int
+    kind: HoldKind
+    from_ms: int
+    until_ms: int | None
+    placed_by: str
+    reason: str
+    released_ms: int | None
+    released_by: str | None
+    release_reason: str | None
+
+
+def place(
+    conn: Connection,
+    account_id: int,
+    *,
+    kind: HoldKind,
+    from_ms: int,
+    until_ms: int | None,
+    who: str,
+    reason: str,
+    now_ms: int,
+) -> int:
+    """Protect an account's supply from `from_ms` until `until_ms`; returns the hold's id.
+
+    An order to cut that the broker does not have yet is withdrawn when the hold begins at once;
+    one that was sent may still be obeyed. Errors: NotFound; Conflict `hold_refused` (it ends
+    before it begins or before now, or `who` or `reason` is missing).
+    """
+    if not who.strip() or not reason.strip():
+        raise Conflict("hold_refused", "say who holds the supply and why")
+    if until_ms is not None and until_ms <= max(from_ms, now_ms):
+        raise Conflict("hold_refused", "let the hold end after it begins and after now")
+    with conn.transaction():
+        _lock(conn, account_id)
+        row = conn.execute(
+            query("insert_hold"),
+            {
+                "account": account_id,
+                "kind": kind,
+                "from_ms": from_ms,
+                "until_ms": until_ms,
+                "who": who,
+                "reason": reason,
+                "now_ms": now_ms,
+            },
+        ).fetchone()
+        assert row is not None, "an insert returns its row"
+        meter = supply.meter_of_account(conn, account_id)
+        if from_ms <= now_ms and meter is not None and meter.desired_relay == "open":
+            withdrawn = conn.execute(query("withdraw_unsent_cut"), {"meter": meter.id}).fetchone()
+            if withdrawn is not None:
+                conn.execute(query("desire_relay"), {"meter": meter.id, "relay": "closed"})
+        return int(row[0])
+
+
+def release(
+    conn: Connection, terms: TermsCache, hold: int, *, who: str, reason: str, now_ms: int
+) -> bool:
+    """End a hold now and decide the supply again; False when it was over already.
+
+    Errors: NotFound; Conflict `hold_refused` (`who` or `reason` is missing).
+    """
+    if not who.strip() or not reason.strip():
+        raise Conflict("hold_refused", "say who releases the hold and why")
+    row = conn.execute(query("hold_to_release"), {"hold": hold}).fetchone()
+    if row is None:
+        raise NotFound("The hold")
+    return _end(conn, terms, hold, row[0], who, reason, now_ms)
+
+
+def end(conn: Connection, terms: TermsCache, hold: int, account_id: int, now_ms: int) -> bool:
+    """A hold's own end has come (the clockwork's work); False when it was over already."""
+    return _end(conn, terms, hold, account_id, TIME, "its end has come", now_ms)
+
+
+def of_account(conn: Connection, account_id: int, *, limit: int) -> list[Hold]:
+    """The holds of an account, newest first."""
+    of = {"account": account_id, "limit": limit}
+    return [Hold(*row) for row in conn.execute(query("holds_of_account"), of)]
+
+
+def set_low_credit(
+    conn: Connection, terms: TermsCache, account_id: int, threshold_micro: int, now_ms: int
+) -> None:
+    """Warn this account at or below another balance from now on.
+
+    Errors: NotFound; Conflict `threshold_refused` (below zero).
+    """
+    if threshold_micro < 0:
+        raise Conflict("threshold_refused", "warn at a balance of zero or above")
+    with conn.transaction():
+        _lock(conn, account_id)
+        of = {"account": account_id, "threshold_micro": threshold_micro}
+        conn.execute(query("set_low_credit"), of)
+        state = _lock(conn, account_id)
+        settled = settle_account(conn, terms, state, (), now_ms)
+        decisions.record(conn, [settled], now_ms)
+
+
+def _end(
+    conn: Connection,
+    terms: TermsCache,
+    hold: int,
+    account_id: int,
+    who: str,
+    reason: str,
+    now_ms: int,
+) -> bool:
+    with conn.transaction():
+        state = _lock(conn, account_id)
+        of = {"hold": hold, "who": who, "reason": reason, "now_ms": now_ms}
+        if conn.execute(query("release_hold"), of).fetchone() is None:
+            return False
+        settled = settle_account(conn, terms, state, (), now_ms)
+        decisions.record(conn, [settled], now_ms, released=f"hold:{hold}")
+        return True
+
+
+def _lock(conn: Connection, account_id: int) -> AccountState:
+    state = lock_accounts(conn, [account_id]).get(account_id)
+    if state is None:
+        raise NotFound("The account")
+    return state

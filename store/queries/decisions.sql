@@ -1,0 +1,60 @@
+-- name: holds_in_force
+-- Which of these accounts are held at an instant, each with the hold that began first.
+SELECT account_id, min(id) FROM hold
+WHERE account_id = ANY(%(accounts)s) AND released_ms IS NULL AND from_ms <= %(now_ms)s
+  AND (until_ms IS NULL OR until_ms > %(now_ms)s)
+GROUP BY account_id
+
+-- name: insert_decisions
+-- What a batch of settlements crossed.
+INSERT INTO decision (account_id, ordinal, threshold, kind, at_ms, recorded_at, balance_micro, cause)
+SELECT account_id, ordinal, threshold, kind, at_ms, at_ms(%(now_ms)s), balance_micro, cause
+FROM unnest(%(account_id)s::bigint[], %(ordinal)s::integer[], %(threshold)s::text[],
+            %(kind)s::text[], %(at_ms)s::bigint[], %(balance_micro)s::bigint[], %(cause)s::text[])
+    AS d (account_id, ordinal, threshold, kind, at_ms, balance_micro, cause)
+
+-- name: holds_ended
+-- Holds whose end has come and that are not released yet.
+SELECT id, account_id FROM hold
+WHERE released_ms IS NULL AND until_ms <= %(now_ms)s
+ORDER BY until_ms
+LIMIT %(limit)s
+
+-- name: insert_hold
+-- An operator protects an account.
+INSERT INTO hold (account_id, kind, from_ms, until_ms, placed_by, reason, placed_at)
+VALUES (%(account)s, %(kind)s, %(from_ms)s, %(until_ms)s, %(who)s, %(reason)s, at_ms(%(now_ms)s))
+RETURNING id
+
+-- name: hold_to_release
+-- The account of a hold, and whether it still holds.
+SELECT account_id, released_ms IS NOT NULL FROM hold WHERE id = %(hold)s
+
+-- name: release_hold
+-- A hold is over, once.
+UPDATE hold SET released_ms = %(now_ms)s, released_by = %(who)s, release_reason = %(reason)s
+WHERE id = %(hold)s AND released_ms IS NULL
+RETURNING id
+
+-- name: holds_of_account
+-- The holds of an account, newest first.
+SELECT id, kind, from_ms, until_ms, placed_by, reason, released_ms, released_by, release_reason
+FROM hold WHERE account_id = %(account)s ORDER BY id DESC LIMIT %(limit)s
+
+-- name: withdraw_unsent_cut
+-- An order to cut that has not left the building.
+UPDATE command SET state = 'superseded'
+WHERE meter_id = %(meter)s AND type = 'relay' AND state = 'queued' AND args ->> 'to' = 'open'
+RETURNING id
+
+-- name: set_low_credit
+-- From which balance on an account is warned.
+UPDATE account_state SET low_credit_micro = %(threshold_micro)s WHERE account_id = %(account)s
+
+-- name: decisions_of_account
+-- What was decided about an account, newest first.
+SELECT ordinal, threshold, kind, at_ms, ms_of(recorded_at), balance_micro, cause
+FROM decision
+WHERE account_id = %(account)s
+ORDER BY ordinal DESC
+LIMIT %(limit)s

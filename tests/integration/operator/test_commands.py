@@ -1,0 +1,131 @@
+"""What operators type, as processes' main sees it; and the API's own words on the command line."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api import answers
+from prepaid.cli import main
+from store import reads
+
+Desk = Any
+
+
+@pytest.fixture
+def prepaid(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.setenv("PREPAID_DATABASE__URL", desk.url)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prepaid", *words])
+        # The clock of the demonstration stands still: a command sees the test's own time.
+        monkeypatch.setenv("PREPAID_CLOCK", f"{10**13}:{desk.now}:1")
+        monkeypatch.setattr("prepaid.clock.wall_ms", lambda: 10**13)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run
+
+
+def test_explain_says_what_the_api_says_and_names_registers_blocks_and_price(
+    desk: Desk, prepaid: Any
+) -> None:
+    account = desk.open()
+    desk.pay(account, 100, "2026-03-01T01:00:00Z")
+    desk.read(account, "2026-03-01T02:00:00Z", 1_500)
+    entry = reads.entries(desk.conn, account, before_id=None, limit=1)[0]
+    code, out, _ = prepaid("explain", str(entry.id), "--json")
+    opened = reads.entry(desk.conn, account, entry.id)
+    body = answers.opened_entry_answer(opened, "MRU").model_dump(mode="json", by_alias=True)
+    assert (code, json.loads(out)) == (0, body)
+    code, out, _ = prepaid("explain", str(entry.id))
+    for words in ("kind: energy", "amount: -3.000000 MRU", "wh 1500", "price 2.000000", "band: all",
+                  "legs:", "2026-03-01T02:00:00Z"):  # fmt: skip
+        assert words in out, words
+
+
+def test_account_shows_balance_entries_decisions_holds_and_adjustments(
+    desk: Desk, prepaid: Any
+) -> None:
+    account = desk.open()
+    desk.pay(account, 2, "2026-03-01T01:00:00Z")
+    desk.read(account, "2026-03-01T02:00:00Z", 1_500)
+    number = desk.number(account)
+    said = prepaid("hold", "place", number, "--kind", "dispute", "--by", "a", "--reason", "r")
+    assert said[:2] == (0, "1\n")
+    assert prepaid("adjustment", "enter", "k1", number, "-3.5", "--by", "a", "--reason", "r")[:2] \
+        == (0, "posted\n")  # fmt: skip
+    code, out, _ = prepaid("account", number, "--json")
+    shown = json.loads(out)
+    assert (code, shown["balance"]["amount"]) == (0, "-4.500000")
+    assert shown["entries"][0]["kind"] == "adjustment"
+    assert [each["kind"] for each in shown["decisions"]][:2] == ["disconnected", "zero"]
+    assert (shown["holds"][0]["kind"], shown["adjustments"][0]["amount"]) == (
+        "dispute", "-3.500000",
+    )  # fmt: skip
+    code, out, _ = prepaid("account", number)
+    assert "balance: -4.500000 MRU" in out
+    assert "placed by a" in out
+    assert prepaid("hold", "release", "1", "--by", "b", "--reason", "r")[1] == "released\n"
+    assert prepaid("hold", "low-credit", number, "7.5")[1] == "warned at 7.5 MRU\n"
+    assert desk.state(account).low_credit_micro == 7_500_000
+
+
+def test_a_large_adjustment_and_a_tariff_take_two_people_at_the_desk(
+    desk: Desk, prepaid: Any, tmp_path: Path
+) -> None:
+    tariff = desk.tariff()
+    account = desk.open(tariff)
+    number = desk.number(account)
+    code = desk.conn.execute("SELECT code FROM tariff").fetchone()[0]
+    asked = prepaid("adjustment", "enter", "k1", number, "900", "--by", "a", "--reason", "r")
+    assert asked[1] == "requested\n"
+    status, _, err = prepaid("adjustment", "approve", "k1", "--by", "a")
+    assert (status, err.count("\n")) == (2, 1)
+    assert prepaid("adjustment", "approve", "k1", "--by", "b")[1] == "posted\n"
+    file = tmp_path / "v.yaml"
+    file.write_text(
+        'valid_from: "2026-03-05"\nperiod: month\n'
+        'bands: [{name: all, method: graduated, blocks: [{price: "3"}]}]\n'
+    )
+    options = ("--tariff", code, "--version", str(file))
+    assert prepaid("tariff", "draft", *options, "--by", "a", "--note", "n")[1] == "1\n"
+    assert prepaid("tariff", "approve", "1", "--by", "a")[0] == 2
+    assert prepaid("tariff", "approve", "1", "--by", "b")[1] == "approved\n"
+    desk.read(account, "2026-03-02T00:00:00Z", 5_000)
+    status, out, err = prepaid(
+        "tariff", "impact", *options, "--from", "2026-03-01", "--to", "2026-03-02", "--json"
+    )
+    one, total = map(json.loads, out.splitlines())
+    assert (one["old"], one["new"], total["dearer_for"]) == ("10.000000", "15.000000", 1)
+    assert "1 of 1 accounts" in err
+    status, out, _ = prepaid("tariff", "impact", *options, "--from", "2026-03-01", "--to",
+                             "2026-03-02")  # fmt: skip
+    assert "5.000000" in out.splitlines()[-2]
+    assert "dearer for 1 of 1 accounts" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("explain", "999"),
+        ("account", "none"),
+        ("hold", "place", "none", "--kind", "dispute", "--by", "a", "--reason", "r"),
+        ("hold", "place", "none", "--kind", "mercy", "--by", "a", "--reason", "r"),
+        ("hold", "release", "9", "--by", "a", "--reason", "r"),
+        ("adjustment", "refuse", "none", "--by", "a"),
+        ("tariff", "withdraw", "9", "--by", "a"),
+        ("tariff", "assign", "none", "--tariff", "x", "--from", "2026-13-01", "--by", "a",
+         "--reason", "r"),
+        ("tariff", "impact", "--tariff", "x", "--version", "none.yaml", "--from", "2026-01-01",
+         "--to", "2026-01-02"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_one_line_and_status_2(prepaid: Any, words: tuple[str, ...]) -> None:
+    status, out, err = prepaid(*words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("prepaid: ")
