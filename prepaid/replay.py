@@ -230,14 +230,14 @@ class Replay:
         whole = books.outcome_at(
             conn, self._terms, stage.account, stage.scenario.until_ms, from_genesis=True
         )
-        for verdict in whole.verdicts:
-            if isinstance(verdict.fact, Exchange):
-                if verdict.judgement == "accepted":
+        for judged in whole.verdicts:
+            if isinstance(judged.fact, Exchange):
+                if judged.judgement == "accepted":
                     accepted += 1
-                elif verdict.judgement == "duplicate":
+                elif judged.judgement == "duplicate":
                     duplicate += 1
                 else:
-                    refused.append((verdict.at_ms, verdict.wh, verdict.judgement))
+                    refused.append((judged.at_ms, judged.wh, judged.judgement))
         for _, reason, payload in books.refused_messages(conn, numbers):
             message = orjson.loads(payload)
             at_ms, value_wh = parse_instant_ms(message["ts"]), message["reg"]["1.8.0"]

@@ -15,18 +15,9 @@ from credit_engine.facts import Exchange, Fact, Reading
 from credit_engine.outcome import Outcome
 from credit_engine.position import GENESIS_MS, Position, genesis
 from schemas.quantities import format_instant, format_micro
-from store.settlement import (
-    ACCEPTED,
-    NEVER_MS,
-    AccountState,
-    Place,
-    TermsCache,
-    has_tail,
-    installations,
-    ledger_codes,
-    read_account,
-    stored_facts,
-)
+from store.facts import ACCEPTED, Place, installations, stored_facts
+from store.ledger import ledger_codes
+from store.settlement import NEVER_MS, AccountState, TermsCache, has_tail, read_account
 from store.sql import query
 
 # Each law with the things that it is checked on.

@@ -39,9 +39,9 @@ def record(
 ) -> int:
     """Write settlements with their decisions and queue the orders; returns how many were queued.
 
-    `live`: the accounts that something new was said about; the others' relays are left alone (a
-    replayed reading is never by itself the cause of a cut). None: all. `released`: the hold whose
-    end made the caller settle.
+    `live`: the accounts that something new was said about; nothing cuts the others (a replayed
+    reading is never by itself the cause of a cut; what it takes off a bill may put a supply back
+    at once). None: all. `released`: the hold whose end made the caller settle.
     """
     held = _held(conn, settled, now_ms)
     decided: list[Settled] = []
@@ -56,7 +56,11 @@ def record(
     if made:
         _insert(conn, made, now_ms)
     if live is not None:
-        decided = [each for each in decided if each.state.account_id in live]
+        decided = [
+            each
+            for each in decided
+            if each.state.account_id in live or each.state.supply == "connected"
+        ]
     return supply.decide(conn, decided, held, now_ms)
 
 

@@ -18,8 +18,9 @@ from credit_engine.tariff import parse_tariff
 from credit_engine.terms import Tariff, TariffVersion, Terms
 from store import registry, tariffs
 from store.errors import Conflict
+from store.facts import ACCEPTED, stored_facts
 from store.pool import snapshot
-from store.settlement import ACCEPTED, TermsCache, position_before, read_account, stored_facts
+from store.settlement import TermsCache, position_before, read_account
 from store.sql import query
 
 # Accounts fetched at a time; each is rated in a snapshot of its own.

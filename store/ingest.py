@@ -17,6 +17,7 @@ from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
 from store import decisions, supply
+from store.quarantine import Quarantine, Refusal
 from store.settlement import (
     AccountState,
     TermsCache,
@@ -124,7 +125,7 @@ class Batch:
         self._now_ms = now_ms
         self._meters: dict[str, _Meter] = {}
         self._states: dict[int, AccountState] = {}
-        self._quarantine: dict[bytes, tuple[object, ...]] = {}
+        self._quarantine = Quarantine()
         self._events: list[tuple[int, str, bytes]] = []
         self.recorded = Recorded()
 
@@ -138,7 +139,7 @@ class Batch:
         self._settle_and_write(rows)
         for message in messages:
             self._take_ack(message)
-        self._write_quarantine()
+        self._quarantine.write(self._conn, self._now_ms)
         self._write_events()
         self._write_meters()
         return self.recorded
@@ -146,7 +147,7 @@ class Batch:
     def set_aside(self, message: Incoming, detail: str) -> Recorded:
         """Only the quarantine row of one message."""
         self._refuse(message, "internal", detail[:500].replace("\0", "?"), None, None)
-        self._write_quarantine()
+        self._quarantine.write(self._conn, self._now_ms)
         return self.recorded
 
     # --- who is concerned -------------------------------------------------------------------
@@ -308,7 +309,7 @@ class Batch:
                 "first_ms": min(ts_ms for _, _, ts_ms in keys),
                 "last_ms": max(ts_ms for _, _, ts_ms in keys),
             },
-            prepare=False,  # planned for this range, see store.settlement.stored_facts
+            prepare=False,  # planned for this range, see store.facts.stored_facts
         )
         return {(meter, register, ts_ms): value for meter, register, ts_ms, value in found}
 
@@ -407,39 +408,10 @@ class Batch:
         place: str = "",
     ) -> None:
         payload = message.payload if raw is None else raw
-        content = b"\0".join(
-            (
-                message.topic_text.encode(),
-                reason.encode(),
-                place.encode(),
-                str(row_index).encode(),
-                payload,
-            )
+        refusal = Refusal(
+            reason, detail, message.topic_text, row_index, payload, message.content_type, place
         )
-        fingerprint = hashlib.sha256(content).digest()
-        if fingerprint not in self._quarantine:
-            self.recorded.quarantined += 1
-        self._quarantine[fingerprint] = (
-            reason,
-            detail,
-            # The database's text holds no NUL; a topic of a broken client may.
-            message.topic_text.replace("\0", "?"),
-            row_index,
-            payload,
-            message.content_type,
-            fingerprint,
-        )
-
-    def _write_quarantine(self) -> None:
-        if not self._quarantine:
-            return
-        names = ("reason", "detail", "topic", "row_index", "payload", "content_type", "fingerprint")
-        columns = zip(*self._quarantine.values(), strict=True)
-        self._conn.execute(
-            query("insert_quarantine"),
-            {"now_ms": self._now_ms}
-            | {name: list(column) for name, column in zip(names, columns, strict=True)},
-        )
+        self.recorded.quarantined += self._quarantine.add(refusal)
 
     def _write_events(self) -> None:
         if not self._events:

@@ -13,30 +13,22 @@ from dataclasses import dataclass, field
 
 import orjson
 from psycopg import Connection
-from psycopg.types.json import Jsonb
 
 from credit_engine.engine import advance
 from credit_engine.facts import (
-    Adjustment,
-    EmergencyRequest,
     Exchange,
     Fact,
     Reading,
-    RecordedTopUp,
-    Reversal,
-    TopUp,
 )
-from credit_engine.outcome import Legs, Outcome, Posting, Supply
+from credit_engine.outcome import Outcome, Supply
 from credit_engine.position import Position, genesis
-from credit_engine.settlement import Correction, New, Posted, settle
+from credit_engine.settlement import settle
 from credit_engine.tariff import parse_account, parse_tariff
-from credit_engine.terms import Installation, Tariff, Terms
+from credit_engine.terms import Tariff, Terms
 from store.errors import StoreError
+from store.facts import Place, installations, stored_facts
+from store.ledger import LedgerRow, Recorded, recorded_from, rows_to_write, write_ledger
 from store.sql import query
-
-ACCEPTED = "accepted"
-# Places of a reading: (meter number, instant in ms).
-Place = tuple[str, int]
 
 
 class SettlementError(StoreError):
@@ -68,25 +60,6 @@ class AccountState:
     low_credit: bool
     decided_supply: Supply
     decisions: int
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """One transaction to be recorded; `correction` counts how often its key was corrected."""
-
-    account_id: int
-    key: str
-    correction: int
-    corrects: int | None
-    kind: str
-    from_ms: int | None
-    at_ms: int
-    local_day: object
-    band: str | None
-    energy_wh: int
-    legs: Legs
-    balance_micro: int
-    explanation: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +165,7 @@ def settle_account(
     )
     if in_order:
         outcome = advance(agreed, state.position, readings, until_ms)
-        return _conclude(state, agreed, readings, outcome, _Recorded(), {}, state.position)
+        return _conclude(state, agreed, readings, outcome, Recorded(), {}, state.position)
     touched = [reading.at_ms for reading in readings]
     if touched_from_ms is not None:
         touched.append(touched_from_ms)
@@ -202,7 +175,7 @@ def settle_account(
     facts: list[Fact] = [*readings, *stored]
     until_ms = max([until_ms, *(fact.at_ms for fact in facts)])
     outcome = advance(agreed, start, facts, until_ms)
-    recorded = _recorded_from(conn, state.account_id, start.at_ms)
+    recorded = recorded_from(conn, state.account_id, start.at_ms)
     return _conclude(state, agreed, facts, outcome, recorded, known, start)
 
 
@@ -246,114 +219,18 @@ def position_before(conn: Connection, state: AccountState, earliest_ms: int | No
     return Position.from_json(row[0])
 
 
-def stored_facts(
-    conn: Connection, account_id: int, anchor_ms: int
-) -> tuple[list[Fact], dict[Place, str | None]]:
-    """All stored facts from an anchor on, and the stored verdict of each reading among them."""
-    series = installations(conn, account_id)
-    since = {"account": account_id, "from_ms": anchor_ms}
-    facts: list[Fact] = []
-    known: dict[Place, str | None] = {}
-    after = {"account": account_id, "after_ms": max(anchor_ms, series[0][0].opened_at_ms)}
-    # Not prepared: a plan for any instant visits every chunk of the history, and years have many.
-    for number, ts_ms, value_wh, verdict in conn.execute(
-        query("readings_after"), after, prepare=False
-    ):
-        facts.append(Reading(ts_ms, value_wh, number))
-        known[number, ts_ms] = verdict
-    for top_up, at_ms, amount_micro, channel in conn.execute(query("top_ups_from"), since):
-        facts.append(TopUp(top_up, at_ms, amount_micro, channel))
-    for top_up, at_ms, credited_ms, channel in conn.execute(query("reversals_from"), since):
-        split = None
-        if credited_ms < anchor_ms:
-            split = _recorded_split(conn, account_id, top_up, credited_ms, channel)
-        facts.append(Reversal(top_up, at_ms, split))
-    for (at_ms,) in conn.execute(query("emergency_requests_from"), since):
-        facts.append(EmergencyRequest(at_ms))
-    for adjustment, at_ms, amount_micro, reason in conn.execute(query("adjustments_from"), since):
-        facts.append(Adjustment(adjustment, at_ms, amount_micro, reason))
-    facts.extend(
-        Exchange(closing_wh or 0, meter)
-        for meter, closing_wh in series[1:]
-        if meter.opened_at_ms > anchor_ms
-    )
-    return facts, known
-
-
-def _recorded_split(
-    conn: Connection, account_id: int, top_up: str, credited_ms: int, channel: str
-) -> RecordedTopUp:
-    """What the ledger holds for a top-up from before the position."""
-    codes = ledger_codes(conn)
-    net: dict[str, int] = {}
-    key = {"account": account_id, "key": f"top_up:{top_up}"}
-    for legs, amounts in conn.execute(query("posted_of_key"), key):
-        for leg, amount in zip(legs, amounts, strict=True):
-            net[codes[leg]] = net.get(codes[leg], 0) + amount
-    return RecordedTopUp(credited_ms, channel, net.get("customer", 0), net.get("debt", 0))
-
-
-def installations(conn: Connection, account_id: int) -> list[tuple[Installation, int | None]]:
-    """The meters of an account in order, each with the closing value of the one before it."""
-    rows = conn.execute(query("installations_of_account"), {"account": account_id}).fetchall()
-    return [
-        (Installation(number, modulus, opened, opening, power), closing)
-        for number, opened, opening, closing, power, modulus in rows
-    ]
-
-
-@dataclass(slots=True)
-class _Recorded:
-    """What the ledger holds from an anchor on, by key."""
-
-    posted: list[Posted] = field(default_factory=list)
-    corrections: dict[str, int] = field(default_factory=dict)
-    # kind, from_ms, at_ms, local_day, band of the first transaction of a key
-    places: dict[str, tuple[str, int | None, int, object, str | None]] = field(default_factory=dict)
-
-
-def ledger_codes(conn: Connection) -> dict[int, str]:
-    """The chart of accounts: number to code."""
-    return {number: code for code, number in conn.execute(query("ledger_accounts"))}
-
-
-def _recorded_from(conn: Connection, account_id: int, anchor_ms: int) -> _Recorded:
-    codes = ledger_codes(conn)
-    recorded = _Recorded()
-    first: dict[str, int] = {}
-    net: dict[str, dict[str, int]] = {}
-    energy: dict[str, int] = {}
-    since = {"account": account_id, "anchor_ms": anchor_ms}
-    for row_id, key, correction, legs, amounts, energy_wh, *place in conn.execute(
-        query("posted_from"), since
-    ):
-        if key not in first:
-            first[key] = row_id
-            recorded.places[key] = tuple(place)
-        recorded.corrections[key] = max(correction, recorded.corrections.get(key, 0))
-        energy[key] = energy.get(key, 0) + energy_wh
-        sums = net.setdefault(key, {})
-        for leg, amount in zip(legs, amounts, strict=True):
-            sums[codes[leg]] = sums.get(codes[leg], 0) + amount
-    recorded.posted = [
-        Posted(
-            first[key], key, tuple((code, sums[code]) for code in sums if sums[code]), energy[key]
-        )
-        for key, sums in net.items()
-    ]
-    return recorded
-
-
 def _conclude(
     state: AccountState,
     terms: Terms,
     facts: Sequence[Fact],
     outcome: Outcome,
-    recorded: _Recorded,
+    recorded: Recorded,
     known: Mapping[Place, str | None],
     start: Position,
 ) -> Settled:
-    rows = _rows(state, settle(recorded.posted, outcome.postings), recorded)
+    rows = rows_to_write(
+        state.account_id, state.balance_micro, settle(recorded.posted, outcome.postings), recorded
+    )
     status, position = outcome.status, outcome.position
     balance_micro = rows[-1].balance_micro if rows else state.balance_micro
     if balance_micro != status.balance_micro:
@@ -420,61 +297,6 @@ def has_tail(facts: Sequence[Fact], outcome: Outcome) -> bool:
 NEVER_MS = 2**62
 
 
-def _rows(
-    state: AccountState, entries: Sequence[Correction | New], recorded: _Recorded
-) -> tuple[LedgerRow, ...]:
-    rows: list[LedgerRow] = []
-    balance_micro = state.balance_micro
-    for entry in entries:
-        legs = entry.posting.legs if isinstance(entry, New) else entry.legs
-        balance_micro += sum(amount for code, amount in legs if code == "customer")
-        if isinstance(entry, New):
-            rows.append(_new_row(state.account_id, entry.posting, balance_micro))
-        else:
-            rows.append(_correcting_row(state.account_id, entry, recorded, balance_micro))
-    return tuple(rows)
-
-
-def _new_row(account_id: int, posting: Posting, balance_micro: int) -> LedgerRow:
-    return LedgerRow(
-        account_id=account_id,
-        key=posting.key,
-        correction=0,
-        corrects=None,
-        kind=posting.kind,
-        from_ms=posting.explanation["segment"]["from_ms"] if posting.kind == "energy" else None,
-        at_ms=posting.at_ms,
-        local_day=posting.local_day,
-        band=posting.band,
-        energy_wh=posting.energy_wh,
-        legs=posting.legs,
-        balance_micro=balance_micro,
-        explanation=posting.explanation,
-    )
-
-
-def _correcting_row(
-    account_id: int, entry: Correction, recorded: _Recorded, balance_micro: int
-) -> LedgerRow:
-    kind, from_ms, at_ms, local_day, band = recorded.places[entry.key]
-    now = {} if entry.posting is None else {"now": entry.posting.explanation}
-    return LedgerRow(
-        account_id=account_id,
-        key=entry.key,
-        correction=recorded.corrections[entry.key] + 1,
-        corrects=entry.corrects,
-        kind=kind,
-        from_ms=from_ms,
-        at_ms=at_ms,
-        local_day=local_day,
-        band=band,
-        energy_wh=entry.energy_wh,
-        legs=entry.legs,
-        balance_micro=balance_micro,
-        explanation={"corrects": entry.corrects, "reversed": entry.posting is None, **now},
-    )
-
-
 def write(conn: Connection, settled: Sequence[Settled], now_ms: int) -> None:
     """Write what settling gave, for a whole batch: ledger, states, checkpoints, verdicts.
 
@@ -482,7 +304,7 @@ def write(conn: Connection, settled: Sequence[Settled], now_ms: int) -> None:
     """
     rows = [row for each in settled for row in each.rows]
     if rows:
-        _write_ledger(conn, rows, now_ms)
+        write_ledger(conn, rows, now_ms)
     if settled:
         _write_states(conn, settled)
     _write_checkpoints(conn, settled)
@@ -499,38 +321,6 @@ def write(conn: Connection, settled: Sequence[Settled], now_ms: int) -> None:
             },
             prepare=False,
         )
-
-
-def _write_ledger(conn: Connection, rows: Sequence[LedgerRow], now_ms: int) -> None:
-    numbers = {code: number for number, code in ledger_codes(conn).items()}
-    missing = {code for row in rows for code, _ in row.legs} - numbers.keys()
-    if missing:
-        conn.execute(query("add_ledger_accounts"), {"codes": sorted(missing)})
-        numbers = {code: number for number, code in ledger_codes(conn).items()}
-    recorded_at = conn.execute(query("instant"), {"ms": now_ms}).fetchone()
-    assert recorded_at is not None
-    with conn.cursor().copy(query("copy_ledger")) as copy:
-        for row in rows:
-            copy.write_row(
-                (
-                    row.account_id,
-                    row.key,
-                    row.correction,
-                    row.kind,
-                    row.from_ms,
-                    row.at_ms,
-                    recorded_at[0],
-                    row.local_day,
-                    row.band,
-                    row.energy_wh,
-                    [numbers[code] for code, _ in row.legs],
-                    [amount for _, amount in row.legs],
-                    sum(amount for code, amount in row.legs if code == "customer"),
-                    row.balance_micro,
-                    row.corrects,
-                    Jsonb(row.explanation),
-                )
-            )
 
 
 def _write_states(conn: Connection, settled: Sequence[Settled]) -> None:

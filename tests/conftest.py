@@ -4,7 +4,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -42,31 +43,53 @@ def template_database(runtime: Instance) -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
             migrate(_with_database(runtime.database_url, name))
-            # TimescaleDB's scheduler connects to every database that admits it, and a database
-            # that is in use cannot be cloned.
-            connection.execute(
-                sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name))
-            )
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
-            )
+            _close_to_all(connection, name)
             yield name
         finally:
             _drop(connection, name)
 
 
-@pytest.fixture
-def database_url(runtime: Instance, template_database: str) -> Iterator[str]:
-    """Address of a migrated database of this test's own."""
-    name = f"prepaid_test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(runtime.database_url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template_database)
+@pytest.fixture(scope="session")
+def copied_database(runtime: Instance) -> Callable[[str], AbstractContextManager[str]]:
+    """Address of a copy of a database, by the name of one that nobody is connected to."""
+
+    @contextmanager
+    def copied(template: str) -> Iterator[str]:
+        name = f"prepaid_test_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(runtime.database_url, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
             )
-        )
-        yield _with_database(runtime.database_url, name)
-        _drop(connection, name)
+            try:
+                yield _with_database(runtime.database_url, name)
+            finally:
+                _drop(connection, name)
+
+    return copied
+
+
+@pytest.fixture(scope="session")
+def frozen_database(runtime: Instance) -> Callable[[str], str]:
+    """Name of the database at an address, once it admits nobody but those who copy or drop it."""
+
+    def freeze(url: str) -> str:
+        name = urlsplit(url).path.removeprefix("/")
+        with psycopg.connect(runtime.database_url, autocommit=True) as connection:
+            _close_to_all(connection, name)
+        return name
+
+    return freeze
+
+
+@pytest.fixture
+def database_url(
+    copied_database: Callable[[str], AbstractContextManager[str]], template_database: str
+) -> Iterator[str]:
+    """Address of a migrated database of this test's own."""
+    with copied_database(template_database) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +101,17 @@ def broker_url(runtime: Instance) -> str:
 def _with_database(url: str, name: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=f"/{name}"))
+
+
+def _close_to_all(connection: psycopg.Connection, name: str) -> None:
+    # TimescaleDB's scheduler connects to every database that admits it, and a database that is in
+    # use cannot be cloned.
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name))
+    )
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+    )
 
 
 def _drop(connection: psycopg.Connection, name: str) -> None:

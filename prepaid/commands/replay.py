@@ -59,6 +59,9 @@ def replay(
     drops again), and servers of its own otherwise. Let no gateway run on that broker meanwhile.
     """
     logs.configure(as_json=False, level="error")
+    if source.is_file():
+        # What is refused is refused before anything is started.
+        run(parse_scenario(read_scenario(str(source))))
     failed = asyncio.run(_replay(source, Way(workers, batch, shuffle)))
     raise typer.Exit(1 if failed else 0)
 
@@ -70,7 +73,6 @@ async def _replay(source: Path, way: Way) -> int:
                 return await _check_folder(replaying, client, source, way)
             mapping = read_scenario(str(source))
             scenario = parse_scenario(mapping)
-            run(scenario)  # refused here what no database has to be asked for
             result = await replaying.run(client, mapping, scenario, way.seed)
             sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")
             return 0

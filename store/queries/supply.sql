@@ -1,11 +1,15 @@
 -- name: meter_of_account
--- The meter that serves an account now, with what it should do and what it said.
+-- The meter that serves an account now, with what it should do and what it said; none once that
+-- meter was taken to another account.
 SELECT m.id, m.number, s.desired_relay, s.reported_relay
 FROM installation i
 JOIN meter m ON m.id = i.meter_id
 JOIN meter_state s ON s.meter_id = m.id
-WHERE i.account_id = %(account)s
-ORDER BY i.opened_at DESC LIMIT 1
+WHERE (i.account_id, i.opened_at) = (SELECT account_id, opened_at FROM installation
+                                     WHERE account_id = %(account)s
+                                     ORDER BY opened_at DESC LIMIT 1)
+  AND i.account_id = (SELECT account_id FROM installation later WHERE later.meter_id = i.meter_id
+                      ORDER BY later.opened_at DESC LIMIT 1)
 
 -- name: desire_relay
 -- A new relay intention; no row when it is the intention already.

@@ -19,7 +19,7 @@ def fresh_app(monkeypatch: pytest.MonkeyPatch) -> None:
     app = typer.Typer()
     app.callback()(lambda: None)  # a lone command would otherwise take no name
     monkeypatch.setattr(cli, "app", app)
-    monkeypatch.setattr(cli, "COMMANDS", ("rate",))
+    monkeypatch.setattr(cli, "COMMANDS", {"rate": "rate"})
 
 
 def status_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -131,11 +131,13 @@ def test_commands_are_shown_newest_first_without_the_customers_digits(
     site: Site, refused: Any
 ) -> None:
     customer = site.open()
+    site.pay(customer, "20.00", "t0")
     paid = site.pay(customer, "20.00", "t1").json()
     listed = site.client.get("/v1/commands", headers=site.operator)
     items = listed.json()["items"]
     assert [item["id"] for item in items] == sorted((item["id"] for item in items), reverse=True)
-    (token,) = [item for item in items if item["type"] == "token"]
+    token, earlier = (item for item in items if item["type"] == "token")
+    assert (earlier["state"], earlier["args"]) == ("queued", None)
     assert (token["state"], token["args"], token["meter"]) == ("queued", None, customer.meter)
     assert paid["tokens"][0] not in listed.text
     site_wide = {"meter": customer.meter, "state": "queued"}

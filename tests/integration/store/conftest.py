@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -98,7 +99,8 @@ class Supply:
 class Utility:
     """A database, a clock that the test sets, and everything that may happen to an account."""
 
-    url: str
+    # Holds a password: not for the report of a failed test.
+    url: str = field(repr=False)
     conn: Connection
     centre: int
     tariff: int
@@ -210,16 +212,26 @@ class Utility:
         return [row[0] if len(row) == 1 else row for row in rows]
 
 
-@pytest.fixture
-def utility(database_url: str) -> Iterator[Utility]:
-    with psycopg.connect(database_url, autocommit=True) as conn:
+@contextmanager
+def working(url: str) -> Iterator[Utility]:
+    """A utility with a tariff and nobody to supply."""
+    with psycopg.connect(url, autocommit=True) as conn:
         centre = registry.add_centre(conn, "north", "North")
         tariff = registry.add_tariff(conn, "social", "Social", TARIFF)
-        yield Utility(database_url, conn, centre, tariff)
+        yield Utility(url, conn, centre, tariff)
 
 
-def month_of(utility: Utility) -> None:
-    """Everything that the store knows, in one month of thousands of readings."""
+@pytest.fixture
+def utility(database_url: str) -> Iterator[Utility]:
+    with working(database_url) as started:
+        yield started
+
+
+DAYS = 12
+
+
+def live_through(utility: Utility) -> None:
+    """Everything that may happen to accounts, in days with thousands of readings."""
     daily = {"outstanding": "40.00", "rules": [{"kind": "daily", "amount": "0.70"}]}
     share = {"outstanding": "90.00", "rules": [{"kind": "payment_share", "percent": "20"}]}
     emergency = {"limit": "9.00", "activation": "on_request"}
@@ -233,12 +245,12 @@ def month_of(utility: Utility) -> None:
     ]
     spare = utility.meter(sts=True)
     late: list[Incoming] = []
-    for day in range(30):
+    for day in range(DAYS):
         midnight = OPENED + day * DAY
         batch: list[Incoming] = []
         utility.now = midnight + DAY
         for place, supply in enumerate(supplies):
-            for quarter in range(0, 96, 2 if place else 1):
+            for quarter in range(0, 96, 4 if place else 1):
                 at_ms = midnight + quarter * 15 * MINUTE + 15 * MINUTE
                 wh = OPENING_WH + (at_ms - OPENED) * (place + 1) // 9_000
                 message = utility.reading(supply.meter, at_ms, wh)
@@ -251,9 +263,9 @@ def month_of(utility: Utility) -> None:
         clockwork.settle_due(utility.conn, utility.terms, utility.now, 100)
         clockwork.close_overdue(utility.conn, utility.now)
         for place, supply in enumerate(supplies):
-            if (day + place) % 5 == 0:
+            if (day + place) % 3 == 0:
                 utility.vend(supply, 1_500_000_000 + place, f"p-{day}-{place}")
-        if day == 12:
+        if day == DAYS // 2:
             utility.top_up(supplies[2], 30_000_000, "import-1", utility.now - 3 * DAY)
             vending.record_reversal(
                 utility.conn,
@@ -276,7 +288,26 @@ def month_of(utility: Utility) -> None:
     utility.read(first, utility.now + HOUR, OPENING_WH + 10**6, tq="lost")
 
 
+@pytest.fixture(scope="session")
+def busy_database(
+    copied_database: Callable[[str], AbstractContextManager[str]],
+    frozen_database: Callable[[str], str],
+    template_database: str,
+) -> Iterator[str]:
+    """Name of a database in which days went by; nobody may connect to it."""
+    with copied_database(template_database) as url:
+        with working(url) as utility:
+            live_through(utility)
+        yield frozen_database(url)
+
+
 @pytest.fixture
-def busy(utility: Utility) -> Utility:
-    month_of(utility)
-    return utility
+def busy(
+    copied_database: Callable[[str], AbstractContextManager[str]], busy_database: str
+) -> Iterator[Connection]:
+    """A copy of that database, of the test's own."""
+    with (
+        copied_database(busy_database) as url,
+        psycopg.connect(url, autocommit=True) as conn,
+    ):
+        yield conn

@@ -1,10 +1,285 @@
 """The audit passes what the system wrote, whatever happened, and finds what was planted."""
 
-from prepaid.commands.audit import lines
-from store.audit import audit
+import json
+
+import pytest
+from psycopg import Connection, sql
+
+from prepaid.commands.audit import form, lines
+from store.audit import CASES_TOLD, Check, audit
+from store.clockwork import drop_old_readings
+
+OPENED = 1_772_323_200_000  # 2026-03-01T00:00:00Z, when the accounts of the busy database open
+DAY = 86_400_000
+
+# One row that nothing was corrected under, in the middle of somebody's days.
+ENERGY_ROW = """(SELECT t.id FROM ledger_transaction t WHERE t.kind = 'energy' AND NOT EXISTS (
+    SELECT FROM ledger_transaction o WHERE o.corrects = t.id) AND t.corrects IS NULL
+    ORDER BY t.id OFFSET 300 LIMIT 1)"""
+# A reading in the middle, accepted and charged.
+READING = """(meter_id, ts) IN (SELECT meter_id, ts FROM reading
+    WHERE verdict = 'accepted' ORDER BY meter_id, ts OFFSET 400 LIMIT 1)"""
+AN_ACCOUNT = "account_id = (SELECT min(account_id) FROM account_state)"
+A_TOKEN = "id = (SELECT id FROM token ORDER BY id OFFSET 3 LIMIT 1)"
+A_COMMAND = "SELECT * FROM command WHERE type = 'token' ORDER BY meter_id, ctr LIMIT 1"
+
+# What is planted, and the law that must find it.
+CORRUPTIONS = {
+    "a leg that its counterpart does not match": (
+        "transactions_sum_to_zero",
+        (
+            f"ALTER TABLE ledger_transaction DROP CONSTRAINT ledger_transaction_amounts_check; "
+            f"UPDATE ledger_transaction SET amounts[2] = amounts[2] + 1 WHERE id = {ENERGY_ROW}"
+        ),
+    ),
+    "an amount moved to another ledger account": (
+        "ledger_equals_rerating",
+        (
+            "UPDATE ledger_transaction SET legs[2] = (SELECT id FROM ledger_account "
+            f"WHERE code = 'revenue:standing') WHERE id = {ENERGY_ROW}"
+        ),
+    ),
+    "a debit made smaller on both sides": (
+        "balances_equal_entries",
+        (
+            "UPDATE ledger_transaction SET amounts[1] = amounts[1] + 1, "
+            f"amounts[2] = amounts[2] - 1 WHERE id = {ENERGY_ROW}"
+        ),
+    ),
+    "a balance improved by hand": (
+        "balances_equal_entries",
+        f"UPDATE account_state SET balance_micro = balance_micro + 1 WHERE {AN_ACCOUNT}",
+    ),
+    "a running balance that does not follow": (
+        "running_balances_unbroken",
+        f"UPDATE ledger_transaction SET balance_micro = balance_micro - 1 WHERE id = {ENERGY_ROW}",
+    ),
+    "a debt forgiven by hand": (
+        "debts_equal_entries",
+        "UPDATE account_state SET debt_micro = debt_micro - 1 WHERE debt_micro > 0",
+    ),
+    "a debit deleted": (
+        "no_interval_missing",
+        f"DELETE FROM ledger_transaction WHERE id = {ENERGY_ROW}",
+    ),
+    "an interval charged once more": (
+        "no_interval_charged_twice",
+        """INSERT INTO ledger_transaction (account_id, key, correction, kind, from_ms, at_ms,
+               recorded_at, local_day, band, energy_wh, legs, amounts, customer_micro,
+               balance_micro, explanation)
+           SELECT account_id, key || '+', 0, kind, from_ms + 1, at_ms, recorded_at, local_day, band,
+                  energy_wh, legs, amounts, customer_micro, balance_micro, explanation
+           FROM ledger_transaction WHERE id = """
+        + ENERGY_ROW,
+    ),
+    "a correction that points elsewhere": (
+        "corrections_point_home",
+        (
+            "UPDATE ledger_transaction SET corrects = (SELECT max(id) FROM ledger_transaction "
+            "WHERE correction = 0) WHERE id = "
+            "(SELECT min(id) FROM ledger_transaction WHERE correction > 0)"
+        ),
+    ),
+    "a transaction of nobody": (
+        "ledger_has_its_accounts",
+        f"UPDATE ledger_transaction SET account_id = 4711 WHERE id = {ENERGY_ROW}",
+    ),
+    "a reading deleted": ("ledger_equals_rerating", f"DELETE FROM reading WHERE {READING}"),
+    "a register turned back": (
+        "no_interval_missing",
+        f"UPDATE reading SET value_wh = value_wh - 1 WHERE {READING}",
+    ),
+    "a verdict lifted": (
+        "verdicts_equal_rejudging",
+        "UPDATE reading SET verdict = 'accepted' WHERE verdict = 'implausible'",
+    ),
+    "a reading with a lost clock billed": (
+        "unbilled_readings_charge_nothing",
+        "UPDATE reading SET verdict = 'accepted' WHERE verdict = 'clock_lost'",
+    ),
+    "another register judged": (
+        "unbilled_readings_charge_nothing",
+        "UPDATE reading SET register = '2.8.0' WHERE " + READING,
+    ),
+    "a stored position changed": (
+        "checkpoints_equal_rerating",
+        (
+            "UPDATE checkpoint SET position = jsonb_set(position, '{register_wh}', '1') "
+            "WHERE (account_id, anchor_ms) IN (SELECT account_id, anchor_ms FROM checkpoint "
+            "ORDER BY account_id, anchor_ms OFFSET 7 LIMIT 1)"
+        ),
+    ),
+    "the position of the opening lost": (
+        "checkpoints_equal_rerating",
+        f"DELETE FROM checkpoint WHERE {AN_ACCOUNT} AND anchor_ms < 0",
+    ),
+    "an anchor that counts other taxes": (
+        "states_equal_rerating",
+        (
+            "UPDATE account_state SET position = jsonb_set(position, '{taxed_micro}', '[]') "
+            f"WHERE {AN_ACCOUNT}"
+        ),
+    ),
+    "an unreadable anchor": (
+        "ledger_equals_rerating",
+        f"UPDATE account_state SET position = '{{}}' WHERE {AN_ACCOUNT}",
+    ),
+    "a schedule put off": (
+        "states_equal_rerating",
+        f"UPDATE account_state SET due_ms = due_ms + 1 WHERE {AN_ACCOUNT}",
+    ),
+    "facts after the anchor forgotten": (
+        "states_equal_rerating",
+        "UPDATE account_state SET has_tail = false",
+    ),
+    "a state row lost": ("states_equal_rerating", f"DELETE FROM account_state WHERE {AN_ACCOUNT}"),
+    "a supply restored by hand": (
+        "states_equal_rerating",
+        "UPDATE account_state SET supply = 'protected' WHERE " + AN_ACCOUNT,
+    ),
+    "a price changed afterwards": (
+        "ledger_equals_rerating",
+        "UPDATE tariff_version SET body = jsonb_set(body, '{standing_per_day}', '\"1.21\"')",
+    ),
+    "a meter's opening register changed": (
+        "ledger_equals_rerating",
+        (
+            "UPDATE installation SET opening_wh = opening_wh + 1 "
+            "WHERE account_id = (SELECT min(id) FROM account) AND closing_wh IS NULL"
+        ),
+    ),
+    "a payment that was never credited": (
+        "top_ups_posted_once",
+        """INSERT INTO top_up (id, account_id, meter_id, channel, partner_txn_id, request_sha256,
+               amount_micro, paid_at, credited_ms, energy_wh, lines)
+           SELECT 'planted', account_id, meter_id, channel, 'planted', request_sha256, amount_micro,
+                  paid_at, credited_ms, 0, lines FROM top_up LIMIT 1""",
+    ),
+    "a payment made larger": (
+        "top_ups_posted_once",
+        "UPDATE top_up SET amount_micro = amount_micro + 1 WHERE id = (SELECT max(id) FROM top_up)",
+    ),
+    "credit without a payment": (
+        "top_ups_posted_once",
+        "DELETE FROM top_up WHERE id = (SELECT max(id) FROM top_up)",
+    ),
+    "a reversal withdrawn": ("reversals_posted_once", "DELETE FROM reversal"),
+    "a reversal of something else": (
+        "reversals_posted_once",
+        "UPDATE reversal SET top_up_id = (SELECT min(id) FROM top_up)",
+    ),
+    "a token lost": ("top_ups_have_tokens", f"DELETE FROM token WHERE {A_TOKEN}"),
+    "a token of a unit more": (
+        "top_ups_have_tokens",
+        f"UPDATE token SET amount = amount + 1 WHERE {A_TOKEN}",
+    ),
+    "a token that nobody carries": (
+        "top_ups_have_tokens",
+        f"UPDATE token SET command_id = NULL WHERE {A_TOKEN}",
+    ),
+    "a TID used twice": (
+        "tids_used_once",
+        (
+            "ALTER TABLE token DROP CONSTRAINT token_meter_id_sgc_krn_base_date_tid_key; "
+            "UPDATE token t SET tid = (SELECT min(tid) FROM token o WHERE o.meter_id = t.meter_id)"
+        ),
+    ),
+    "the TID of 00:01": (
+        "tids_used_once",
+        f"UPDATE token SET tid = tid / 1440 * 1440 + 1 WHERE {A_TOKEN}",
+    ),
+    "a counter used twice": (
+        "counters_grow",
+        "ALTER TABLE command DROP CONSTRAINT command_meter_id_ctr_key; UPDATE command SET ctr = 1",
+    ),
+    "counters against the order of issue": (
+        "counters_grow",
+        (
+            "ALTER TABLE command DROP CONSTRAINT command_meter_id_ctr_key; "
+            "UPDATE command c SET ctr = s.next_ctr - c.ctr FROM meter_state s "
+            "WHERE s.meter_id = c.meter_id"
+        ),
+    ),
+    "a counter that would be given again": (
+        "counters_grow",
+        "UPDATE meter_state SET next_ctr = next_ctr - 1 WHERE next_ctr > 1",
+    ),
+    "two relay orders under way": (
+        "one_open_relay_order",
+        (
+            "INSERT INTO command (id, meter_id, ctr, type, args, state, issued_ms, expires_ms) "
+            "SELECT gen_random_uuid(), meter_id, 1000 + n, 'relay', '{}', 'sent', issued_ms, "
+            f"expires_ms FROM ({A_COMMAND}) c, generate_series(1, 2) n"
+        ),
+    ),
+    "a relay against the supply": (
+        "relays_follow_supply",
+        (
+            "UPDATE meter_state SET desired_relay = "
+            "CASE desired_relay WHEN 'open' THEN 'closed' ELSE 'open' END"
+        ),
+    ),
+    "a ledger that may be edited": (
+        "append_only_in_force",
+        "ALTER TABLE ledger_transaction DISABLE TRIGGER ledger_transaction_is_append_only",
+    ),
+    "a tariff that may be emptied": (
+        "append_only_in_force",
+        "DROP TRIGGER tariff_version_is_not_truncated ON tariff_version",
+    ),
+}
 
 
-def test_a_month_of_everything_passes(busy):
-    checks = audit(busy.conn)
+def broken(checks: tuple[Check, ...]) -> dict[str, Check]:
+    return {check.name: check for check in checks if not check.passed}
+
+
+def test_days_of_everything_pass(busy: Connection) -> None:
+    checks = audit(busy)
     assert lines(checks)[-1] == f"{len(checks)} passed, 0 failed"
-    assert all(check.checked for check in checks)
+    assert [check.name for check in checks if not check.checked] == []
+
+
+@pytest.mark.parametrize("planted", CORRUPTIONS)
+def test_what_was_planted_is_found_by_its_law(busy: Connection, planted: str) -> None:
+    law, statements = CORRUPTIONS[planted]
+    # As one who owns the database can: neither triggers nor references hold.
+    busy.execute("SET session_replication_role = replica")
+    for statement in statements.split("; "):
+        changed = busy.execute(sql.SQL(statement))  # type: ignore[arg-type]
+        assert changed.rowcount != 0, "nothing was planted"
+    busy.execute("RESET session_replication_role")
+    found = broken(audit(busy))
+    assert law in found
+    assert found[law].failures[0].expected != found[law].failures[0].found
+
+
+def test_each_law_is_broken_by_something_planted(busy: Connection) -> None:
+    assert {check.name for check in audit(busy)} == {law for law, _ in CORRUPTIONS.values()}
+
+
+def test_accounts_are_rated_from_where_their_readings_are_kept(busy: Connection) -> None:
+    kept_from_ms = OPENED + 8 * DAY
+    assert drop_old_readings(busy, kept_from_ms) > 0
+    assert "ledger_equals_rerating" in broken(audit(busy))
+    checks = audit(busy, kept_from_ms=kept_from_ms)
+    assert broken(checks) == {}
+    assert {check.name: check for check in checks}["no_interval_missing"].checked > 500
+
+
+def test_progress_is_told(busy: Connection) -> None:
+    told: list[str] = []
+    audit(busy, told.append)
+    assert told[0] == "5 accounts, all"
+
+
+def test_many_cases_are_counted_and_the_first_are_told(busy: Connection) -> None:
+    busy.execute("SET session_replication_role = replica")
+    busy.execute("UPDATE ledger_transaction SET balance_micro = 1 WHERE kind = 'standing'")
+    check = broken(audit(busy))["running_balances_unbroken"]
+    assert check.failed > CASES_TOLD == len(check.failures)
+    written = lines([check])
+    assert written[0].startswith("FAIL  running_balances_unbroken")
+    assert written[-2].strip() == f"and {check.failed - CASES_TOLD} more"
+    assert written[-1] == "0 passed, 1 failed"
+    assert json.loads(json.dumps(form([check])))["checks"][0]["failed"] == check.failed

@@ -1,0 +1,161 @@
+"""The rows of the double-entry ledger: what is recorded under each key, and what is added to it.
+
+Nothing recorded is edited: a key whose posting is otherwise today gets one more row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from credit_engine.outcome import Legs, Posting
+from credit_engine.settlement import Correction, New, Posted
+from store.sql import query
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One transaction to be recorded; `correction` counts how often its key was corrected."""
+
+    account_id: int
+    key: str
+    correction: int
+    corrects: int | None
+    kind: str
+    from_ms: int | None
+    at_ms: int
+    local_day: object
+    band: str | None
+    energy_wh: int
+    legs: Legs
+    balance_micro: int
+    explanation: Mapping[str, object]
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What the ledger holds from an anchor on, by key."""
+
+    posted: list[Posted] = field(default_factory=list)
+    corrections: dict[str, int] = field(default_factory=dict)
+    # kind, from_ms, at_ms, local_day, band of the first transaction of a key
+    places: dict[str, tuple[str, int | None, int, object, str | None]] = field(default_factory=dict)
+
+
+def ledger_codes(conn: Connection) -> dict[int, str]:
+    """The chart of accounts: number to code."""
+    return {number: code for code, number in conn.execute(query("ledger_accounts"))}
+
+
+def recorded_from(conn: Connection, account_id: int, anchor_ms: int) -> Recorded:
+    codes = ledger_codes(conn)
+    recorded = Recorded()
+    first: dict[str, int] = {}
+    net: dict[str, dict[str, int]] = {}
+    energy: dict[str, int] = {}
+    since = {"account": account_id, "anchor_ms": anchor_ms}
+    for row_id, key, correction, legs, amounts, energy_wh, *place in conn.execute(
+        query("posted_from"), since
+    ):
+        if key not in first:
+            first[key] = row_id
+            recorded.places[key] = tuple(place)
+        recorded.corrections[key] = max(correction, recorded.corrections.get(key, 0))
+        energy[key] = energy.get(key, 0) + energy_wh
+        sums = net.setdefault(key, {})
+        for leg, amount in zip(legs, amounts, strict=True):
+            sums[codes[leg]] = sums.get(codes[leg], 0) + amount
+    recorded.posted = [
+        Posted(
+            first[key], key, tuple((code, sums[code]) for code in sums if sums[code]), energy[key]
+        )
+        for key, sums in net.items()
+    ]
+    return recorded
+
+
+def rows_to_write(
+    account_id: int, balance_micro: int, entries: Sequence[Correction | New], recorded: Recorded
+) -> tuple[LedgerRow, ...]:
+    rows: list[LedgerRow] = []
+    for entry in entries:
+        legs = entry.posting.legs if isinstance(entry, New) else entry.legs
+        balance_micro += sum(amount for code, amount in legs if code == "customer")
+        if isinstance(entry, New):
+            rows.append(_new_row(account_id, entry.posting, balance_micro))
+        else:
+            rows.append(_correcting_row(account_id, entry, recorded, balance_micro))
+    return tuple(rows)
+
+
+def _new_row(account_id: int, posting: Posting, balance_micro: int) -> LedgerRow:
+    return LedgerRow(
+        account_id=account_id,
+        key=posting.key,
+        correction=0,
+        corrects=None,
+        kind=posting.kind,
+        from_ms=posting.explanation["segment"]["from_ms"] if posting.kind == "energy" else None,
+        at_ms=posting.at_ms,
+        local_day=posting.local_day,
+        band=posting.band,
+        energy_wh=posting.energy_wh,
+        legs=posting.legs,
+        balance_micro=balance_micro,
+        explanation=posting.explanation,
+    )
+
+
+def _correcting_row(
+    account_id: int, entry: Correction, recorded: Recorded, balance_micro: int
+) -> LedgerRow:
+    kind, from_ms, at_ms, local_day, band = recorded.places[entry.key]
+    now = {} if entry.posting is None else {"now": entry.posting.explanation}
+    return LedgerRow(
+        account_id=account_id,
+        key=entry.key,
+        correction=recorded.corrections[entry.key] + 1,
+        corrects=entry.corrects,
+        kind=kind,
+        from_ms=from_ms,
+        at_ms=at_ms,
+        local_day=local_day,
+        band=band,
+        energy_wh=entry.energy_wh,
+        legs=entry.legs,
+        balance_micro=balance_micro,
+        explanation={"corrects": entry.corrects, "reversed": entry.posting is None, **now},
+    )
+
+
+def write_ledger(conn: Connection, rows: Sequence[LedgerRow], now_ms: int) -> None:
+    numbers = {code: number for number, code in ledger_codes(conn).items()}
+    missing = {code for row in rows for code, _ in row.legs} - numbers.keys()
+    if missing:
+        conn.execute(query("add_ledger_accounts"), {"codes": sorted(missing)})
+        numbers = {code: number for number, code in ledger_codes(conn).items()}
+    recorded_at = conn.execute(query("instant"), {"ms": now_ms}).fetchone()
+    assert recorded_at is not None
+    with conn.cursor().copy(query("copy_ledger")) as copy:
+        for row in rows:
+            copy.write_row(
+                (
+                    row.account_id,
+                    row.key,
+                    row.correction,
+                    row.kind,
+                    row.from_ms,
+                    row.at_ms,
+                    recorded_at[0],
+                    row.local_day,
+                    row.band,
+                    row.energy_wh,
+                    [numbers[code] for code, _ in row.legs],
+                    [amount for _, amount in row.legs],
+                    sum(amount for code, amount in row.legs if code == "customer"),
+                    row.balance_micro,
+                    row.corrects,
+                    Jsonb(row.explanation),
+                )
+            )
