@@ -39,10 +39,9 @@ def record(
 ) -> int:
     """Write settlements with their decisions and queue the orders; returns how many were queued.
 
-    `live`: the accounts that something new was said about. A replayed reading is never by itself
-    the cause of a cut; it may put a supply back: what it takes off a bill is the customer's at
-    once. None: all. `released`: the hold whose
-    end made the caller settle.
+    `live`: the accounts that something new was said about; nothing cuts the others (a replayed
+    reading is never by itself the cause of a cut; what it takes off a bill may put a supply back
+    at once). None: all. `released`: the hold whose end made the caller settle.
     """
     held = _held(conn, settled, now_ms)
     decided: list[Settled] = []

@@ -18,7 +18,7 @@ from credit_engine.tariff import parse_tariff
 from credit_engine.terms import Tariff, TariffVersion, Terms
 from store import registry, tariffs
 from store.errors import Conflict
-from store.facts import stored_facts
+from store.facts import ACCEPTED, stored_facts
 from store.pool import snapshot
 from store.settlement import TermsCache, position_before, read_account
 from store.sql import query
@@ -143,7 +143,7 @@ def _of_account(
         (
             at_ms
             for (_, at_ms), verdict in known_readings.items()
-            if at_ms >= simulation.to_ms and verdict == "accepted"
+            if at_ms >= simulation.to_ms and verdict == ACCEPTED
         ),
         default=simulation.to_ms,
     )

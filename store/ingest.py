@@ -311,7 +311,7 @@ class Batch:
                 "first_ms": min(ts_ms for _, _, ts_ms in keys),
                 "last_ms": max(ts_ms for _, _, ts_ms in keys),
             },
-            prepare=False,  # planned for this range, see store.settlement.stored_facts
+            prepare=False,  # planned for this range, see store.facts.stored_facts
         )
         return {(meter, register, ts_ms): value for meter, register, ts_ms, value in found}
 

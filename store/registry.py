@@ -6,14 +6,16 @@ would refuse later.
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import orjson
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from credit_engine.days import midnight_ms
 from credit_engine.position import genesis
 from credit_engine.tariff import parse_account, parse_tariff
 from credit_engine.terms import Installation
@@ -108,6 +110,32 @@ def find_tariff(conn: Connection, code: str) -> int | None:
 def find_meter(conn: Connection, number: str) -> int | None:
     """The meter of this number, if it is registered."""
     return _one(conn, "find_meter", {"number": number})
+
+
+def add_tariff_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:
+    """One more version, from a local date on, which may be past: the clockwork then rates the
+    accounts again from there. Whether it may be past is `store.tariffs`' rule.
+
+    Errors: CreditError bad_input, NotFound.
+    """
+    with conn.transaction():
+        form = tariff_form(conn, tariff)
+        versions = [*form["tariff"]["versions"], version]
+        parsed = parse_tariff({**form, "tariff": {"versions": versions}})
+        _insert_version(conn, tariff, version)
+        valid_from = date.fromisoformat(str(version["valid_from"]))
+        accounts = [row[0] for row in conn.execute(query("priced_accounts"), {"tariff": tariff})]
+        reprice(conn, accounts, midnight_ms(parsed.zone, valid_from))
+
+
+def reprice(conn: Connection, accounts: Sequence[int], from_ms: int) -> None:
+    """The prices of these accounts change from an instant on: parsed terms are old, and what was
+    rated beyond the instant already (a meter's clock may be ahead) is rated again.
+    """
+    since = {"accounts": list(accounts), "from_ms": from_ms}
+    conn.execute(query("bump_terms"), since)
+    conn.execute(query("rewind_accounts"), since)
+    conn.execute(query("drop_checkpoints_from"), since)
 
 
 def _insert_version(conn: Connection, tariff: int, version: Mapping[str, object]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from credit_engine.days import local_time
+from credit_engine.days import local_time, midnight_ms
 from credit_engine.errors import CreditError
 from credit_engine.form import Form
 from credit_engine.tariff import parse_tariff
@@ -92,15 +92,7 @@ def approve(conn: Connection, number: int, *, who: str, now_ms: int) -> bool:
         conn.execute(query("lock_tariff"), {"tariff": found.tariff})
         parsed = with_version(registry.tariff_form(conn, found.tariff), found.version)
         _refuse_past(conn, found.tariff, parsed, _date(found.version), now_ms)
-        conn.execute(
-            query("add_tariff_version"),
-            {
-                "tariff": found.tariff,
-                "valid_from": found.valid_from,
-                "body": Jsonb(dict(found.body)),
-            },
-        )
-        conn.execute(query("bump_terms"), {"tariff": found.tariff})
+        registry.add_tariff_version(conn, found.tariff, found.version)
         decided = {"draft": number, "state": "approved", "who": who, "now_ms": now_ms}
         conn.execute(query("decide_tariff_draft"), decided)
         return True
@@ -168,7 +160,7 @@ def assign(
             query("insert_tariff_assignment"),
             place | {"tariff": tariff, "who": who, "reason": reason, "now_ms": now_ms},
         )
-        conn.execute(query("bump_terms_of_account"), {"account": account_id})
+        registry.reprice(conn, [account_id], midnight_ms(parsed.zone, valid_from))
         # What was put together from both must be what the engine takes.
         state = lock_accounts(conn, [account_id])[account_id]
         TermsCache().get(conn, account_id, state.terms_revision)

@@ -31,6 +31,40 @@ SELECT t.timezone, t.currency, t.holidays,
         FROM tariff_version v WHERE v.tariff_id = t.id)
 FROM tariff t WHERE t.id = %(tariff)s
 
+-- name: priced_accounts
+-- Accounts that a tariff prices at any time.
+SELECT id FROM account WHERE tariff_id = %(tariff)s
+UNION
+SELECT account_id FROM tariff_assignment WHERE tariff_id = %(tariff)s
+ORDER BY 1
+
+-- name: bump_terms
+-- Terms of these accounts changed: parsed copies are old, and the schedule looks again at once.
+WITH locked AS (
+    SELECT account_id FROM account_state
+    WHERE account_id = ANY(%(accounts)s)
+    ORDER BY account_id
+    FOR UPDATE
+)
+UPDATE account_state s
+SET terms_revision = terms_revision + 1, due_ms = least(due_ms, settled_until_ms)
+FROM locked WHERE locked.account_id = s.account_id
+
+-- name: rewind_accounts
+-- Accounts that are rated beyond an instant at which their prices change go back to a stored position
+-- before it; the next settlement rates them again from there.
+UPDATE account_state s
+SET position = c.position, anchor_ms = c.anchor_ms, has_tail = true
+FROM account a
+CROSS JOIN LATERAL (SELECT anchor_ms, position FROM checkpoint c
+                    WHERE c.account_id = a.id AND c.anchor_ms < %(from_ms)s
+                    ORDER BY c.anchor_ms DESC LIMIT 1) c
+WHERE a.id = s.account_id AND a.id = ANY(%(accounts)s) AND s.anchor_ms >= %(from_ms)s
+
+-- name: drop_checkpoints_from
+-- Positions that other prices have overtaken.
+DELETE FROM checkpoint WHERE account_id = ANY(%(accounts)s) AND anchor_ms >= %(from_ms)s
+
 -- name: add_gateway
 -- A concentrator by its name.
 INSERT INTO gateway (number) VALUES (%(number)s)

@@ -23,27 +23,6 @@ SELECT EXISTS (SELECT FROM account WHERE tariff_id = %(tariff)s)
 -- A tariff's row: assignments and approvals of one tariff wait for each other.
 SELECT id FROM tariff WHERE id = %(tariff)s FOR UPDATE
 
--- name: bump_terms
--- Terms of these accounts changed: parsed copies are old, and the schedule looks again at once.
-WITH locked AS (
-    SELECT s.account_id
-    FROM account_state s JOIN account a ON a.id = s.account_id
-    WHERE a.tariff_id = %(tariff)s
-       OR EXISTS (SELECT FROM tariff_assignment g
-                  WHERE g.account_id = a.id AND g.tariff_id = %(tariff)s)
-    ORDER BY s.account_id
-    FOR UPDATE OF s
-)
-UPDATE account_state s
-SET terms_revision = terms_revision + 1, due_ms = least(due_ms, settled_until_ms)
-FROM locked WHERE locked.account_id = s.account_id
-
--- name: bump_terms_of_account
--- The terms of one account changed.
-UPDATE account_state
-SET terms_revision = terms_revision + 1, due_ms = least(due_ms, settled_until_ms)
-WHERE account_id = %(account)s
-
 -- name: insert_tariff_assignment
 -- An account's tariff from a local date on.
 INSERT INTO tariff_assignment (account_id, valid_from, tariff_id, assigned_by, reason, recorded_at)

@@ -366,7 +366,7 @@ def test_a_commit_that_fails_leaves_nothing_of_the_batch(
     utility.now = T0 + HOUR
     message = utility.reading(supply.meter, T0 + HOUR, OPENED_WH + 100)
 
-    def away(*_: Any, **__: Any) -> int:
+    def away(*_: object, **__: object) -> int:
         raise psycopg.OperationalError("the wire is cut")
 
     with monkeypatch.context() as patched:
