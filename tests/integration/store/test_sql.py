@@ -54,7 +54,10 @@ def test_query_says_what_it_is_for(name: str) -> None:
 HOT = {
     "lock_accounts": ({"accounts": [1, 2, 3]}, {"account_state"}),
     "meters_of_batch": ({"numbers": ["1", "2"]}, {"meter", "meter_state", "installation"}),
-    "known_readings": ({"meters": [1], "registers": ["1.8.0"], "ts": [0]}, {"reading"}),
+    "known_readings": (
+        {"meters": [1], "registers": ["1.8.0"], "ts": [0], "first_ms": 0, "last_ms": 2**42},
+        {"reading"},
+    ),
     "posted_from": ({"account": 1, "anchor_ms": 0}, {"ledger_transaction"}),
     "readings_after": ({"account": 1, "after_ms": 0}, {"installation"}),
     "update_accounts": (
@@ -70,6 +73,9 @@ HOT = {
             "debt_micro": [1],
             "supply": ["connected"],
             "emergency_in_use": [False],
+            "low_credit": [False],
+            "decided_supply": ["connected"],
+            "decisions": [0],
         },
         {"account_state"},
     ),
