@@ -55,7 +55,7 @@ HOT = {
     "lock_accounts": ({"accounts": [1, 2, 3]}, {"account_state"}),
     "meters_of_batch": ({"numbers": ["1", "2"]}, {"meter", "meter_state", "installation"}),
     "known_readings": (
-        {"meters": [1], "registers": ["1.8.0"], "ts": [0], "first_ms": 0, "last_ms": 0},
+        {"meters": [1], "registers": ["1.8.0"], "ts": [0], "first_ms": 0, "last_ms": 2**42},
         {"reading"},
     ),
     "posted_from": ({"account": 1, "anchor_ms": 0}, {"ledger_transaction"}),
