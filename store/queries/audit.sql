@@ -205,8 +205,10 @@ JOIN meter_state ms ON ms.meter_id = m.id
 JOIN (VALUES ('connected', 'closed'), ('disconnected', 'open')) AS w (supply, relay)
     ON w.supply = s.supply AND w.relay <> ms.desired_relay
 -- A replayed reading is never by itself the cause of a cut (mqtt.md section 2): the next one is.
+-- Nor is anything while an operator holds the supply.
 WHERE w.relay = 'closed'
-   OR NOT coalesce((SELECT bool_and(r.historical) FROM reading r
+   OR NOT EXISTS (SELECT FROM hold h WHERE h.account_id = s.account_id AND h.released_ms IS NULL)
+  AND NOT coalesce((SELECT bool_and(r.historical) FROM reading r
                     WHERE r.meter_id = m.id AND r.register = '1.8.0'
                       AND r.received_at = (SELECT max(received_at) FROM reading n
                                            WHERE n.meter_id = m.id AND n.register = '1.8.0')), false)
