@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from credit_engine.forecast import DaysLeft
 from credit_engine.quote import Quote
 from schemas.quantities import format_instant, format_micro
+from schemas.wire import DesiredRelay, Relay
 from store.issuing import WH_PER_UNIT
 from store.reads import Account, Balance, Entry, OpenedEntry, Slot
 from store.top_ups import IssuedToken, Offer, TopUp
@@ -55,8 +56,8 @@ class SupplyAnswer(Answer):
     """`desired` follows from the balance; `reported` is the meter's word, None before it spoke."""
 
     state: Literal["connected", "protected", "disconnected"]
-    desired: Literal["open", "closed"] | None
-    reported: Literal["open", "closed", "armed"] | None
+    desired: DesiredRelay | None
+    reported: Relay | None
     reported_at: Instant | None
     online: bool | None
     seen_at: Instant | None

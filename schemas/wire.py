@@ -26,6 +26,9 @@ CommandId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
 # Clock right; off by at most a quarter of an hour; unknown (stored, not billed).
 TimeQuality = Literal["sync", "drift", "lost"]
 Relay = Literal["closed", "open", "armed"]
+# What a meter can be asked for. One order of these words everywhere: `typing` keeps one object for
+# equal Literals, so that another order elsewhere would depend on what was imported first.
+DesiredRelay = Literal["closed", "open"]
 AckState = Literal["accepted", "executing", "done", "failed", "refused"]
 TokenResult = Literal[
     "Accept",

@@ -1,6 +1,6 @@
 """Operators: a new meter, what was refused and why, what was said to meters."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
@@ -15,6 +15,7 @@ from credit_engine.terms import Installation
 from schemas.commands import CommandState
 from schemas.identity import is_gateway_name
 from schemas.quantities import format_instant
+from schemas.wire import DesiredRelay, Relay
 from store import operations
 from store.operations import IssuedCommand, MeterReport, NewSupply, Quarantined
 from store.registry import NewMeter
@@ -57,8 +58,8 @@ class MeterAnswer(Answer):
     seen_at: Instant | None
     boot: int | None
     seq: int | None
-    desired_relay: Literal["open", "closed"]
-    reported_relay: Literal["open", "closed", "armed"] | None
+    desired_relay: DesiredRelay
+    reported_relay: Relay | None
     reported_at: Instant | None
     registers: list[RegisterAnswer]
     as_of: Instant
