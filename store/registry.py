@@ -107,6 +107,14 @@ def find_tariff(conn: Connection, code: str) -> int | None:
     return _one(conn, "find_tariff", {"code": code})
 
 
+def customer_of_account(conn: Connection, number: str) -> int:
+    """Who holds an account. Errors: NotFound."""
+    customer = _one(conn, "customer_of_account", {"number": number})
+    if customer is None:
+        raise NotFound(f"Account {number}")
+    return customer
+
+
 def find_meter(conn: Connection, number: str) -> int | None:
     """The meter of this number, if it is registered."""
     return _one(conn, "find_meter", {"number": number})

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from credit_engine.terms import Installation
 from prepaid.secrets_files import read_secret, write_secret
+from schemas.errors import DomainError
 from schemas.quantities import format_instant
 from store import registry, vending
 from store.pool import Connection
@@ -235,7 +236,17 @@ class Household:
 
 
 def provision(conn: Connection, files: DemoFiles, meters: int, now_ms: int) -> int:
-    """Bring the demonstration to `meters` meters; returns how many were added now."""
+    """Bring the demonstration to `meters` meters; returns how many were added now.
+
+    Errors: DomainError `demo_keys_lost`.
+    """
+    first = Household(FIRST_SERIAL)
+    if not files.partners.exists() and registry.find_meter(conn, first.number) is not None:
+        raise DomainError(
+            "demo_keys_lost",
+            f"the database holds the demonstration's meters, but their keys are not in "
+            f"{files.folder}: restore that folder, or start with another database",
+        )
     files.make_keys()
     centre = registry.add_centre(conn, *CENTRE)
     tariffs = {tariff.code: _tariff(conn, tariff) for tariff in TARIFFS}
@@ -249,12 +260,13 @@ def provision(conn: Connection, files: DemoFiles, meters: int, now_ms: int) -> i
         household = Household(serial)
         if household.number in forms:
             continue
-        customer = _open(conn, household, centre, tariffs[household.tariff.code], now_ms)
-        if serial == FIRST_SERIAL and customer is not None:
-            key = registry.add_access_key(conn, "customer", customer, now_ms)
-            access["customer"] = {"account": household.account, "key": key}
+        _open(conn, household, centre, tariffs[household.tariff.code], now_ms)
         forms[household.number] = _meter_form(household, keys, now_ms)
         added += 1
+    if "customer" not in access:
+        customer = registry.customer_of_account(conn, first.account)
+        key = registry.add_access_key(conn, "customer", customer, now_ms)
+        access["customer"] = {"account": first.account, "key": key}
     if added:
         fleet = {"v": 1, "meters": list(forms.values())}
         write_secret(files.meters, json.dumps(fleet).encode())
@@ -276,12 +288,9 @@ def _tariff(conn: Connection, tariff: DemoTariff) -> int:
     return registry.add_tariff(conn, tariff.code, tariff.name, tariff_form(tariff))
 
 
-def _open(
-    conn: Connection, household: Household, centre: int, tariff: int, now_ms: int
-) -> int | None:
-    """The household's customer, or None when a start before this one got so far and no further."""
+def _open(conn: Connection, household: Household, centre: int, tariff: int, now_ms: int) -> None:
     if registry.find_meter(conn, household.number) is not None:
-        return None
+        return  # a start before this one got so far and no further
     with conn.transaction():
         customer = registry.add_customer(conn, f"Household {household.serial}", now_ms)
         registry.add_meter(
@@ -315,7 +324,6 @@ def _open(
             request_sha256=sha256(top_up.encode()).digest(),
         )
         vending.record_top_up(conn, TermsCache(), payment, top_up, now_ms, now_ms)
-    return customer
 
 
 def _meter_form(

@@ -94,6 +94,10 @@ VALUES (%(number)s, %(customer)s, %(centre)s, %(tariff)s, %(terms)s, at_ms(%(ope
 ON CONFLICT (number) DO NOTHING
 RETURNING id
 
+-- name: customer_of_account
+-- Who holds an account.
+SELECT customer_id FROM account WHERE number = %(number)s
+
 -- name: add_installation
 -- A meter begins to measure an account.
 INSERT INTO installation (account_id, opened_at, meter_id, opening_wh, closing_wh, max_power_w,
