@@ -40,5 +40,4 @@ def configure(*, as_json: bool, level: str = "info") -> None:
             else structlog.dev.ConsoleRenderer(colors=False, sort_keys=False),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 
 from prepaid.runtime import Folders, Instance
@@ -78,6 +79,12 @@ def pytest_runtest_makereport(item, call):
 def key_watch() -> KeyWatch:
     """The watch over this run, which the keys of the test are known to."""
     return WATCH
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> None:
+    """A command that a test before this one ran in our process may have set its level of logs."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,10 @@ def test_a_defect_is_a_problem_with_the_requests_id(
     monkeypatch.setattr("store.reads.principal_of_key", fail)
     with structlog.testing.capture_logs() as lines:
         response = site.client.get("/v1/accounts", headers={"Authorization": "Bearer x"})
+        # The line of a request is written once its answer is on the way.
+        deadline_s = time.monotonic() + 5
+        while len(lines) < 2 and time.monotonic() < deadline_s:
+            time.sleep(0.01)
     assert refused(response) == (500, "internal")
     assert "secret of the machine" not in response.text
     assert [line["event"] for line in lines] == ["request_failed", "request_served"]
