@@ -7,6 +7,7 @@ A queued command row is the outbox; only the meter's own answer moves the supply
 import secrets
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
@@ -182,12 +183,8 @@ def mark_sent(conn: Connection, ids: Sequence[str], now_ms: int) -> None:
 
 
 def _is_uuid(text: str) -> bool:
-    return len(text) == 36 and text.replace("-", "").isalnum() and _hex(text.replace("-", ""))
-
-
-def _hex(text: str) -> bool:
+    """Whether it is a command id as we write them; anything else was never ours."""
     try:
-        int(text, 16)
+        return str(UUID(text)) == text
     except ValueError:
         return False
-    return True
