@@ -81,5 +81,11 @@ def reconcile(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> i
 
 
 def drop_old_readings(conn: Connection, before_ms: int) -> int:
-    """Our own retention, on either edition of TimescaleDB: whole chunks before an instant."""
-    return len(conn.execute(query("drop_reading_chunks"), {"before_ms": before_ms}).fetchall())
+    """Our own retention, on either edition of TimescaleDB: whole chunks before an instant.
+
+    The positions before it go too: a fact that came from before it could not be rated again without
+    those readings, and is refused (SettlementError) instead of taking their energy back.
+    """
+    with conn.transaction():
+        conn.execute(query("drop_checkpoints_before"), {"before_ms": before_ms})
+        return len(conn.execute(query("drop_reading_chunks"), {"before_ms": before_ms}).fetchall())

@@ -25,6 +25,7 @@ from credit_engine.position import Position, genesis
 from credit_engine.settlement import settle
 from credit_engine.tariff import parse_account, parse_tariff
 from credit_engine.terms import Tariff, Terms
+from schemas.quantities import format_instant
 from store.errors import StoreError
 from store.facts import Place, installations, stored_facts
 from store.ledger import LedgerRow, Recorded, recorded_from, rows_to_write, write_ledger
@@ -215,7 +216,11 @@ def position_before(conn: Connection, state: AccountState, earliest_ms: int | No
         query("checkpoint_before"), {"account": state.account_id, "before_ms": earliest_ms}
     ).fetchone()
     if row is None:
-        raise SettlementError(state.account_id, f"no stored position before {earliest_ms}")
+        raise SettlementError(
+            state.account_id,
+            f"nothing is kept to rate again from before {format_instant(earliest_ms)}: enter what "
+            "is owed as an adjustment",
+        )
     return Position.from_json(row[0])
 
 

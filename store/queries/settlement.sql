@@ -108,6 +108,10 @@ ORDER BY anchor_ms DESC LIMIT 1
 -- Positions that a late fact has overtaken.
 DELETE FROM checkpoint WHERE account_id = %(account)s AND anchor_ms > %(after_ms)s
 
+-- name: drop_checkpoints_before
+-- Positions from before an instant whose readings are no longer kept.
+DELETE FROM checkpoint WHERE anchor_ms < %(before_ms)s
+
 -- name: keep_checkpoints
 -- New positions to rate again from.
 INSERT INTO checkpoint (account_id, anchor_ms, position)
