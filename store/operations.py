@@ -137,7 +137,7 @@ def register_supply(conn: Connection, new: NewSupply, now_ms: int) -> str | None
             installation=new.installation,
             now_ms=now_ms,
         )
-        return registry.add_access_key(conn, "customer", customer, now_ms)
+        return registry.add_access_key(conn, customer, now_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,27 @@
 -- name: principal_of_key
--- Whose access key this digest is; nobody's once it is revoked.
-SELECT role, customer_id FROM access_key WHERE sha256 = %(sha256)s AND revoked_at IS NULL
+-- Whose access key or session this digest is; nobody's once it ended or its operator is disabled.
+SELECT coalesce(o.role, k.role), k.customer_id, o.id, o.name, o.centres
+FROM access_key k LEFT JOIN operator o ON o.id = k.operator_id
+WHERE k.sha256 = %(sha256)s AND k.revoked_at IS NULL AND o.disabled_at IS NULL
+UNION ALL
+SELECT o.role, NULL, o.id, o.name, o.centres
+FROM operator_session s JOIN operator o ON o.id = s.operator_id
+WHERE s.sha256 = %(sha256)s AND s.ended_ms IS NULL AND s.expires_ms > %(wall_ms)s
+  AND o.disabled_at IS NULL
 
 -- name: accounts_of_customer
 -- The accounts that a customer holds, each with the meter that serves it now; all for an operator.
-SELECT a.id, a.number, c.name, t.currency, t.timezone,
-       (SELECT m.number FROM installation i JOIN meter m ON m.id = i.meter_id
-        WHERE i.account_id = a.id ORDER BY i.opened_at DESC LIMIT 1)
+SELECT a.id, a.number, c.name, t.currency, t.timezone, m.number
 FROM account a
 JOIN customer c ON c.id = a.customer_id
 JOIN tariff t ON t.id = a.tariff_id
+LEFT JOIN LATERAL (SELECT m.number FROM installation i JOIN meter m ON m.id = i.meter_id
+                   WHERE i.account_id = a.id ORDER BY i.opened_at DESC LIMIT 1) m ON true
 WHERE (%(customer)s::bigint IS NULL OR a.customer_id = %(customer)s)
   AND (%(number)s::text IS NULL OR a.number = %(number)s)
+  AND (%(centres)s::smallint[] IS NULL OR a.centre_id = ANY(%(centres)s))
+  AND (%(like)s::text IS NULL OR a.number ILIKE %(like)s || '%%' OR m.number LIKE %(like)s || '%%'
+       OR c.name ILIKE '%%' || %(like)s || '%%')
   AND (%(after)s::bigint IS NULL OR a.id > %(after)s)
 ORDER BY a.id
 LIMIT %(limit)s
