@@ -19,7 +19,7 @@ COMMANDS = {
     "hold": "hold",
     "hsm": "hsm",
     "migrate": "migrate",
-    "operator": "operator",
+    "operator": "staff",
     "rate": "rate",
     "replay": "replay",
     "sign": "sign",

@@ -3,9 +3,10 @@
 import secrets
 from functools import cache
 
-import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from pyotp import random_base32
+from pyotp.totp import TOTP
 
 from schemas.errors import DomainError
 
@@ -46,19 +47,19 @@ def _nobodys_hash() -> str:
 
 def new_totp_secret() -> str:
     """A second factor's secret, base32."""
-    return pyotp.random_base32()
+    return random_base32()
 
 
 def provisioning_uri(secret: str, name: str) -> str:
     """What an authenticator on a telephone takes in, as text or as a QR code."""
-    return pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=ISSUER)
+    return TOTP(secret).provisioning_uri(name=name, issuer_name=ISSUER)
 
 
 def totp_step(secret: str, code: str, wall_ms: int) -> int | None:
     """The step whose code this is, around now; None where it is none."""
     given = "".join(code.split())
     now = wall_ms // 1000 // TOTP_STEP_S
-    totp = pyotp.TOTP(secret)
+    totp = TOTP(secret)
     found = None
     # Every step is compared, so that the time tells nothing.
     for step in (now + each for each in TOTP_STEPS):

@@ -1,4 +1,7 @@
-"""`prepaid operator`: who may use the API as an operator, in which role and for which centres."""
+"""`prepaid operator`: who may use the API as an operator, in which role and for which centres.
+
+The module is not called operator.py because the standard library has one.
+"""
 
 import getpass
 import json
