@@ -73,6 +73,10 @@ class ReversalRequest(Body):
     reason: Name
 
 
+class NoteRequest(Body):
+    note: Name
+
+
 class StsAttributes(Body):
     """IEC 62055-41 key attributes of a meter that takes tokens."""
 

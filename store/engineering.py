@@ -8,10 +8,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from store import audit_log
 from store.errors import Conflict, NotFound
 from store.issuing import Made, Owner, allocate_tid, store_tokens
 from store.key_changes import TokenMeter, lock_token_meter
@@ -107,6 +109,16 @@ def request_engineering_token(
             },
         ).fetchone()
         assert made is not None, "inserted above"
+        audit_log.record(
+            conn,
+            by,
+            "engineering_token.request",
+            f"engineering_token:{made[0]}",
+            now_ms,
+            reason=reason,
+            after={"meter": meter, "work": work.value, **fields},
+            meter=meter,
+        )
         return int(made[0])
 
 
@@ -140,7 +152,7 @@ def approve_engineering_token(
                 f"meter {asked.meter} may hold either of two keys: have its key change set entered "
                 "and confirm it first",
             )
-        _decide(conn, request, "approved", by, None, now_ms)
+        _decide(conn, asked, "approved", by, None, now_ms)
         made = _make(conn, module, meter, asked, now_ms)
         store_tokens(conn, meter, [made], now_ms, carry=meter.online)
         return made.digits
@@ -182,7 +194,7 @@ def refuse_engineering_token(
         asked = _lock(conn, request)
         if asked.decision is not None:
             raise _already(asked)
-        _decide(conn, request, "refused", by, reason, now_ms)
+        _decide(conn, asked, "refused", by, reason, now_ms)
 
 
 def engineering_tokens(
@@ -221,9 +233,25 @@ def _already(asked: EngineeringToken) -> Conflict:
 
 
 def _decide(
-    conn: Connection, request: int, decision: str, by: str, reason: str | None, now_ms: int
+    conn: Connection,
+    asked: EngineeringToken,
+    decision: Literal["approved", "refused"],
+    by: str,
+    reason: str | None,
+    now_ms: int,
 ) -> None:
     conn.execute(
         query("decide_engineering_token"),
-        {"id": request, "decision": decision, "by": by, "reason": reason, "now_ms": now_ms},
+        {"id": asked.id, "decision": decision, "by": by, "reason": reason, "now_ms": now_ms},
+    )
+    audit_log.record(
+        conn,
+        by,
+        "engineering_token.approve" if decision == "approved" else "engineering_token.refuse",
+        f"engineering_token:{asked.id}",
+        now_ms,
+        reason=reason,
+        before={"decision": None},
+        after={"decision": decision, "meter": asked.meter, "work": asked.work.value},
+        meter=asked.meter,
     )

@@ -244,7 +244,9 @@ def sign_in(conn: Connection, passed: Passed, wall_ms: int) -> Session:
     password_hash, totp_secret = row or (None, None)
     right = passwords.matches(password_hash, passed.password)
     with conn.transaction():
-        if not right or not _second_factor(conn, name, totp_secret, passed.code, wall_ms):
+        if password_hash is None or not right:
+            raise SignInRefused
+        if not _second_factor(conn, name, totp_secret, passed.code, wall_ms):
             raise SignInRefused
         session = _begin(conn, name, password_hash, wall_ms)
         after = {"address": passed.address, "second_factor": totp_secret is not None}

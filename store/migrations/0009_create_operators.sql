@@ -91,7 +91,7 @@ CREATE TABLE idempotency (
 
 -- What was looked into in the quarantine, and what came of it. Nothing in it is ever removed.
 CREATE TABLE quarantine_closing (
-    item text PRIMARY KEY,                -- the item's id in the view `quarantined`
+    item text PRIMARY KEY,                -- message-ID, or reading-METER-REGISTER-MS
     closed_by text NOT NULL CHECK (btrim(closed_by) <> ''),
     note text NOT NULL CHECK (btrim(note) <> ''),
     closed_at timestamptz NOT NULL
@@ -99,15 +99,16 @@ CREATE TABLE quarantine_closing (
 CREATE TRIGGER quarantine_closing_is_immutable BEFORE UPDATE OR DELETE ON quarantine_closing
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
--- As before, with an id and the centre of the meter that an item is about; no centre where the
--- topic names no meter of ours.
+-- As before, with the number of a message, by which it is closed.
 CREATE OR REPLACE VIEW quarantined AS
-    SELECT q.received_at, q.reason, q.detail, q.topic, NULL::bigint AS meter_id,
-           NULL::timestamptz AS ts, NULL::bigint AS value_wh,
-           'message-' || q.id AS item, m.centre_id
-    FROM quarantine q
-    LEFT JOIN meter m ON split_part(q.topic, '/', 3) = 'm' AND m.number = split_part(q.topic, '/', 4)
+    SELECT received_at, reason, detail, topic, NULL::bigint AS meter_id, NULL::timestamptz AS ts,
+           NULL::bigint AS value_wh, id AS message_id
+    FROM quarantine
     UNION ALL
-    SELECT r.received_at, r.verdict, r.register, 'reading', r.meter_id, r.ts, r.value_wh,
-           'reading-' || r.meter_id || '-' || r.register || '-' || ms_of(r.ts), m.centre_id
-    FROM reading r JOIN meter m ON m.id = r.meter_id WHERE r.verdict <> 'accepted';
+    SELECT received_at, verdict, register, 'reading', meter_id, ts, value_wh, NULL
+    FROM reading WHERE verdict <> 'accepted';
+
+-- What operators look through: what waits for somebody, and how much somebody asked for.
+CREATE INDEX adjustment_requested ON adjustment (id) WHERE state = 'requested';
+CREATE INDEX tariff_draft_open ON tariff_draft (id) WHERE state = 'drafted';
+CREATE INDEX engineering_token_by_requester ON engineering_token (requested_by, requested_at);

@@ -190,12 +190,53 @@ LIMIT %(limit)s
 
 -- name: quarantined_newest
 -- What was refused or charges nothing, newest first; rows of one instant in a fixed order.
-SELECT ms_of(q.received_at), q.reason, q.detail, q.topic, m.number, ms_of(q.ts), q.value_wh
-FROM quarantined q LEFT JOIN meter m ON m.id = q.meter_id
-WHERE (%(until_ms)s::bigint IS NULL OR q.received_at <= at_ms(%(until_ms)s))
+SELECT ms_of(q.received_at), q.reason, q.detail, q.topic, m.number, ms_of(q.ts), q.value_wh,
+       i.item, k.closed_by, ms_of(k.closed_at), k.note
+FROM quarantined q
+CROSS JOIN LATERAL (SELECT coalesce('message-' || q.message_id, 'reading-' || q.meter_id || '-'
+                                    || q.detail || '-' || ms_of(q.ts)) AS item) i
+LEFT JOIN meter m ON m.id = q.meter_id
+LEFT JOIN quarantine_closing k ON k.item = i.item
+WHERE (%(centres)s::smallint[] IS NULL OR coalesce(m.centre_id, (
+          SELECT t.centre_id FROM meter t
+          WHERE split_part(q.topic, '/', 3) = 'm' AND t.number = split_part(q.topic, '/', 4)))
+       = ANY(%(centres)s))
+  AND (%(closed)s::boolean IS NULL OR (k.item IS NOT NULL) = %(closed)s)
+  AND (%(until_ms)s::bigint IS NULL OR q.received_at <= at_ms(%(until_ms)s))
   AND (%(reason)s::text IS NULL OR q.reason = %(reason)s)
 ORDER BY q.received_at DESC, q.topic, q.meter_id, q.ts, q.reason, q.detail
 OFFSET %(skip)s LIMIT %(limit)s
+
+-- name: quarantined_item
+-- One item of the quarantine, by its id.
+SELECT ms_of(q.received_at), q.reason, q.detail, q.topic, m.number, ms_of(q.ts), q.value_wh,
+       i.item, k.closed_by, ms_of(k.closed_at), k.note
+FROM quarantined q
+CROSS JOIN LATERAL (SELECT coalesce('message-' || q.message_id, 'reading-' || q.meter_id || '-'
+                                    || q.detail || '-' || ms_of(q.ts)) AS item) i
+LEFT JOIN meter m ON m.id = q.meter_id
+LEFT JOIN quarantine_closing k ON k.item = i.item
+WHERE (q.message_id = %(message)s
+       OR (q.meter_id = %(meter)s AND q.ts = at_ms(%(at_ms)s) AND q.detail = %(register)s))
+  AND (%(centres)s::smallint[] IS NULL OR coalesce(m.centre_id, (
+          SELECT t.centre_id FROM meter t
+          WHERE split_part(q.topic, '/', 3) = 'm' AND t.number = split_part(q.topic, '/', 4)))
+       = ANY(%(centres)s))
+
+-- name: close_quarantined
+-- What came of an item, once.
+INSERT INTO quarantine_closing (item, closed_by, note, closed_at)
+VALUES (%(item)s, %(who)s, %(note)s, at_ms(%(now_ms)s))
+ON CONFLICT (item) DO NOTHING
+RETURNING item
+
+-- name: centres_by_code
+-- Centres with the number of their accounts and meters.
+SELECT c.code, c.name, (SELECT count(*) FROM account WHERE centre_id = c.id),
+       (SELECT count(*) FROM meter WHERE centre_id = c.id)
+FROM centre c
+WHERE %(centres)s::smallint[] IS NULL OR c.id = ANY(%(centres)s)
+ORDER BY c.code
 
 -- name: commands_newest
 -- Commands newest first: their ids sort by the instant of issue.
@@ -205,6 +246,7 @@ FROM command c JOIN meter m ON m.id = c.meter_id
 WHERE (%(before)s::uuid IS NULL OR c.id < %(before)s)
   AND (%(state)s::text IS NULL OR c.state = %(state)s)
   AND (%(meter)s::text IS NULL OR m.number = %(meter)s)
+  AND (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))
 ORDER BY c.id DESC
 LIMIT %(limit)s
 
@@ -227,6 +269,7 @@ JOIN centre c ON c.id = m.centre_id
 JOIN meter_state s ON s.meter_id = m.id
 LEFT JOIN gateway g ON g.id = m.gateway_id
 WHERE m.number = %(number)s
+  AND (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))
 
 -- name: newest_commit
 -- When the ledger last grew.
