@@ -2,17 +2,20 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import orjson
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
 
 from api.edge import Metrics
 from api.errors import Forbidden, Unauthorized
 from api.settings import ApiSettings, Partner
 from api.signatures import Envelope, Signers
-from store import operators, reads
+from store import idempotency, operators, reads
 from store.pool import Connection, Pool, borrow
 from store.reads import Account, Principal, Role
 from store.settlement import TermsCache
@@ -159,6 +162,60 @@ OwnAccount = Annotated[Account, Depends(account_for("customer", *OPERATOR_ROLES)
 # Whose holder may act on it: himself, and who serves him at a desk.
 ServedAccount = Annotated[Account, Depends(account_for("customer", "desk", "supervisor", "admin"))]
 AccountWithDigits = Annotated[Account, Depends(account_for(*DIGITS_ROLES))]
+
+
+@dataclass(frozen=True, slots=True)
+class OnceOnly:
+    """A request that takes effect once: the caller's key, and a digest of what is asked for."""
+
+    key: str
+    sha256: bytes
+
+
+async def once_only(
+    request: Request,
+    key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            max_length=64,
+            pattern=r"^[!-~]+$",
+            description="Your own, for each thing that you want done: a repeat is given the "
+            "first answer.",
+        ),
+    ],
+) -> OnceOnly:
+    body = await request.body()
+    # Other blanks or another order of keys are the same request; what is no JSON is refused later.
+    with suppress(orjson.JSONDecodeError):
+        body = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
+    asked = b"\0".join((request.method.encode(), request.url.path.encode(), body))
+    return OnceOnly(key, hashlib.sha256(asked).digest())
+
+
+Once = Annotated[OnceOnly, Depends(once_only)]
+_Answered = TypeVar("_Answered", bound=BaseModel)
+
+
+def answer_once(
+    conn: Connection,
+    caller: Principal,
+    once: OnceOnly,
+    now_ms: int,
+    work: Callable[[], _Answered],
+    form: type[_Answered],
+) -> _Answered:
+    """The first answer of `work` under the operator's key, in one transaction with its effect."""
+    assert caller.operator_id is not None, "a route for operators admits nobody else"
+    kept = idempotency.once(
+        conn,
+        caller.operator_id,
+        once.key,
+        once.sha256,
+        now_ms,
+        lambda: work().model_dump(mode="json"),
+    )
+    return form.model_validate(kept)
 
 
 def _signature_header(name: str, meaning: str) -> Any:

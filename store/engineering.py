@@ -77,11 +77,13 @@ def request_engineering_token(
     reason: str,
     by: str,
     now_ms: int,
+    daily_limit: int | None = None,
 ) -> int:
     """Ask for a token; returns the request's number. Nothing is issued yet.
 
-    Errors: NotFound; Conflict `reason_missing`, `bad_field` (names), `no_tokens`; TokenError
-    `field_out_of_range`, `amount_out_of_range` (values that no token carries).
+    `daily_limit`: how many `by` may ask for in a day. Errors: NotFound; Conflict `reason_missing`,
+    `bad_field` (names), `no_tokens`, `daily_limit_reached`; TokenError `field_out_of_range`,
+    `amount_out_of_range` (values that no token carries).
     """
     if not by.strip() or not reason.strip():
         raise Conflict("reason_missing", "say who asks and why: both are kept with the token")
@@ -92,6 +94,8 @@ def request_engineering_token(
     # An approval must not fail for what could be seen at the request.
     _demand_encodable(cls, subclass, fields)
     with conn.transaction():
+        if daily_limit is not None:
+            _demand_within(conn, by, daily_limit, now_ms)
         row = conn.execute(query("find_meter"), {"number": meter}).fetchone()
         if row is None:
             raise NotFound(f"Meter {meter}")
@@ -120,6 +124,18 @@ def request_engineering_token(
             meter=meter,
         )
         return int(made[0])
+
+
+def _demand_within(conn: Connection, by: str, daily_limit: int, now_ms: int) -> None:
+    conn.execute(query("lock_operator"), {"name": by})
+    of = {"by": by, "since_ms": now_ms - REQUEST_LIFE_MS}
+    row = conn.execute(query("engineering_requests_since"), of).fetchone()
+    assert row is not None, "a count always comes"
+    if row[0] >= daily_limit:
+        raise Conflict(
+            "daily_limit_reached",
+            f"{by} asked for {row[0]} engineering tokens in a day: let somebody else ask",
+        )
 
 
 def _demand_encodable(cls: int, subclass: int, fields: Mapping[str, int]) -> None:

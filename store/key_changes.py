@@ -254,7 +254,9 @@ def _confirm(conn: Connection, change_id: int, by: str | None, now_ms: int) -> N
     )
 
 
-def confirm_entry(conn: Connection, meter: str, by: str, now_ms: int) -> KeyAttributes:
+def confirm_entry(
+    conn: Connection, meter: str, by: str, now_ms: int, *, note: str | None = None
+) -> KeyAttributes:
     """An operator saw the set accepted at the keypad; returns what the meter holds now.
 
     Errors: NotFound; Conflict `no_key_change` (no set is open: the record stands).
@@ -270,6 +272,7 @@ def confirm_entry(conn: Connection, meter: str, by: str, now_ms: int) -> KeyAttr
             "key_change.confirm",
             f"meter:{meter}",
             now_ms,
+            reason=note,
             before=asdict(found.held),
             after=asdict(found.open.to),
             meter=meter,

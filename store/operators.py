@@ -138,7 +138,7 @@ def reset(
     secret = passwords.new_totp_secret() if second_factor else None
     with conn.transaction():
         found = find(conn, name)
-        conn.execute(query("lock_operator"), {"operator": found.id})
+        conn.execute(query("lock_operator"), {"name": name})
         conn.execute(
             query("set_password"),
             {

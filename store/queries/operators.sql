@@ -21,8 +21,8 @@ WHERE %(name)s::text IS NULL OR o.name = %(name)s
 ORDER BY o.name
 
 -- name: lock_operator
--- One operator by id, locked until the transaction ends.
-SELECT role FROM operator WHERE id = %(operator)s FOR UPDATE
+-- One operator by name: what is counted or set of one waits here for each other.
+SELECT role FROM operator WHERE name = %(name)s FOR NO KEY UPDATE
 
 -- name: set_password
 -- The password of an operator and, perhaps, a second factor.
