@@ -82,7 +82,8 @@ def place(
             f"hold:{row[0]}",
             now_ms,
             reason=reason,
-            after={"kind": kind, "from_ms": from_ms, "until_ms": until_ms},
+            after={"kind": kind, "from_ms": from_ms}
+            | ({} if until_ms is None else {"until_ms": until_ms}),
             account=account_id,
         )
         return int(row[0])
@@ -110,7 +111,6 @@ def release(
                 f"hold:{hold}",
                 now_ms,
                 reason=reason,
-                before={"released_ms": None},
                 after={"released_ms": now_ms},
                 account=row[0],
             )
@@ -154,7 +154,7 @@ def set_low_credit(
             conn,
             who,
             "account.low_credit",
-            f"account:{account_id}",
+            audit_log.account_subject(conn, account_id),
             now_ms,
             before={"threshold_micro": before.low_credit_micro},
             after={"threshold_micro": threshold_micro},

@@ -225,6 +225,8 @@ SELECT 'table ' || g.name || ' trigger ' || g.trigger_name, 'in force',
        CASE WHEN t.tgenabled IS NULL THEN 'missing' ELSE 'disabled' END
 FROM (VALUES ('ledger_transaction', 'ledger_transaction_is_append_only'),
              ('ledger_transaction', 'ledger_transaction_is_not_truncated'),
+             ('audit_log', 'audit_log_is_append_only'),
+             ('audit_log', 'audit_log_is_not_truncated'),
              ('tariff_version', 'tariff_version_is_immutable'),
              ('tariff_version', 'tariff_version_is_not_truncated'),
              ('installation', 'installation_is_immutable'),
