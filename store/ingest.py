@@ -162,7 +162,7 @@ class Batch:
             account for (account,) in self._conn.execute(query("accounts_of_meters"), numbers)
         ]
         if accounts:
-            self._states = lock_accounts(self._conn, accounts)
+            self._states = lock_accounts(self._conn, accounts, self._terms.positions)
         self._conn.execute(query("lock_meters"), numbers)
         # Looked up after the locks: an installation that we waited for is seen.
         for number, *rest in self._conn.execute(query("meters_of_batch"), numbers):
@@ -175,7 +175,7 @@ class Batch:
         concerned = {account for meter in self._meters.values() for account in meter.accounts}
         missing = concerned - self._states.keys()
         if missing:
-            self._states |= lock_accounts(self._conn, missing)
+            self._states |= lock_accounts(self._conn, missing, self._terms.positions)
 
     # --- message by message -----------------------------------------------------------------
 
@@ -339,7 +339,12 @@ class Batch:
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
         # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
         self.recorded.commands += decisions.record(
-            self._conn, settled, self._now_ms, live=live, asked=self._asked(settled)
+            self._conn,
+            settled,
+            self._now_ms,
+            live=live,
+            asked=self._asked(settled),
+            positions=self._terms.positions,
         )
         if newest_lost:
             self._conn.execute(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import orjson
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
@@ -23,7 +22,13 @@ from schemas.quantities import format_instant
 from store import adjustments, decisions
 from store.adjustments import CarriedOver
 from store.errors import Conflict, NotFound
-from store.settlement import Settled, TermsCache, lock_accounts, settle_account
+from store.settlement import (
+    Settled,
+    TermsCache,
+    lock_accounts,
+    position_text,
+    settle_account,
+)
 from store.sql import query
 from tokens.keys import KeyAttributes
 
@@ -217,7 +222,7 @@ def open_account(
         if account is None:
             raise Conflict("account_exists", f"account {number} is there already")
         _install(conn, account, meter, installation, None, now_ms)
-        stored = orjson.dumps(position.to_json()).decode()
+        stored = position_text(position)
         conn.execute(
             query("create_account_state"),
             {

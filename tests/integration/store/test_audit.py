@@ -104,7 +104,7 @@ CORRUPTIONS = {
     "a stored position changed": (
         "checkpoints_equal_rerating",
         (
-            "UPDATE checkpoint SET position = jsonb_set(position, '{register_wh}', '1') "
+            "UPDATE checkpoint SET position = jsonb_set(position::jsonb, '{register_wh}', '1')::json "
             "WHERE (account_id, anchor_ms) IN (SELECT account_id, anchor_ms FROM checkpoint "
             "ORDER BY account_id, anchor_ms OFFSET 7 LIMIT 1)"
         ),
@@ -116,7 +116,7 @@ CORRUPTIONS = {
     "an anchor that counts other taxes": (
         "states_equal_rerating",
         (
-            "UPDATE account_state SET position = jsonb_set(position, '{taxed_micro}', '[]') "
+            "UPDATE account_state SET position = jsonb_set(position::jsonb, '{taxed_micro}', '[]')::json "
             f"WHERE {AN_ACCOUNT}"
         ),
     ),
