@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from credit_engine.errors import CreditError
 from schemas.errors import DomainError
 from store.errors import Conflict, MigrationError, NotFound, StoreError, Unavailable
-from tokens.errors import SecurityModuleAway, TokenError
+from tokens.errors import LimitReached, SecurityModuleAway, TokenError
 
 # How long a caller waits before trying again when the database is away.
 RETRY_AFTER_S = 5
@@ -64,6 +64,7 @@ STATUS: Mapping[type[DomainError], HTTPStatus] = {
     StoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
     CreditError: HTTPStatus.CONFLICT,
     TokenError: HTTPStatus.CONFLICT,
+    LimitReached: HTTPStatus.TOO_MANY_REQUESTS,
     SecurityModuleAway: HTTPStatus.SERVICE_UNAVAILABLE,
     RequestRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     Unauthorized: HTTPStatus.UNAUTHORIZED,

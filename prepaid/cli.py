@@ -21,6 +21,7 @@ COMMANDS = {
     "migrate": "migrate",
     "rate": "rate",
     "replay": "replay",
+    "security-module": "security_module",
     "sign": "sign",
     "simulate": "simulate",
     "tariff": "tariff",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prepaid.hsm import WrappedSecurityModule, wrap
-from prepaid.security_modules import open_security_module, wrapping_key
+from prepaid.security_modules import open_own_security_module, wrapping_key
 from prepaid.settings import Settings
 from schemas.errors import DomainError
 from tokens.key_file import unseal
@@ -65,7 +65,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
     """Open every wrapped key as the desk would, and print check values to compare."""
-    module = open_security_module(Settings().sts)
+    module = open_own_security_module(Settings().sts)
     if not isinstance(module, WrappedSecurityModule):
         raise DomainError("not_configured", "Set PREPAID_STS__WRAPPED_KEYS to the wrapped keys.")
     found = [
