@@ -260,6 +260,14 @@ def reprint(conn: Connection, top_up: str, by: str, reason: str, now_ms: int) ->
     return tuple(digits for (digits,) in rows)
 
 
+def top_up_of_receipt(conn: Connection, receipt_number: int) -> str:
+    """The top-up that a receipt is of. Errors: NotFound."""
+    row = conn.execute(query("top_up_of_receipt"), {"receipt": receipt_number}).fetchone()
+    if row is None:
+        raise NotFound(f"Receipt {receipt_number}")
+    return str(row[0])
+
+
 def find_issued(conn: Connection, digits: str) -> list[Issued]:
     """Each time that we issued these digits, oldest first; empty when they are not ours."""
     return [Issued(*row) for row in conn.execute(query("tokens_with_digits"), {"digits": digits})]

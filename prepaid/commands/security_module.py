@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def security_module(
     max_credit: Annotated[
         int, typer.Option(min=1, help="Most that one token carries: kWh, m3 or minutes.")
-    ] = 1000,
+    ] = 5000,
     max_currency: Annotated[
         int, typer.Option(min=0, help="The same of currency tokens; 0 makes none.")
     ] = 0,

@@ -90,7 +90,7 @@ class _Conversation(socketserver.BaseRequestHandler):
         except Exception as error:
             # The process goes on for the others.
             # By its kind alone: its text could quote what it was asked with.
-            log.error("failed", process=process, kind=type(error).__name__)  # noqa: TRY400
+            log.warning("failed", process=process, kind=type(error).__name__)
             return FAILED
         if not isinstance(request, frames.Verify | frames.CheckValue):
             log.info("issued", process=process, op=request.op, meter=request.meter_pan)

@@ -26,3 +26,6 @@ CREATE TRIGGER token_replacement_is_immutable BEFORE UPDATE OR DELETE ON token_r
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER token_replacement_is_not_truncated BEFORE TRUNCATE ON token_replacement
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Meters that read nothing of what they are sold are looked for every minute.
+CREATE INDEX token_not_authenticated ON token (answered_at) WHERE result = 'AuthenticationError';

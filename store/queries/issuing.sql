@@ -44,6 +44,10 @@ ORDER BY k.ordinal
 -- Whether there is such a top-up.
 SELECT id FROM top_up WHERE id = %(top_up)s
 
+-- name: top_up_of_receipt
+-- The top-up that a receipt is of.
+SELECT id FROM top_up WHERE receipt_number = %(receipt)s
+
 -- name: insert_reprint
 -- Somebody was shown tokens again.
 INSERT INTO reprint (top_up_id, reprinted_by, reason, reprinted_at)
