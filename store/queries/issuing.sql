@@ -41,8 +41,8 @@ WHERE k.top_up_id = %(top_up)s
 ORDER BY k.ordinal
 
 -- name: find_top_up
--- Whether there is such a top-up.
-SELECT id FROM top_up WHERE id = %(top_up)s
+-- The account of a top-up.
+SELECT account_id FROM top_up WHERE id = %(top_up)s
 
 -- name: top_up_of_receipt
 -- The top-up that a receipt is of.
