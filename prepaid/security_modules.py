@@ -2,9 +2,11 @@
 
 from pydantic import SecretStr
 
+from prepaid.clock import wall_ms
 from prepaid.hsm import Pkcs11Token, Pkcs11WrappingKey, WrappedSecurityModule
 from prepaid.secrets_files import load_security_module, read_secret
 from prepaid.security_process.client import RemoteSecurityModule
+from prepaid.security_process.limits import LimitedSecurityModule, Limits
 from prepaid.settings import Sts
 from schemas.errors import DomainError
 from tokens.security_module import SecurityModule
@@ -17,7 +19,8 @@ def open_security_module(sts: Sts) -> SecurityModule:
     """
     if sts.socket is not None:
         return RemoteSecurityModule(sts.socket)
-    return open_own_security_module(sts)
+    # Vends are counted where the keys are alone; guessing is bounded everywhere.
+    return LimitedSecurityModule(open_own_security_module(sts), Limits(), None, wall_ms)
 
 
 def open_own_security_module(sts: Sts) -> SecurityModule:

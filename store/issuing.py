@@ -5,7 +5,7 @@ Ordinals count 1 to n in the order of entry. Whoever calls holds the meter's loc
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from psycopg import Connection
 
@@ -125,19 +125,31 @@ def issue_set(
 
 
 def issue_set_of(
-    conn: Connection, module: SecurityModule, meter: str, now_ms: int
+    conn: Connection, module: SecurityModule, meter: str, by: str, now_ms: int
 ) -> OpenKeyChange:
     """The same for a meter by its number. Errors: NotFound; Conflict `nothing_to_change`."""
     with conn.transaction():
         row = conn.execute(query("find_meter"), {"number": meter}).fetchone()
         if row is None:
             raise NotFound(f"Meter {meter}")
-        change = issue_set(conn, module, lock_token_meter(conn, row[0], now_ms), now_ms)
+        found = lock_token_meter(conn, row[0], now_ms)
+        change = issue_set(conn, module, found, now_ms)
         if change is None:
             raise Conflict(
                 "nothing_to_change",
                 f"meter {meter} holds the key that it should: record a newer vending key, or say "
                 "what it should hold instead",
+            )
+        if found.open is None:
+            audit_log.record(
+                conn,
+                by,
+                "key_change.issue",
+                f"meter:{meter}",
+                now_ms,
+                before=asdict(found.held),
+                after=asdict(change.to),
+                meter=meter,
             )
         return change
 

@@ -23,6 +23,7 @@ from typing import Literal
 
 from psycopg import Connection
 
+from store import audit_log
 from store.errors import Conflict, NotFound
 from store.issuing import Made, Owner, allocate_tid, store_tokens
 from store.key_changes import TokenMeter, lock_token_meter
@@ -163,6 +164,17 @@ def _replace_one(
     of = {"replaced": old.token, "top_up": old.top_up, "ordinal": ordinal, "ground": ground}
     conn.execute(query("insert_replacement"), of | word)
     conn.execute(query("await_replacement"), of)
+    audit_log.record(
+        conn,
+        str(word["by"]),
+        "token.replace",
+        f"top_up:{old.top_up}",
+        now_ms,
+        reason=str(word["reason"]),
+        before={"token": old.token, "meter": old.meter},
+        after={"ordinal": ordinal, "meter": meter.number, "ground": ground},
+        meter=meter.number,
+    )
     if old.meter_id != meter.id:
         conn.execute(query("supersede_token_commands"), {"token": old.token})
     return Replacement(old, digits, ground)

@@ -12,7 +12,13 @@ import typer
 from prepaid import logs
 from prepaid.clock import wall_ms
 from prepaid.security_modules import open_own_security_module
-from prepaid.security_process.limits import LimitedSecurityModule, Limits, VendCounter
+from prepaid.security_process.limits import (
+    INTERVAL_MS,
+    MAX_FAILED_VERIFICATIONS,
+    LimitedSecurityModule,
+    Limits,
+    VendCounter,
+)
 from prepaid.security_process.server import SecurityModuleServer, alone
 from prepaid.settings import Settings
 from schemas.errors import DomainError
@@ -20,6 +26,7 @@ from schemas.errors import DomainError
 # Of class 0: tenths of a kWh, m3 or minute; hundred-thousandths of currency.
 UNITS_OF_CREDIT = 10
 UNITS_OF_CURRENCY = 100_000
+INTERVAL_S = INTERVAL_MS // 1000
 
 
 def register(app: typer.Typer) -> None:
@@ -39,8 +46,8 @@ def security_module(
     ] = 20_000,
     max_failed_verifications: Annotated[
         int, typer.Option(min=1, help="Wrong digits in an interval; one slip search tries 200.")
-    ] = 2000,
-    interval_s: Annotated[int, typer.Option(min=1, help="Length of the interval.")] = 3600,
+    ] = MAX_FAILED_VERIFICATIONS,
+    interval_s: Annotated[int, typer.Option(min=1, help="Length of the interval.")] = INTERVAL_S,
     counter: Annotated[
         Path | None, typer.Option(help="File of the vend counter; by default beside the socket.")
     ] = None,

@@ -28,6 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object, for program
 @app.command()
 def want(
     meter: Meter,
+    by: By,
     sgc: Annotated[str | None, typer.Option(help="Supply group code to move to.")] = None,
     ti: Annotated[str | None, typer.Option(help="Tariff index to move to.")] = None,
     as_json: Json = False,
@@ -36,12 +37,12 @@ def want(
     settings = Settings()
     now_ms = Clock.parse(settings.clock).now_ms()
     with connected(settings) as conn:
-        wanted = key_changes.want(conn, meter, now_ms, sgc=sgc, ti=ti)
+        wanted = key_changes.want(conn, meter, now_ms, by=by, sgc=sgc, ti=ti)
     sts_report.write({"meter": meter, "wanted": sts_report.attributes(wanted)}, as_json=as_json)
 
 
 @app.command()
-def issue(meter: Meter, as_json: Json = False) -> None:
+def issue(meter: Meter, by: By, as_json: Json = False) -> None:
     """Issue the set that leads a meter to what it should hold, and print it in order of entry.
 
     A meter that was ever online is sent it, too. Asked again, it is the same set.
@@ -50,7 +51,7 @@ def issue(meter: Meter, as_json: Json = False) -> None:
     module = open_security_module(settings.sts)
     now_ms = Clock.parse(settings.clock).now_ms()
     with connected(settings) as conn:
-        change = issuing.issue_set_of(conn, module, meter, now_ms)
+        change = issuing.issue_set_of(conn, module, meter, by, now_ms)
     report = {
         "meter": meter,
         "to": sts_report.attributes(change.to),

@@ -21,6 +21,10 @@ from tokens.keys import KeyAttributes
 from tokens.security_module import SecurityModule
 
 COUNTER_MODE = 0o600
+# Ten searches for a slip of the fingers, of some 200 tries each; a guesser who may try as often
+# needs more than a day for one token of one meter.
+MAX_FAILED_VERIFICATIONS = 2000
+INTERVAL_MS = 3_600_000
 
 T = TypeVar("T")
 
@@ -28,17 +32,17 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`max_credit` and `max_currency` are of one token, in smallest units of its subclass (0.1 kWh,
-    0.1 m3, 0.1 min; hundred-thousandths of currency); the others are of one interval.
+    0.1 m3, 0.1 min; hundred-thousandths of currency); the others are of one interval. None: any.
 
     `max_failed_verifications`: whoever may ask "is this a token of this meter" often enough finds
     one: the check has 16 bits.
     """
 
-    max_credit: int
-    max_currency: int
-    max_vends: int
-    max_failed_verifications: int
-    interval_ms: int
+    max_credit: int | None = None
+    max_currency: int | None = None
+    max_vends: int | None = None
+    max_failed_verifications: int = MAX_FAILED_VERIFICATIONS
+    interval_ms: int = INTERVAL_MS
 
 
 class Counted(BaseModel):
@@ -95,15 +99,16 @@ class _Failures:
 
 
 class LimitedSecurityModule:
-    """A security module within limits; one call at a time."""
+    """A security module within limits; one call at a time. Without `counter` no vend is counted."""
 
     def __init__(
         self,
         module: SecurityModule,
         limits: Limits,
-        counter: VendCounter,
+        counter: VendCounter | None,
         now_ms: Callable[[], int],
     ) -> None:
+        assert counter is not None or limits.max_vends is None, "what is limited is counted"
         self._module = module
         self._limits = limits
         self._counter = counter
@@ -111,10 +116,8 @@ class LimitedSecurityModule:
         self._failures = _Failures()
         self._lock = threading.Lock()
 
-    @property
-    def vends(self) -> int:
-        """How many vends this counter has seen, ever."""
-        return self._counter.counted.vends
+    def __repr__(self) -> str:
+        return f"<LimitedSecurityModule, {self._limits!r}, {self._module!r}>"
 
     def issue_credit(
         self,
@@ -197,7 +200,7 @@ class LimitedSecurityModule:
     def _demand_value(self, subclass: int, amount: int) -> None:
         currency = subclass in apdu.CURRENCY_SUBCLASSES
         most = self._limits.max_currency if currency else self._limits.max_credit
-        if abs(amount) > most:
+        if most is not None and abs(amount) > most:
             raise TokenError(
                 "amount_over_limit",
                 f"{amount} smallest units in one token are over this security module's limit of "
@@ -205,12 +208,15 @@ class LimitedSecurityModule:
             )
 
     def _vend(self, issue: Callable[[], T]) -> T:
+        if self._counter is None:
+            return issue()
         with self._lock:
+            most = self._limits.max_vends
             counted = self._counter.counted.at(self._now_ms(), self._limits.interval_ms)
-            if counted.in_interval >= self._limits.max_vends:
+            if most is not None and counted.in_interval >= most:
                 raise LimitReached(
-                    f"This security module has given out the {self._limits.max_vends} vends of "
-                    "its interval: wait until it is over, or have the limit raised."
+                    f"This security module has given out the {most} vends of its "
+                    "interval: wait until it is over, or have the limit raised."
                 )
             made = issue()
             added = {"vends": counted.vends + 1, "in_interval": counted.in_interval + 1}

@@ -54,8 +54,8 @@ def test_a_meter_changes_its_key_at_the_keypad_and_its_credit_is_given_again(des
     desk.vend(box)
     receipt = str(desk.conn.execute("SELECT receipt_number FROM top_up").fetchone()[0])
     desk.conn.execute("UPDATE command SET state = 'expired'")
-    assert "TI 07" in token("key", "want", box.number, "--ti", "07")
-    issued = json.loads(token("key", "issue", box.number, "--json"))
+    assert "TI 07" in token("key", "want", box.number, "--by", "vera", "--ti", "07")
+    issued = json.loads(token("key", "issue", box.number, "--by", "vera", "--json"))
     assert len(issued["tokens"]) == 4
     for digits in issued["tokens"]:
         box.enter(digits)
@@ -77,9 +77,9 @@ def test_a_meter_changes_its_key_at_the_keypad_and_its_credit_is_given_again(des
 def test_what_leads_nowhere_is_said(desk, token):
     box = desk.meter()
     for arguments, code in [
-        (("key", "issue", box.number), "nothing_to_change"),
+        (("key", "issue", box.number, "--by", "vera"), "nothing_to_change"),
         (("key", "abandon", box.number, *WORD), "no_key_change"),
-        (("key", "want", box.number, "--sgc", "999999"), "key_unfit"),
+        (("key", "want", box.number, "--by", "vera", "--sgc", "999999"), "key_unfit"),
         (("replace", box.number, *WORD), "nothing_to_replace"),
         (("reprint", "4711", *WORD), "not_found"),
         (("reprint", "none", *WORD), "not_found"),
@@ -89,7 +89,7 @@ def test_what_leads_nowhere_is_said(desk, token):
             token(*arguments)
         assert refusal.value.code == code, arguments
     desk.adopt()
-    token("key", "issue", box.number)
+    token("key", "issue", box.number, "--by", "vera")
     assert "taken back" in token("key", "abandon", box.number, *WORD)
 
 

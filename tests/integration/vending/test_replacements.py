@@ -6,7 +6,16 @@ from psycopg import errors
 from credit_engine.terms import Installation
 from schemas.errors import DomainError
 from schemas.quantities import parse_instant_ms
-from store import clockwork, issuing, key_changes, registry, replacements, top_ups, vending
+from store import (
+    audit_log,
+    clockwork,
+    issuing,
+    key_changes,
+    registry,
+    replacements,
+    top_ups,
+    vending,
+)
 from store.audit import audit
 
 NOON = parse_instant_ms("2026-03-02T12:00:00Z")
@@ -32,7 +41,7 @@ def digits_of(desk, top_up):
 
 def change_key(desk, box, now_ms=NOON):
     """A set on paper, typed in whole; an operator saw it accepted."""
-    change = issuing.issue_set_of(desk.conn, desk.module, box.number, now_ms)
+    change = issuing.issue_set_of(desk.conn, desk.module, box.number, "vera", now_ms)
     for digits in change.digits:
         box.enter(digits)
     key_changes.confirm_entry(desk.conn, box.number, "vera", now_ms)
@@ -43,7 +52,7 @@ def new_krn(desk, box):
 
 
 def new_ti(desk, box):
-    key_changes.want(desk.conn, box.number, NOON, ti="07")
+    key_changes.want(desk.conn, box.number, NOON, by="vera", ti="07")
 
 
 @pytest.fixture
@@ -67,7 +76,7 @@ def new_ti_of(desk, boxes):
 def new_sgc_of(desk, boxes):
     desk.adopt(sgc="654321", krn=1)
     for box in boxes:
-        key_changes.want(desk.conn, box.number, NOON, sgc="654321")
+        key_changes.want(desk.conn, box.number, NOON, by="vera", sgc="654321")
 
 
 # Whether the old token was entered before the key change, and what is entered after it.
@@ -157,6 +166,8 @@ def test_a_replacement_is_replaced_in_its_turn(desk, bought):
     (third,) = give_again(desk, box)
     assert third.replaced.token != second.replaced.token
     assert digits_of(desk, top_up) == [old, second.digits, third.digits]
+    acts = audit_log.newest(desk.conn, action="token.replace", limit=9)
+    assert [(act.who, act.subject) for act in acts] == [("vera", f"top_up:{top_up}")] * 2
     results = [box.enter(each)["result"] for each in (old, second.digits, third.digits)]
     assert results == ["AuthenticationError", "AuthenticationError", "Accept"]
     rows = desk.conn.execute("SELECT DISTINCT tid FROM token WHERE class = 0").fetchall()
@@ -297,8 +308,8 @@ def test_the_database_keeps_one_replacement_for_one_token(desk, bought):
 def test_a_set_is_issued_once_for_a_meter_that_buys_nothing(desk):
     box = desk.meter()
     with pytest.raises(DomainError) as refusal:
-        issuing.issue_set_of(desk.conn, desk.module, box.number, NOON)
+        issuing.issue_set_of(desk.conn, desk.module, box.number, "vera", NOON)
     assert refusal.value.code == "nothing_to_change"
     desk.adopt()
-    first = issuing.issue_set_of(desk.conn, desk.module, box.number, NOON)
-    assert issuing.issue_set_of(desk.conn, desk.module, box.number, NOON) == first
+    first = issuing.issue_set_of(desk.conn, desk.module, box.number, "vera", NOON)
+    assert issuing.issue_set_of(desk.conn, desk.module, box.number, "vera", NOON) == first

@@ -14,13 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from prepaid.commands import sts_campaign
 from prepaid.security_modules import open_security_module
 from prepaid.security_process import frames
 from prepaid.security_process.client import RemoteSecurityModule
-from prepaid.security_process.limits import Counted, LimitedSecurityModule, Limits, VendCounter
+from prepaid.security_process.limits import (
+    MAX_FAILED_VERIFICATIONS,
+    Counted,
+    LimitedSecurityModule,
+    Limits,
+    VendCounter,
+)
 from prepaid.security_process.server import SecurityModuleServer, alone, perform
 from prepaid.settings import Sts
 from schemas.errors import DomainError
@@ -291,16 +298,15 @@ def test_an_interval_has_its_vends_whatever_is_made_and_however_often_it_begins_
     clock[0] = NOON - 10 * LIMITS.interval_ms
     assert code_of(CALLS[0], limited(tmp_path, clock)) == "limit_reached", "a clock set back"
     clock[0] = NOON + LIMITS.interval_ms
-    module = limited(tmp_path, clock)
-    assert code_of(CALLS[0], module) == "done"
-    assert module.vends == 4
+    assert code_of(CALLS[0], limited(tmp_path, clock)) == "done"
+    assert VendCounter(tmp_path / "module.count").counted.vends == 4
 
 
 def test_what_is_refused_is_not_counted(tmp_path):
     module = limited(tmp_path, [NOON])
     for call in REFUSED:
         code_of(call, module)
-    assert module.vends == 0
+    assert VendCounter(tmp_path / "module.count").counted.vends == 0
 
 
 @pytest.mark.parametrize(
@@ -336,6 +342,21 @@ def test_digits_are_not_guessed_without_end_and_true_ones_do_not_count(tmp_path)
     ]
     clock[0] += LIMITS.interval_ms
     assert said(true) == "done"
+
+
+def test_guessing_is_bounded_in_our_own_process_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("prepaid.security_modules.wall_ms", lambda: NOON)
+    key_file = tmp_path / "keys.sts"
+    key_file.write_bytes(seal(VENDING_KEYS, PASSPHRASE, secrets.token_bytes(RANDOM_OCTETS)))
+    key_file.chmod(0o600)
+    module = open_security_module(Sts(key_file=key_file, key_passphrase=SecretStr(PASSPHRASE)))
+    wrong = f"{int(module.issue_credit(PAN, HELD, **CREDIT)) ^ 1:020}"
+    said = [
+        code_of(lambda: module.verify(PAN, HELD, wrong)) for _ in range(MAX_FAILED_VERIFICATIONS)
+    ]
+    assert set(said) == {"crc_error"}
+    assert code_of(lambda: module.verify(PAN, HELD, wrong)) == "limit_reached"
+    assert module.issue_credit(PAN, HELD, **CREDIT), "it still sells"
 
 
 def test_a_count_that_cannot_be_kept_gives_no_token(tmp_path):
