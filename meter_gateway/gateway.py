@@ -15,6 +15,7 @@ from meter_gateway.dispatch import Dispatcher
 from meter_gateway.ingest import BATCH_MAX, IngestLoop
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
+from meter_gateway.token_alarm import TokenAlarm
 from schemas.topics import shared_up_filter
 from store.session import POINT_LOOKUPS, Session
 
@@ -81,7 +82,8 @@ class Gateway:
         ingest = IngestLoop(
             receiver, sessions[0], dispatcher, settings.now_ms, self.metrics, settings.batch_max
         )
-        clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days)
+        alarm = TokenAlarm(self.metrics.registry)
+        clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days, alarm)
         receiving = asyncio.create_task(receiver.run(), name="receiver")
         try:
             async with asyncio.TaskGroup() as loops:

@@ -22,6 +22,7 @@ COMMANDS = {
     "operator": "staff",
     "rate": "rate",
     "replay": "replay",
+    "security-module": "security_module",
     "sign": "sign",
     "simulate": "simulate",
     "tariff": "tariff",

@@ -21,7 +21,8 @@ class Server(BaseModel):
 
 class Sts(BaseModel):
     """Vending keys: a sealed key file (`prepaid token new-key-file`) and what opens it, or a file
-    of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token.
+    of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token. With `socket` they are
+    in the process of `prepaid security-module` alone, and everybody else asks there.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,7 @@ class Sts(BaseModel):
     pkcs11_library: Path | None = None
     pkcs11_token: str | None = None
     pkcs11_pin: SecretStr | None = None
+    socket: Path | None = None
 
 
 class Partners(BaseModel):

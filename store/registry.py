@@ -22,6 +22,7 @@ from schemas.quantities import format_instant
 from store import adjustments, decisions
 from store.adjustments import CarriedOver
 from store.errors import Conflict, NotFound
+from store.replacements import demand_nothing_replaced
 from store.settlement import (
     Settled,
     TermsCache,
@@ -257,7 +258,7 @@ def exchange_meter(
     """The account's meter is replaced; False when this very exchange is recorded already.
 
     Errors: NotFound (meter); Conflict `exchange_conflict` (another exchange at that instant, or
-    one not after the account's opening).
+    one not after the account's opening), `key_change_due` (store.replacements).
     """
     with conn.transaction():
         state = lock_accounts(conn, [account]).get(account)
@@ -300,6 +301,7 @@ def _install(
 ) -> None:
     # A reading of a meter in stock locks no account: it and the installation meet at this row.
     conn.execute(query("lock_meters"), {"numbers": [installation.meter_id]})
+    demand_nothing_replaced(conn, meter, installation.meter_id)
     conn.execute(
         query("add_installation"),
         {
