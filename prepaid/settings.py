@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.settings import ENGINEERING_PER_DAY, ApiSettings
 from schemas.errors import DomainError
 
 
@@ -44,6 +45,28 @@ class Partners(BaseModel):
     file: Path | None = None
 
 
+class Api(BaseModel):
+    """Bounds on what callers may send, and who stands between them and us."""
+
+    model_config = ConfigDict(frozen=True)
+
+    requests_per_minute: int = Field(default=1200, ge=1)
+    requests_per_minute_of_address: int = Field(default=6000, ge=1)
+    # Addresses of proxies whose X-Forwarded-For is believed, separated by commas.
+    trusted_proxies: str = ""
+
+
+class Engineering(BaseModel):
+    """How many engineering tokens one operator of a role may ask for in a day."""
+
+    model_config = ConfigDict(frozen=True)
+
+    desk: int = Field(default=ENGINEERING_PER_DAY["desk"], ge=0)
+    field: int = Field(default=ENGINEERING_PER_DAY["field"], ge=0)
+    supervisor: int = Field(default=ENGINEERING_PER_DAY["supervisor"], ge=0)
+    admin: int = Field(default=ENGINEERING_PER_DAY["admin"], ge=0)
+
+
 class Settings(BaseSettings):
     """`PREPAID_DATABASE__URL`, `PREPAID_BROKER__URL`, `PREPAID_STS__KEY_FILE`, ..."""
 
@@ -55,10 +78,20 @@ class Settings(BaseSettings):
     broker: Server = Server()
     sts: Sts = Sts()
     partners: Partners = Partners()
+    api: Api = Api()
+    engineering: Engineering = Engineering()
     # WALL_ORIGIN_MS:ORIGIN_MS:SPEED for a demonstration that runs faster; empty: the wall clock.
     clock: str = ""
     # Readings older than this are dropped; nothing else is ever dropped.
     keep_readings_days: int | None = Field(default=None, ge=40)
+
+    def api_settings(self) -> ApiSettings:
+        """What the API is made with."""
+        return ApiSettings(
+            engineering_per_day=self.engineering.model_dump(),
+            requests_per_minute=self.api.requests_per_minute,
+            requests_per_minute_of_address=self.api.requests_per_minute_of_address,
+        )
 
     def database_url(self) -> str:
         """Errors: DomainError `not_configured`."""
