@@ -105,7 +105,8 @@ CORRUPTIONS = {
         "checkpoints_equal_rerating",
         (
             "UPDATE checkpoint SET position = "
-            "jsonb_set(position::jsonb, '{register_wh}', '1')::json WHERE (account_id, anchor_ms) IN (SELECT account_id, anchor_ms FROM checkpoint "
+            "jsonb_set(position::jsonb, '{register_wh}', '1')::json "
+            "WHERE (account_id, anchor_ms) IN (SELECT account_id, anchor_ms FROM checkpoint "
             "ORDER BY account_id, anchor_ms OFFSET 7 LIMIT 1)"
         ),
     ),
