@@ -56,12 +56,16 @@ class SecurityModuleServer(socketserver.ThreadingMixIn, socketserver.UnixStreamS
 class _Conversation(socketserver.BaseRequestHandler):
     """One peer: requests and answers until it ends."""
 
-    server: SecurityModuleServer
     request: socket.socket
+
+    @property
+    def _served(self) -> SecurityModuleServer:
+        assert isinstance(self.server, SecurityModuleServer), "made by it alone"
+        return self.server
 
     def handle(self) -> None:
         process, user = frames.peer_of(self.request)
-        known = user in self.server.users
+        known = user in self._served.users
         if not known:
             log.warning("peer_refused", process=process, user=user)
         try:
@@ -80,7 +84,7 @@ class _Conversation(socketserver.BaseRequestHandler):
     def _answer(self, body: bytes, process: int) -> Answer:
         try:
             request = frames.REQUEST.validate_json(body)
-            answer = perform(self.server.module, request)
+            answer = perform(self._served.module, request)
         except ValidationError:
             log.warning("request_unreadable", process=process)
             return NOT_READ
