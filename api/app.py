@@ -22,6 +22,19 @@ from tokens.security_module import SecurityModule
 CONTRACT_VERSION = "1.0.0"
 
 
+ROUTES = (
+    sign_in,
+    accounts,
+    partner_routes,
+    operators,
+    desk,
+    tariffs,
+    tokens,
+    register,
+    health,
+)
+
+
 class Api(FastAPI):
     """FastAPI that describes its refusals by the media type in which it sends them."""
 
@@ -90,17 +103,7 @@ def create_app(
         pace=pace,
     )
     answer_errors(app)
-    for module in (
-        sign_in,
-        accounts,
-        partner_routes,
-        operators,
-        desk,
-        tariffs,
-        tokens,
-        register,
-        health,
-    ):
+    for module in ROUTES:
         app.include_router(module.router)
     app.add_middleware(
         Edge,
