@@ -4,7 +4,6 @@ Nothing is acknowledged before `record` has committed, and everything that a mes
 that commit: readings and their verdicts, ledger rows, quarantine, commands. Repeats change nothing.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,7 +15,8 @@ from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
-from store import decisions, supply
+from store import decisions, events, supply
+from store.devices import FrameCounter, keep_counters
 from store.quarantine import Quarantine, Refusal
 from store.settlement import (
     AccountState,
@@ -30,17 +30,23 @@ BEFORE_INSTALLATION = "before_installation"
 NOT_INSTALLED = "not_installed"
 # A reading whose clock is lost is stored, and not billed until somebody resolves it.
 CLOCK_LOST = "clock_lost"
+# The total of a device that can be set back is stored and shown, and bills nobody (ADR 0014).
+UNTRUSTED = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One message from the broker. `topic` is None where the topic is none of the contract's."""
+    """One message from the broker. `topic` is None where the topic is none of the contract's.
+
+    `frame` is the counter of a foreign device's protected frame, kept in the same commit.
+    """
 
     topic: Topic | None
     topic_text: str
     payload: bytes
     content_type: str | None
     decoded: Decoded
+    frame: FrameCounter | None = None
 
 
 class Receipt(NamedTuple):
@@ -75,6 +81,7 @@ class _Meter:
     seq: int | None
     seq_ms: int | None
     desired_relay: str
+    trusted: bool
     accounts: list[int]
     opened: list[int]
     relay: str | None = None
@@ -140,8 +147,9 @@ class Batch:
         for message in messages:
             self._take_ack(message)
         self._quarantine.write(self._conn, self._now_ms)
-        self._write_events()
+        events.write(self._conn, self._events, self._now_ms)
         self._write_meters()
+        keep_counters(self._conn, [each.frame for each in messages if each.frame is not None])
         return self.recorded
 
     def set_aside(self, message: Incoming, detail: str) -> Recorded:
@@ -165,9 +173,9 @@ class Batch:
         self._conn.execute(query("lock_meters"), {"numbers": numbers})
         # Looked up after the locks: an installation that we waited for is seen.
         for number, *rest in self._conn.execute(query("meters_of_batch"), {"numbers": numbers}):
-            meter_id, gateway, boot, seq, seq_ms, desired, of_accounts, opened = rest
+            meter_id, gateway, boot, seq, seq_ms, desired, trusted, of_accounts, opened = rest
             self._meters[number] = _Meter(
-                meter_id, number, gateway, boot, seq, seq_ms, desired, of_accounts, opened
+                meter_id, number, gateway, boot, seq, seq_ms, desired, trusted, of_accounts, opened
             )
         # Installed while we waited for the locks. Out of the order of ids, so this may meet
         # another worker in a circle: the database ends one of us, and that batch is tried again.
@@ -188,7 +196,9 @@ class Batch:
             self._refuse(message, refused.reason, refused.detail, refused.row_index, refused.raw)
         topic = message.topic
         if topic is None:
-            self._refuse(message, "bad_topic", "No topic of the contract's clause 1.", None, None)
+            if not decoded.refused:
+                detail = "No topic of the contract's clause 1."
+                self._refuse(message, "bad_topic", detail, None, None)
             return
         unknown: set[str] = set()
         receipts: dict[tuple[str, int], int] = {}
@@ -283,13 +293,17 @@ class Batch:
             known[key] = reading.value_wh
             meter.hear(reading)
             rows.append(
-                _Row(meter, reading, message, account, self._early_verdict(reading, account))
+                _Row(meter, reading, message, account, self._early_verdict(meter, reading, account))
             )
         return rows
 
-    def _early_verdict(self, reading: DecodedReading, account: int | None) -> str | None:
+    def _early_verdict(
+        self, meter: _Meter, reading: DecodedReading, account: int | None
+    ) -> str | None:
         if reading.register != ACTIVE_IMPORT:
             return None
+        if not meter.trusted:
+            return UNTRUSTED
         if account is None:
             return NOT_INSTALLED
         if reading.ts_ms <= self._states[account].opened_ms:
@@ -318,7 +332,7 @@ class Batch:
     def _settle_and_write(self, rows: Sequence[_Row]) -> None:
         facts: dict[int, list[Reading]] = {}
         live: set[int] = set()
-        newest_lost: dict[int, int] = {}
+        newest_unrated: dict[int, int] = {}
         for row in rows:
             reading = row.reading
             if row.account is None or reading.register != ACTIVE_IMPORT:
@@ -328,8 +342,9 @@ class Batch:
                 facts.setdefault(row.account, []).append(fact)
                 if not reading.hist:
                     live.add(row.account)
-            elif row.verdict == CLOCK_LOST:
-                newest_lost[row.account] = max(reading.ts_ms, newest_lost.get(row.account, 0))
+            elif row.verdict in {CLOCK_LOST, UNTRUSTED}:
+                newest = max(reading.ts_ms, newest_unrated.get(row.account, 0))
+                newest_unrated[row.account] = newest
         settled = [
             settle_account(self._conn, self._terms, self._states[account], new, self._now_ms)
             for account, new in sorted(facts.items())
@@ -337,10 +352,10 @@ class Batch:
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
         # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
         self.recorded.commands += decisions.record(self._conn, settled, self._now_ms, live=live)
-        if newest_lost:
+        if newest_unrated:
             self._conn.execute(
                 query("remember_newest"),
-                {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
+                {"accounts": list(newest_unrated), "newest": list(newest_unrated.values())},
             )
 
     def _insert(self, rows: Sequence[_Row], verdicts: Mapping[tuple[str, int], str]) -> None:
@@ -356,8 +371,10 @@ class Batch:
             for row in rows
         ]
         for row, verdict in zip(rows, judged, strict=True):
-            if verdict in {None, "accepted"}:
-                self.recorded.accepted += row.reading.register == ACTIVE_IMPORT
+            if verdict in {None, "accepted", UNTRUSTED}:
+                self.recorded.accepted += (
+                    row.reading.register == ACTIVE_IMPORT and verdict != UNTRUSTED
+                )
             else:
                 self.recorded.quarantined += 1
         self._conn.execute(
@@ -415,23 +432,6 @@ class Batch:
         )
         self.recorded.quarantined += self._quarantine.add(refusal)
 
-    def _write_events(self) -> None:
-        if not self._events:
-            return
-        self._conn.execute(
-            query("insert_events"),
-            {
-                "now_ms": self._now_ms,
-                "meter_id": [meter for meter, _, _ in self._events],
-                "kind": [kind for _, kind, _ in self._events],
-                "body": [_as_json(payload) for _, _, payload in self._events],
-                "fingerprint": [
-                    hashlib.sha256(kind.encode() + b"\0" + payload).digest()
-                    for _, kind, payload in self._events
-                ],
-            },
-        )
-
     def _write_meters(self) -> None:
         heard = sorted(
             (meter for meter in self._meters.values() if meter.heard), key=lambda meter: meter.id
@@ -478,14 +478,6 @@ def _went_back(meter: _Meter, reading: DecodedReading) -> bool:
         and reading.seq <= meter.seq
         and reading.ts_ms > meter.seq_ms
     )
-
-
-def _as_json(payload: bytes) -> str:
-    """The report as JSON text; what came as CBOR is kept as its hexadecimal digits."""
-    try:
-        return orjson.dumps(orjson.loads(payload)).decode()
-    except orjson.JSONDecodeError:
-        return orjson.dumps(payload.hex()).decode()
 
 
 def set_aside(conn: Connection, message: Incoming, detail: str, now_ms: int) -> Recorded:
