@@ -47,6 +47,12 @@ class Downlink(Protocol):
     def answer(self, topic: str, payload: bytes) -> None: ...
 
 
+class Decoder(Protocol):
+    """Deliveries of another protocol -> messages; all of them are acknowledged after one commit."""
+
+    async def __call__(self, deliveries: Sequence[Delivery]) -> list[Incoming]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class IngestLoop:
     """One worker's loop; `now_ms` is the system's clock, which a demonstration may speed up."""
@@ -58,6 +64,8 @@ class IngestLoop:
     metrics: GatewayMetrics
     batch_max: int = BATCH_MAX
     linger_s: float = LINGER_S
+    # Where the topics are not the contract's.
+    decoder: Decoder | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then the batch at hand is finished."""
@@ -67,7 +75,10 @@ class IngestLoop:
             deliveries = await _unless(stopping, self._take())
             if deliveries is None:
                 break
-            messages = [self._decode(delivery) for delivery in deliveries]
+            if self.decoder is None:
+                messages = [self._decode(delivery) for delivery in deliveries]
+            else:
+                messages = await self.decoder(deliveries)
             if committing is not None:
                 await committing
             committing = asyncio.create_task(self._commit(terms, deliveries, messages))

@@ -108,7 +108,7 @@ def add(conn: Connection, device: NewDevice, who: str, now_ms: int) -> int:
         if found is None:
             raise Conflict(
                 "device_exists",
-                f"{device.name} or meter {device.meter} is mapped already: remove that device first",
+                f"{device.name} or meter {device.meter} is mapped already: remove that one first",
             )
         if trusted and not device.trusted:
             conn.execute(query("withdraw_trust"), {"meter": meter})
@@ -116,7 +116,7 @@ def add(conn: Connection, device: NewDevice, who: str, now_ms: int) -> int:
 
 
 def remove(conn: Connection, profile: str, name: str) -> None:
-    """Unmap a device; its readings stay, and so does the meter's lack of trust. Errors: NotFound."""
+    """Unmap a device; its readings stay, as does the meter's lack of trust. Errors: NotFound."""
     values = {"profile": profile, "name": name}
     if conn.execute(query("remove_foreign_device"), values).fetchone() is None:
         raise NotFound(f"Device {name} of {profile}")
