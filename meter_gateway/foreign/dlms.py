@@ -113,6 +113,12 @@ def _deciphered(apdu: bytes, keys: DeviceKeys | None) -> tuple[bytes, int]:
     if keys is None:
         raise PayloadError("not_authentic", "The device has no keys here: add it with its keys.")
     try:
+        # The package does not mind lengths beyond the end.
+        source = _Octets(apdu[1:])
+        source.take(source.length())
+        source.take(source.length())
+        if source.left:
+            raise ValueError("the frame goes on after its end")
         cipher = GeneralGlobalCipher.from_bytes(apdu)
         control = cipher.security_control
         title = bytes(cipher.system_title or b"")
