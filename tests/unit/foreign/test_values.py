@@ -1,3 +1,4 @@
+import struct
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -49,16 +50,12 @@ def test_a_double_is_the_kwh_that_its_sender_wrote(wh: int) -> None:
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_a_single_is_the_shortest_decimal_that_denotes_it(value: float) -> None:
-    import struct
-
     found = decimal_of_single(value)
     assert struct.unpack("<f", struct.pack("<f", float(found)))[0] == value
     assert len(found.as_tuple().digits) <= 9
 
 
 def test_a_single_of_a_display_has_the_digits_of_the_display() -> None:
-    import struct
-
     (sent,) = struct.unpack("<f", struct.pack("<f", 1234.567))
     assert decimal_of_single(sent) == Decimal("1234.567")
 
