@@ -126,8 +126,8 @@ def test_a_device_is_one_meter_and_a_meter_one_device(utility: Any) -> None:
 def test_a_device_needs_a_meter_and_a_zone(utility: Any) -> None:
     with pytest.raises(NotFound):
         mapped(utility, "37000000017", trusted=True)
+    device = NewDevice("p", "d", utility.meter(), True, "Mars/Olympus")
     with pytest.raises(DomainError) as refused:
-        device = NewDevice("p", "d", utility.meter(), True, "Mars/Olympus")
         devices.add(utility.conn, device, "ops", utility.now)
     assert refused.value.code == "bad_zone"
     with pytest.raises(NotFound):
