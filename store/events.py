@@ -1,7 +1,8 @@
-"""What meters report beside readings, as said; the same report twice is one row."""
+"""What meters report beside readings, kept as they said it; the same report twice is one."""
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 from psycopg import Connection
@@ -9,20 +10,28 @@ from psycopg import Connection
 from store.sql import query
 
 
-def write(conn: Connection, events: Sequence[tuple[int, str, bytes]], now_ms: int) -> None:
-    """Keep (meter, kind, payload) of each report that is not kept already."""
-    if not events:
+class Reported(NamedTuple):
+    """One report of a registered meter."""
+
+    meter_id: int
+    kind: str
+    payload: bytes
+
+
+def write(conn: Connection, reported: Sequence[Reported], now_ms: int) -> None:
+    """Keep the reports of a batch."""
+    if not reported:
         return
     conn.execute(
         query("insert_events"),
         {
             "now_ms": now_ms,
-            "meter_id": [meter for meter, _, _ in events],
-            "kind": [kind for _, kind, _ in events],
-            "body": [_as_json(payload) for _, _, payload in events],
+            "meter_id": [each.meter_id for each in reported],
+            "kind": [each.kind for each in reported],
+            "body": [_as_json(each.payload) for each in reported],
             "fingerprint": [
-                hashlib.sha256(kind.encode() + b"\0" + payload).digest()
-                for _, kind, payload in events
+                hashlib.sha256(each.kind.encode() + b"\0" + each.payload).digest()
+                for each in reported
             ],
         },
     )

@@ -16,10 +16,13 @@ from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
 from store import decisions, events, supply
+from store.batch_meter import BatchMeter
+from store.binary import Bools, Int8s, Texts
 from store.devices import FrameCounter, keep_counters
 from store.quarantine import Quarantine, Refusal
 from store.settlement import (
     AccountState,
+    Settled,
     TermsCache,
     lock_accounts,
     settle_account,
@@ -70,53 +73,10 @@ class Recorded:
     receipts: list[Receipt] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Meter:
-    """A meter of the batch, and what the batch says about it."""
-
-    id: int
-    number: str
-    gateway: str | None
-    boot: int | None
-    seq: int | None
-    seq_ms: int | None
-    desired_relay: str
-    trusted: bool
-    accounts: list[int]
-    opened: list[int]
-    relay: str | None = None
-    relay_ms: int | None = None
-    online: bool | None = None
-    heard: bool = False
-
-    def account_at(self, ts_ms: int) -> int | None:
-        """The account that a reading at this instant belongs to: the installation begun last."""
-        if not self.accounts:
-            return None
-        chosen = self.accounts[0]
-        for account, opened in zip(self.accounts, self.opened, strict=True):
-            if opened < ts_ms:
-                chosen = account
-        return chosen
-
-    def hear(self, reading: DecodedReading) -> None:
-        """Keep the highest counter and the newest measured relay."""
-        self.heard = True
-        if self.boot is None or (reading.boot, reading.seq) > (self.boot, self.seq or 0):
-            self.boot, self.seq, self.seq_ms = reading.boot, reading.seq, reading.ts_ms
-        if reading.relay is not None and not reading.hist:
-            self.report(reading.relay, reading.ts_ms)
-
-    def report(self, relay: str, at_ms: int) -> None:
-        self.heard = True
-        if self.relay_ms is None or at_ms >= self.relay_ms:
-            self.relay, self.relay_ms = relay, at_ms
-
-
 class _Row(NamedTuple):
     """A reading that will be stored, and the message that brought it."""
 
-    meter: _Meter
+    meter: BatchMeter
     reading: DecodedReading
     message: Incoming
     account: int | None
@@ -130,16 +90,16 @@ class Batch:
         self._conn = conn
         self._terms = terms
         self._now_ms = now_ms
-        self._meters: dict[str, _Meter] = {}
+        self._meters: dict[str, BatchMeter] = {}
         self._states: dict[int, AccountState] = {}
         self._quarantine = Quarantine()
-        self._events: list[tuple[int, str, bytes]] = []
+        self._events: list[events.Reported] = []
         self.recorded = Recorded()
 
     def record(self, messages: Sequence[Incoming]) -> Recorded:
         """Everything that these messages cause, up to the commit that the caller does."""
         self._lock(messages)
-        candidates: list[tuple[_Meter, DecodedReading, Incoming]] = []
+        candidates: list[tuple[BatchMeter, DecodedReading, Incoming]] = []
         for message in messages:
             self._take(message, candidates)
         rows = self._new_rows(candidates)
@@ -161,20 +121,20 @@ class Batch:
     # --- who is concerned -------------------------------------------------------------------
 
     def _lock(self, messages: Sequence[Incoming]) -> None:
-        numbers = sorted({number for message in messages for number in _numbers(message)})
-        if not numbers:
+        concerned_numbers = {number for message in messages for number in _numbers(message)}
+        if not concerned_numbers:
             return
+        numbers = {"numbers": Texts(sorted(concerned_numbers))}
         accounts = [
-            account
-            for (account,) in self._conn.execute(query("accounts_of_meters"), {"numbers": numbers})
+            account for (account,) in self._conn.execute(query("accounts_of_meters"), numbers)
         ]
         if accounts:
             self._states = lock_accounts(self._conn, accounts)
-        self._conn.execute(query("lock_meters"), {"numbers": numbers})
+        self._conn.execute(query("lock_meters"), numbers)
         # Looked up after the locks: an installation that we waited for is seen.
-        for number, *rest in self._conn.execute(query("meters_of_batch"), {"numbers": numbers}):
+        for number, *rest in self._conn.execute(query("meters_of_batch"), numbers):
             meter_id, gateway, boot, seq, seq_ms, desired, trusted, of_accounts, opened = rest
-            self._meters[number] = _Meter(
+            self._meters[number] = BatchMeter(
                 meter_id, number, gateway, boot, seq, seq_ms, desired, trusted, of_accounts, opened
             )
         # Installed while we waited for the locks. Out of the order of ids, so this may meet
@@ -189,7 +149,7 @@ class Batch:
     def _take(
         self,
         message: Incoming,
-        candidates: list[tuple[_Meter, DecodedReading, Incoming]],
+        candidates: list[tuple[BatchMeter, DecodedReading, Incoming]],
     ) -> None:
         decoded = message.decoded
         for refused in decoded.refused:
@@ -240,9 +200,9 @@ class Batch:
             meter.online = True
             if hello.relay is not None:
                 meter.report(hello.relay, hello.ts_ms)
-            self._events.append((meter.id, "hello", message.payload))
+            self._events.append(events.Reported(meter.id, "hello", message.payload))
         if event is not None:
-            self._events.append((meter.id, event.type, message.payload))
+            self._events.append(events.Reported(meter.id, event.type, message.payload))
 
     def _take_ack(self, message: Incoming) -> None:
         ack = message.decoded.ack
@@ -263,7 +223,7 @@ class Batch:
     # --- readings ---------------------------------------------------------------------------
 
     def _new_rows(
-        self, candidates: Iterable[tuple[_Meter, DecodedReading, Incoming]]
+        self, candidates: Iterable[tuple[BatchMeter, DecodedReading, Incoming]]
     ) -> list[_Row]:
         """Readings that are not stored yet, with the verdicts that need no engine."""
         placed = [
@@ -298,7 +258,7 @@ class Batch:
         return rows
 
     def _early_verdict(
-        self, meter: _Meter, reading: DecodedReading, account: int | None
+        self, meter: BatchMeter, reading: DecodedReading, account: int | None
     ) -> str | None:
         if reading.register != ACTIVE_IMPORT:
             return None
@@ -311,7 +271,7 @@ class Batch:
         return CLOCK_LOST if reading.tq == "lost" else None
 
     def _known(
-        self, wanted: Iterable[tuple[_Meter, DecodedReading]]
+        self, wanted: Iterable[tuple[BatchMeter, DecodedReading]]
     ) -> dict[tuple[int, str, int], int]:
         keys = [(meter.id, reading.register, reading.ts_ms) for meter, reading in wanted]
         if not keys:
@@ -319,9 +279,9 @@ class Batch:
         found = self._conn.execute(
             query("known_readings"),
             {
-                "meters": [meter for meter, _, _ in keys],
-                "registers": [register for _, register, _ in keys],
-                "ts": [ts_ms for _, _, ts_ms in keys],
+                "meters": Int8s([meter for meter, _, _ in keys]),
+                "registers": Texts([register for _, register, _ in keys]),
+                "ts": Int8s([ts_ms for _, _, ts_ms in keys]),
                 "first_ms": min(ts_ms for _, _, ts_ms in keys),
                 "last_ms": max(ts_ms for _, _, ts_ms in keys),
             },
@@ -345,18 +305,32 @@ class Batch:
             elif row.verdict in {CLOCK_LOST, UNTRUSTED}:
                 newest = max(reading.ts_ms, newest_unrated.get(row.account, 0))
                 newest_unrated[row.account] = newest
+        self._terms.prepare(self._conn, (self._states[account] for account in facts))
         settled = [
             settle_account(self._conn, self._terms, self._states[account], new, self._now_ms)
             for account, new in sorted(facts.items())
         ]
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
         # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
-        self.recorded.commands += decisions.record(self._conn, settled, self._now_ms, live=live)
+        self.recorded.commands += decisions.record(
+            self._conn, settled, self._now_ms, live=live, asked=self._asked(settled)
+        )
         if newest_unrated:
             self._conn.execute(
                 query("remember_newest"),
                 {"accounts": list(newest_unrated), "newest": list(newest_unrated.values())},
             )
+
+    def _asked(self, settled: Sequence[Settled]) -> dict[int, str]:
+        """What the meters that still serve their accounts were last asked for."""
+        asked: dict[int, str] = {}
+        for each in settled:
+            meter = self._meters.get(each.state.position.installation.meter_id)
+            # With a tail, an exchange may have come after the position.
+            serves = meter is not None and meter.accounts[-1:] == [each.state.account_id]
+            if meter is not None and serves and not each.state.has_tail:
+                asked[each.state.account_id] = meter.desired_relay
+        return asked
 
     def _insert(self, rows: Sequence[_Row], verdicts: Mapping[tuple[str, int], str]) -> None:
         if not rows:
@@ -381,19 +355,23 @@ class Batch:
             query("insert_readings"),
             {
                 "now_ms": self._now_ms,
-                "meter_id": [row.meter.id for row in rows],
-                "register": [row.reading.register for row in rows],
-                "ts": [row.reading.ts_ms for row in rows],
-                "value_wh": [row.reading.value_wh for row in rows],
-                "boot": [row.reading.boot for row in rows],
-                "seq": [row.reading.seq for row in rows],
-                "clock": [row.reading.tq for row in rows],
-                "historical": [row.reading.hist for row in rows],
-                "verdict": judged,
-                "detail": [
-                    None if row.reading.rest is None else orjson.dumps(row.reading.rest).decode()
-                    for row in rows
-                ],
+                "meter_id": Int8s([row.meter.id for row in rows]),
+                "register": Texts([row.reading.register for row in rows]),
+                "ts": Int8s([row.reading.ts_ms for row in rows]),
+                "value_wh": Int8s([row.reading.value_wh for row in rows]),
+                "boot": Int8s([row.reading.boot for row in rows]),
+                "seq": Int8s([row.reading.seq for row in rows]),
+                "clock": Texts([row.reading.tq for row in rows]),
+                "historical": Bools([row.reading.hist for row in rows]),
+                "verdict": Texts(judged),
+                "detail": Texts(
+                    [
+                        None
+                        if row.reading.rest is None
+                        else orjson.dumps(row.reading.rest).decode()
+                        for row in rows
+                    ]
+                ),
             },
         )
 
@@ -440,15 +418,22 @@ class Batch:
             return
         self._conn.execute(
             query("update_meters"),
-            {"now_ms": self._now_ms, "meter_id": [meter.id for meter in heard]}
-            | {
-                name: [getattr(meter, name) for meter in heard]
-                for name in ("boot", "seq", "seq_ms", "relay", "relay_ms", "online")
+            {
+                "now_ms": self._now_ms,
+                "meter_id": Int8s([meter.id for meter in heard]),
+                "boot": Int8s([meter.boot for meter in heard]),
+                "seq": Int8s([meter.seq for meter in heard]),
+                "seq_ms": Int8s([meter.seq_ms for meter in heard]),
+                "relay": Texts([meter.relay for meter in heard]),
+                "relay_ms": Int8s([meter.relay_ms for meter in heard]),
+                "online": Bools([meter.online for meter in heard]),
             },
         )
         closed = [meter.id for meter in heard if meter.relay == "closed"]
         if closed:
-            self._conn.execute(query("mark_on_supply"), {"meters": closed, "now_ms": self._now_ms})
+            self._conn.execute(
+                query("mark_on_supply"), {"meters": Int8s(closed), "now_ms": self._now_ms}
+            )
 
 
 def record(
@@ -469,7 +454,7 @@ def _numbers(message: Incoming) -> Iterable[str]:
         yield message.topic.device
 
 
-def _went_back(meter: _Meter, reading: DecodedReading) -> bool:
+def _went_back(meter: BatchMeter, reading: DecodedReading) -> bool:
     """`seq` going back within one boot with a new instant: a clone, or a counter that was lost."""
     return (
         meter.boot == reading.boot
