@@ -19,8 +19,8 @@ import structlog
 
 from meter_gateway.dispatch import RETRY_S, publishing_client
 from meter_gateway.foreign import dlms, json_messages
+from meter_gateway.foreign.device_profile import DlmsProfile, JsonProfile, SparkplugProfile
 from meter_gateway.foreign.keys import SealingKey, unseal
-from meter_gateway.foreign.profile import DlmsProfile, JsonProfile, SparkplugProfile
 from meter_gateway.foreign.sparkplug import SparkplugNodes, rebirth_request
 from meter_gateway.foreign.values import ForeignReading, ForeignState, placed_ms
 from meter_gateway.receiver import BrokerAddress, Delivery

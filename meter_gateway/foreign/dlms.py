@@ -19,8 +19,8 @@ from dlms_cosem.exceptions import DecryptionError
 from dlms_cosem.protocol.xdlms import DataNotification, GeneralGlobalCipher
 from dlms_cosem.time import datetime_from_bytes
 
+from meter_gateway.foreign.device_profile import DlmsProfile, DlmsRegister
 from meter_gateway.foreign.keys import DeviceKeys
-from meter_gateway.foreign.profile import DlmsProfile, DlmsRegister
 from meter_gateway.foreign.values import WH, ForeignReading, Unit, offset_ms, whole_wh
 from schemas.telemetry import PayloadError
 from schemas.wire import TimeQuality

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NoReturn
 
-from meter_gateway.foreign.profile import Clock, JsonMessage, Quantity, Step
+from meter_gateway.foreign.device_profile import Clock, JsonMessage, Quantity, Step
 from meter_gateway.foreign.values import (
     ForeignReading,
     ForeignState,

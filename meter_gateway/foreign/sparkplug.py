@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from meter_gateway.foreign.profile import SparkplugProfile
+from meter_gateway.foreign.device_profile import SparkplugProfile
 from meter_gateway.foreign.tahu import BOOLEAN, SIGNED_BITS, Payload
 from meter_gateway.foreign.values import (
     ForeignReading,

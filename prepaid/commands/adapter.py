@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from meter_gateway.foreign import profile
+from meter_gateway.foreign import device_profile as profile
 from meter_gateway.foreign.keys import SealingKey
 from meter_gateway.foreign.process import AdapterSettings, run_adapter
 from meter_gateway.gateway import stop_on_signals

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from meter_gateway.foreign import profile as profiles_here
+from meter_gateway.foreign import device_profile as profiles_here
+from meter_gateway.foreign.device_profile import DlmsProfile
 from meter_gateway.foreign.keys import (
     NONCE_OCTETS,
     SEALING_KEY_OCTETS,
@@ -16,7 +17,6 @@ from meter_gateway.foreign.keys import (
     GlobalKey,
     seal,
 )
-from meter_gateway.foreign.profile import DlmsProfile
 from prepaid.clock import Clock
 from prepaid.database import connected
 from prepaid.secrets_files import read_sealing_key, read_secret, write_secret

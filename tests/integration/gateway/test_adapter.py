@@ -16,7 +16,7 @@ import pytest
 from dlms_cosem.security import SecurityControlField, encrypt
 
 from credit_engine.terms import Installation
-from meter_gateway.foreign import profile
+from meter_gateway.foreign import device_profile as profile
 from meter_gateway.foreign.keys import DeviceKeys, GlobalKey, SealingKey, seal
 from meter_gateway.foreign.process import AdapterSettings, run_adapter
 from meter_gateway.foreign.tahu import Payload

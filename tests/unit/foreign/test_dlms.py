@@ -5,9 +5,10 @@ from datetime import datetime
 import pytest
 from dlms_cosem.security import SecurityControlField, encrypt
 
-from meter_gateway.foreign import dlms, profile
+from meter_gateway.foreign import device_profile as profile
+from meter_gateway.foreign import dlms
+from meter_gateway.foreign.device_profile import DlmsProfile
 from meter_gateway.foreign.keys import DeviceKeys, GlobalKey
-from meter_gateway.foreign.profile import DlmsProfile
 from meter_gateway.foreign.values import ForeignReading
 from schemas.quantities import parse_instant_ms
 from schemas.telemetry import PayloadError

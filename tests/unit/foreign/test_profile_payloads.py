@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from meter_gateway.foreign import json_messages, profile
-from meter_gateway.foreign.profile import JsonProfile
+from meter_gateway.foreign import device_profile as profile
+from meter_gateway.foreign import json_messages
+from meter_gateway.foreign.device_profile import JsonProfile
 from meter_gateway.foreign.values import ForeignReading, ForeignState
 from schemas.errors import DomainError
 from schemas.telemetry import PayloadError

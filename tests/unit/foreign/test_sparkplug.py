@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from meter_gateway.foreign import profile
-from meter_gateway.foreign.profile import SparkplugProfile
+from meter_gateway.foreign import device_profile as profile
+from meter_gateway.foreign.device_profile import SparkplugProfile
 from meter_gateway.foreign.sparkplug import REBIRTH_PAUSE_MS, SparkplugNodes, rebirth_request
 from meter_gateway.foreign.tahu import Payload
 from meter_gateway.foreign.values import ForeignReading, ForeignState
