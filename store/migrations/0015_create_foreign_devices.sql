@@ -26,8 +26,8 @@ CREATE TABLE foreign_device (
 -- What an operator has to look at; readings without trust are kept, and are nothing to look at.
 CREATE OR REPLACE VIEW quarantined AS
     SELECT received_at, reason, detail, topic, NULL::bigint AS meter_id, NULL::timestamptz AS ts,
-           NULL::bigint AS value_wh
+           NULL::bigint AS value_wh, id AS message_id
     FROM quarantine
     UNION ALL
-    SELECT received_at, verdict, register, 'reading', meter_id, ts, value_wh
+    SELECT received_at, verdict, register, 'reading', meter_id, ts, value_wh, NULL
     FROM reading WHERE verdict <> 'accepted' AND verdict <> 'untrusted';

@@ -63,6 +63,7 @@ class Site:
         text = files("meter_gateway").joinpath("profiles", f"{name}.yaml").read_text()
         for topic in ("tele/{device}", "dlms/{device}"):
             text = text.replace(f"topic: {topic}", f"topic: {self.tag}/{topic}")
+        text = text.replace('"{device}/', f'"{self.tag}/{{device}}/')
         text = text.replace("group: meters", f"group: {self.tag}")
         return profile.parse(text, name)
 
@@ -247,6 +248,19 @@ async def test_a_ciphered_push_counts_once_and_never_again(site: Site) -> None:
     assert refused()[-1] == "replayed"
     assert site.rows("SELECT verdict FROM reading") == [("accepted",), ("accepted",)]
     assert site.rows("SELECT sum(energy_wh)::bigint FROM ledger_transaction") == [(2500,)]
+
+
+async def test_a_retained_message_without_a_clock_is_of_no_instant(site: Site) -> None:
+    site.supply("37000000017", "shelly-em-gen2", "em")
+    topic = f"{site.tag}/em/status/emdata:0"
+    async with site.broker("say") as client:
+        await client.publish(topic, b'{"id":0,"total_act":5.61}', qos=1, retain=True)
+        async with site.adapter("shelly-em-gen2"):
+            await until(lambda: site.rows("SELECT reason FROM quarantine") == [("no_time",)])
+            await client.publish(topic, b'{"id":0,"total_act":20269.29}', qos=1)
+            await until(lambda: site.rows("SELECT value_wh FROM reading") == [(20269,)])
+        await client.publish(topic, b"", qos=1, retain=True)
+    assert site.rows("SELECT online FROM meter_state") == [(None,)]
 
 
 async def test_what_was_not_committed_comes_again_and_counts_once(site: Site) -> None:
