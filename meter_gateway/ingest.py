@@ -21,7 +21,7 @@ from meter_gateway.receiver import RECEIVE_MAX, Delivery, Receiver
 from schemas.commands import time_answer
 from schemas.decoding import decode_up
 from schemas.errors import DomainError
-from schemas.telemetry import Decoded
+from schemas.telemetry import Decoded, Refused
 from schemas.topics import Topic, build, parse
 from store.errors import Unavailable
 from store.ingest import Incoming, Receipt, Recorded, record, set_aside
@@ -94,11 +94,7 @@ class IngestLoop:
             topic: Topic | None = parse(delivery.topic)
         except DomainError:
             topic = None
-        decoded = (
-            Decoded()
-            if topic is None
-            else decode_up(topic, delivery.payload, delivery.content_type, now_ms)
-        )
+        decoded = Decoded() if topic is None else _decoded(topic, delivery, now_ms)
         if topic is not None and decoded.time_request_ms is not None:
             asked = decoded.time_request_ms
             answer_to = build(Topic(topic.side, topic.device, "dn", "time"))
@@ -149,6 +145,16 @@ class IngestLoop:
                 self.metrics.database_away.inc()
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, RETRY_LAST_S)
+
+
+def _decoded(topic: Topic, delivery: Delivery, now_ms: int) -> Decoded:
+    try:
+        return decode_up(topic, delivery.payload, delivery.content_type, now_ms)
+    except Exception:
+        # A defect of ours. The worker would die of the message, and the next one of its repeat.
+        log.exception("message_not_decoded", topic=delivery.topic)
+        refused = Refused("undecodable", "We failed to read it.", None, delivery.payload)
+        return Decoded(refused=(refused,))
 
 
 async def _unless(
