@@ -1,8 +1,8 @@
 """Run decoders on many bytes: `python -m fuzz.run [TARGET ...] [--count N]`.
 
-The bytes are well-formed ones changed at random, from a seed that is printed and can be given again.
-One line of JSON per target, with the peak memory of the process so far. Exit 0: nothing failed; 1: an
-input failed, and is printed.
+The bytes are well-formed ones changed at random, from a seed that is printed and can be given
+again. One line of JSON per target, with the peak memory of the process so far. Exit 0: nothing
+failed; 1: an input failed, and is printed.
 """
 
 import argparse
