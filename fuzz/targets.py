@@ -4,8 +4,10 @@ A refusal that the decoder documents is an answer; any other exception, an answe
 input or a reason outside the list is a failure. `seeds` are well-formed, for mutation.
 """
 
+import atexit
 import contextlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -234,7 +236,9 @@ def _signature_seed() -> bytes:
 
 @cache
 def _file() -> Path:
-    return Path(tempfile.mkdtemp(prefix="prepaid-fuzz-")) / "scenario.yaml"
+    folder = tempfile.mkdtemp(prefix="prepaid-fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder) / "scenario.yaml"
 
 
 def check_scenario(data: bytes) -> None:
