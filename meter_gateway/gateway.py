@@ -90,7 +90,7 @@ class Gateway:
                 loops.create_task(ingest.run(stopping), name="ingest")
                 loops.create_task(dispatcher.run(stopping), name="dispatch")
                 loops.create_task(clockwork, name="clockwork")
-                loops.create_task(_announce(receiver, stopping, on_ready), name="announce")
+                loops.create_task(announce(receiver, stopping, on_ready), name="announce")
         finally:
             await receiver.close()
             receiving.cancel()
@@ -101,9 +101,10 @@ class Gateway:
         log.info("gateway_stopped", worker=settings.name)
 
 
-async def _announce(
+async def announce(
     receiver: Receiver, stopping: asyncio.Event, on_ready: Callable[[], None]
 ) -> None:
+    """Say once that the broker gave us our topics, unless we are stopped before."""
     connected = asyncio.create_task(receiver.connected.wait())
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({connected, stop}, return_when=asyncio.FIRST_COMPLETED)

@@ -10,9 +10,11 @@ from schemas.errors import DomainError
 # Command -> its module in prepaid.commands, each with `register(app)`.
 COMMANDS = {
     "account": "account",
+    "adapter": "adapter",
     "adjustment": "adjustment",
     "api": "api",
     "audit": "audit",
+    "device": "device",
     "doctor": "doctor",
     "explain": "account",
     "gateway": "gateway",

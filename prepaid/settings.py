@@ -67,6 +67,15 @@ class Engineering(BaseModel):
     admin: int = Field(default=ENGINEERING_PER_DAY["admin"], ge=0)
 
 
+class Adapter(BaseModel):
+    """The adapter's own broker user, and the file of the key that seals DLMS keys."""
+
+    model_config = ConfigDict(frozen=True)
+
+    broker_url: SecretStr | None = None
+    key_file: Path | None = None
+
+
 class Settings(BaseSettings):
     """`PREPAID_DATABASE__URL`, `PREPAID_BROKER__URL`, `PREPAID_STS__KEY_FILE`, ..."""
 
@@ -80,6 +89,7 @@ class Settings(BaseSettings):
     partners: Partners = Partners()
     api: Api = Api()
     engineering: Engineering = Engineering()
+    adapter: Adapter = Adapter()
     # WALL_ORIGIN_MS:ORIGIN_MS:SPEED for a demonstration that runs faster; empty: the wall clock.
     clock: str = ""
     # Readings older than this are dropped; nothing else is ever dropped.
@@ -100,6 +110,10 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """Errors: DomainError `not_configured`."""
         return _given(self.broker.url, "PREPAID_BROKER__URL")
+
+    def adapter_broker_url(self) -> str:
+        """The adapter's own user where it has one. Errors: DomainError `not_configured`."""
+        return _given(self.adapter.broker_url or self.broker.url, "PREPAID_ADAPTER__BROKER_URL")
 
 
 def _given(url: SecretStr | None, name: str) -> str:

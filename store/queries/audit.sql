@@ -32,13 +32,14 @@ SELECT count(*) FROM reading
 -- name: misjudged_readings
 -- Readings that no rating reaches must charge nothing; all others of the total must be judged.
 WITH first AS (
-    SELECT m.id, m.number,
+    SELECT m.id, m.number, m.trusted,
            (SELECT s.opened_ms FROM installation i JOIN account_state s ON s.account_id = i.account_id
             WHERE i.meter_id = m.id ORDER BY i.opened_at LIMIT 1) AS opened_ms
     FROM meter m
 )
 SELECT 'meter ' || coalesce(f.number, r.meter_id::text) || ' ' || r.register || ' at ' || r.ts,
        CASE WHEN r.register <> '1.8.0' THEN 'no verdict'
+            WHEN NOT f.trusted THEN 'untrusted'
             WHEN f.opened_ms IS NULL THEN 'not_installed'
             WHEN r.ts <= at_ms(f.opened_ms) THEN 'before_installation'
             WHEN r.clock = 'lost' THEN 'clock_lost'
@@ -46,6 +47,9 @@ SELECT 'meter ' || coalesce(f.number, r.meter_id::text) || ' ' || r.register || 
        coalesce(r.verdict, 'no verdict')
 FROM reading r LEFT JOIN first f ON f.id = r.meter_id
 WHERE CASE WHEN r.register <> '1.8.0' THEN r.verdict IS NOT NULL
+           -- Trust is withdrawn for good: nothing of such a meter was ever accepted.
+           WHEN NOT f.trusted OR r.verdict = 'untrusted'
+           THEN f.trusted OR r.verdict IS DISTINCT FROM 'untrusted'
            WHEN f.opened_ms IS NULL OR r.ts <= at_ms(f.opened_ms) OR r.clock = 'lost'
            -- A reading that came before its meter was installed keeps the word of that time.
            THEN coalesce(r.verdict, '') NOT IN ('not_installed', 'before_installation', 'clock_lost')

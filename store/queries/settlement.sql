@@ -68,7 +68,7 @@ SELECT m.number, ms_of(r.ts) AS ts_ms, r.value_wh, r.verdict
 FROM (SELECT DISTINCT meter_id FROM installation WHERE account_id = %(account)s) mine
 JOIN meter m ON m.id = mine.meter_id
 JOIN reading r ON r.meter_id = m.id
-WHERE r.register = '1.8.0' AND r.clock <> 'lost'
+WHERE r.register = '1.8.0' AND r.clock <> 'lost' AND r.verdict IS DISTINCT FROM 'untrusted'
   AND r.ts > at_ms(%(after_ms)s)
   -- a meter that served several accounts: the installation begun last before the reading counts
   AND %(account)s = (SELECT i.account_id FROM installation i WHERE i.meter_id = m.id
