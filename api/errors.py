@@ -29,7 +29,7 @@ from store.errors import (
     Unavailable,
 )
 from store.operators import SignInRefused
-from tokens.errors import SecurityModuleAway, TokenError
+from tokens.errors import LimitReached, SecurityModuleAway, TokenError
 
 # How long a caller waits before trying again when the database is away.
 RETRY_AFTER_S = 5
@@ -83,6 +83,7 @@ STATUS: Mapping[type[DomainError], HTTPStatus] = {
     StoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
     CreditError: HTTPStatus.CONFLICT,
     TokenError: HTTPStatus.CONFLICT,
+    LimitReached: HTTPStatus.TOO_MANY_REQUESTS,
     SecurityModuleAway: HTTPStatus.SERVICE_UNAVAILABLE,
     RequestRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     Unauthorized: HTTPStatus.UNAUTHORIZED,

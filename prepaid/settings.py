@@ -22,7 +22,8 @@ class Server(BaseModel):
 
 class Sts(BaseModel):
     """Vending keys: a sealed key file (`prepaid token new-key-file`) and what opens it, or a file
-    of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token.
+    of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token. With `socket` they are
+    in the process of `prepaid security-module` alone, and everybody else asks there.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +34,7 @@ class Sts(BaseModel):
     pkcs11_library: Path | None = None
     pkcs11_token: str | None = None
     pkcs11_pin: SecretStr | None = None
+    socket: Path | None = None
 
 
 class Partners(BaseModel):
@@ -65,6 +67,15 @@ class Engineering(BaseModel):
     admin: int = Field(default=ENGINEERING_PER_DAY["admin"], ge=0)
 
 
+class Adapter(BaseModel):
+    """The adapter's own broker user, and the file of the key that seals DLMS keys."""
+
+    model_config = ConfigDict(frozen=True)
+
+    broker_url: SecretStr | None = None
+    key_file: Path | None = None
+
+
 class Settings(BaseSettings):
     """`PREPAID_DATABASE__URL`, `PREPAID_BROKER__URL`, `PREPAID_STS__KEY_FILE`, ..."""
 
@@ -78,6 +89,7 @@ class Settings(BaseSettings):
     partners: Partners = Partners()
     api: Api = Api()
     engineering: Engineering = Engineering()
+    adapter: Adapter = Adapter()
     # WALL_ORIGIN_MS:ORIGIN_MS:SPEED for a demonstration that runs faster; empty: the wall clock.
     clock: str = ""
     # Readings older than this are dropped; nothing else is ever dropped.
@@ -98,6 +110,10 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """Errors: DomainError `not_configured`."""
         return _given(self.broker.url, "PREPAID_BROKER__URL")
+
+    def adapter_broker_url(self) -> str:
+        """The adapter's own user where it has one. Errors: DomainError `not_configured`."""
+        return _given(self.adapter.broker_url or self.broker.url, "PREPAID_ADAPTER__BROKER_URL")
 
 
 def _given(url: SecretStr | None, name: str) -> str:
