@@ -312,13 +312,13 @@ def test_digits_are_read_found_in_our_books_and_their_slips_explained(
 
 def test_a_key_change_that_somebody_saw_is_confirmed_by_hand(site: Site, staff: Staff) -> None:
     customer = site.open()
-    key_changes.want(site.conn, customer.meter, site.clock.now, ti="07")
+    key_changes.want(site.conn, customer.meter, site.clock.now, by="vera", ti="07")
     tokens = site.pay(customer, "20.00", f"key-{customer.number}").json()["tokens"]
     assert len(tokens) > 1
     path = f"meters/{customer.meter}/key-change/confirmation"
     held = staff.send("fred", path, {"note": "Sidi saw it at the keypad"}).json()
     assert (held["meter"], held["ti"]) == (customer.meter, "07")
-    (act,) = staff.log(subject=f"meter:{customer.meter}")
+    act, *_ = staff.log(subject=f"meter:{customer.meter}")
     assert (act["who"], act["reason"]) == ("fred", "Sidi saw it at the keypad")
     assert (act["before"]["ti"], act["after"]["ti"]) == ("01", "07")
     assert not [digits for digits in tokens if digits in repr(act)]
