@@ -19,6 +19,14 @@ class Server(BaseModel):
     url: SecretStr | None = None
 
 
+class Database(Server):
+    """`url`: what the programs connect as, a member of prepaid_app. `owner_url`: what migrates;
+    without it, `url`.
+    """
+
+    owner_url: SecretStr | None = None
+
+
 class Sts(BaseModel):
     """Vending keys: a sealed key file (`prepaid token new-key-file`) and what opens it, or a file
     of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token.
@@ -49,7 +57,7 @@ class Settings(BaseSettings):
         env_prefix="PREPAID_", env_nested_delimiter="__", frozen=True, extra="ignore"
     )
 
-    database: Server = Server()
+    database: Database = Database()
     broker: Server = Server()
     sts: Sts = Sts()
     partners: Partners = Partners()
@@ -61,6 +69,11 @@ class Settings(BaseSettings):
     def database_url(self) -> str:
         """Errors: DomainError `not_configured`."""
         return _given(self.database.url, "PREPAID_DATABASE__URL")
+
+    def owner_url(self) -> str:
+        """Who migrates. Errors: DomainError `not_configured`."""
+        owner = self.database.owner_url
+        return self.database_url() if owner is None else owner.get_secret_value()
 
     def broker_url(self) -> str:
         """Errors: DomainError `not_configured`."""

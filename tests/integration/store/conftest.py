@@ -302,12 +302,23 @@ def busy_database(
 
 
 @pytest.fixture
-def busy(
+def busy_url(
     copied_database: Callable[[str], AbstractContextManager[str]], busy_database: str
-) -> Iterator[Connection]:
+) -> Iterator[str]:
     """A copy of that database, of the test's own."""
-    with (
-        copied_database(busy_database) as url,
-        psycopg.connect(url, autocommit=True) as conn,
-    ):
+    with copied_database(busy_database) as url:
+        yield url
+
+
+@pytest.fixture
+def busy(busy_url: str) -> Iterator[Connection]:
+    """As the application."""
+    with psycopg.connect(busy_url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def busy_owner(busy_url: str, as_owner: Callable[[str], str]) -> Iterator[Connection]:
+    """As the one who owns the database, and can damage it."""
+    with psycopg.connect(as_owner(busy_url), autocommit=True) as conn:
         yield conn

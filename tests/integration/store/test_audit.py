@@ -241,14 +241,15 @@ def test_days_of_everything_pass(busy: Connection) -> None:
 
 
 @pytest.mark.parametrize("planted", CORRUPTIONS)
-def test_what_was_planted_is_found_by_its_law(busy: Connection, planted: str) -> None:
+def test_what_was_planted_is_found_by_its_law(
+    busy: Connection, busy_owner: Connection, planted: str
+) -> None:
     law, statements = CORRUPTIONS[planted]
     # As one who owns the database can: neither triggers nor references hold.
-    busy.execute("SET session_replication_role = replica")
+    busy_owner.execute("SET session_replication_role = replica")
     for statement in statements.split("; "):
-        changed = busy.execute(sql.SQL(statement))  # type: ignore[arg-type]
+        changed = busy_owner.execute(sql.SQL(statement))  # type: ignore[arg-type]
         assert changed.rowcount != 0, "nothing was planted"
-    busy.execute("RESET session_replication_role")
     found = broken(audit(busy))
     assert law in found
     assert found[law].failures[0].expected != found[law].failures[0].found
@@ -273,9 +274,11 @@ def test_progress_is_told(busy: Connection) -> None:
     assert told[0] == "5 accounts, all"
 
 
-def test_many_cases_are_counted_and_the_first_are_told(busy: Connection) -> None:
-    busy.execute("SET session_replication_role = replica")
-    busy.execute("UPDATE ledger_transaction SET balance_micro = 1 WHERE kind = 'standing'")
+def test_many_cases_are_counted_and_the_first_are_told(
+    busy: Connection, busy_owner: Connection
+) -> None:
+    busy_owner.execute("SET session_replication_role = replica")
+    busy_owner.execute("UPDATE ledger_transaction SET balance_micro = 1 WHERE kind = 'standing'")
     check = broken(audit(busy))["running_balances_unbroken"]
     assert check.failed > CASES_TOLD == len(check.failures)
     written = lines([check])
