@@ -31,3 +31,30 @@ CREATE FUNCTION drop_readings_before(before_ms bigint) RETURNS SETOF text
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
     AS $$ SELECT drop_chunks('public.reading', older_than => public.at_ms(before_ms)) $$;
 REVOKE EXECUTE ON FUNCTION drop_readings_before(bigint) FROM PUBLIC;
+
+-- Cash: the till counts coins, the account is credited to the micro-unit; `cash_rounding` is the
+-- ledger account between them. Null: no cash, or a currency in which every amount can be counted.
+INSERT INTO ledger_account (code) VALUES ('cash_rounding') ON CONFLICT DO NOTHING;
+ALTER TABLE top_up
+    ADD COLUMN cash_step_micro bigint CHECK (cash_step_micro > 0),
+    ADD COLUMN cash_rounding_micro bigint NOT NULL DEFAULT 0,
+    ADD CONSTRAINT top_up_cash_is_counted_in_coins CHECK (
+        CASE WHEN cash_step_micro IS NULL THEN cash_rounding_micro = 0
+             ELSE 2 * abs(cash_rounding_micro) <= cash_step_micro
+                  AND (amount_micro + cash_rounding_micro) % cash_step_micro = 0 END);
+
+-- What the balance lacks after a reversal, moved to the debt: an adjustment against it.
+ALTER TABLE adjustment
+    ADD COLUMN to_debt boolean NOT NULL DEFAULT false,
+    ADD CHECK (NOT to_debt OR amount_micro > 0);
+
+-- Warn also when the balance lasts so many days. `expected_micro` is what they are expected to cost,
+-- worked out once a local day: it stands until `expected_until_ms`.
+ALTER TABLE account_state
+    ADD COLUMN low_credit_days smallint CHECK (low_credit_days BETWEEN 1 AND 60),
+    ADD COLUMN expected_micro bigint NOT NULL DEFAULT 0 CHECK (expected_micro >= 0),
+    ADD COLUMN expected_until_ms bigint NOT NULL DEFAULT 0;
+-- What a new account of a centre begins with; null: as the columns of account_state say.
+ALTER TABLE centre
+    ADD COLUMN low_credit_micro bigint CHECK (low_credit_micro >= 0),
+    ADD COLUMN low_credit_days smallint CHECK (low_credit_days BETWEEN 1 AND 60);
