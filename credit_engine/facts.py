@@ -76,8 +76,9 @@ class Adjustment:
     """An operator's correction of the balance: + credits it, - debits it, never zero.
 
     It takes no share for debt and buys no token. `to_debt`: the balance is credited with what the
-    debt grows by (never negative), so that the account owes it by its debt's rules. At one instant it comes after the reversals, in
-    order of id. The scenario file of section 10 has no adjustments: they are facts of the books.
+    debt grows by (never negative), so that the account owes it by its debt's rules. At one instant
+    it comes after the reversals, in order of id. The scenario file of section 10 has no
+    adjustments: they are facts of the books.
     """
 
     id: str

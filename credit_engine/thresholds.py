@@ -55,8 +55,8 @@ class Levels:
 @dataclass(frozen=True, slots=True)
 class Crossing:
     """`at_ms`: the instant of the posting, edge or request that crossed. `balance_micro`: just
-    after it. `cause`: the key of that posting, `window`, `emergency_request`, `forecast`, `history`, or what
-    holds the supply.
+    after it. `cause`: the key of that posting, `window`, `emergency_request`, `forecast`,
+    `history`, or what holds the supply.
     """
 
     threshold: Threshold

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import DomainError
+from schemas.quantities import parse_micro
 
 
 class Server(BaseModel):
@@ -65,6 +66,17 @@ class Settings(BaseSettings):
     clock: str = ""
     # Readings older than this are dropped; nothing else is ever dropped.
     keep_readings_days: int | None = Field(default=None, ge=40)
+
+    # Cash is rounded to the smallest coin, per currency: 1 ouguiya is 5 khoums. Others: exact.
+    cash_coins: dict[str, str] = {"MRU": "0.20"}
+
+    def coin_micro(self, currency: str) -> int | None:
+        """The smallest coin of a currency, in micro-units; None where every amount is counted.
+
+        Errors: DomainError `bad_amount`.
+        """
+        coin = self.cash_coins.get(currency)
+        return None if coin is None else parse_micro(coin)
 
     def database_url(self) -> str:
         """Errors: DomainError `not_configured`."""

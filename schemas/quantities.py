@@ -1,8 +1,8 @@
 """Money, energy and instants: integers inside, exact text outside.
 
 Money is micro-units (`_micro`), one millionth of the currency unit. Energy is watt-hours (`_wh`).
-Instants are UTC milliseconds since 1970 (`_ms`). Only `in_coins` rounds: text that an integer cannot
-hold exactly is refused.
+Instants are UTC milliseconds since 1970 (`_ms`). Only `in_coins` rounds: text that an integer
+cannot hold exactly is refused.
 """
 
 import re

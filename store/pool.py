@@ -44,7 +44,9 @@ def make_pool(url: str, *, min_size: int = 1, max_size: int = 10) -> Pool:
 
 def _limit_statements(conn: Connection) -> None:
     # Not as a connection option: the address may bring options of its own.
-    conn.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+    conn.execute(
+        "SELECT set_config('statement_timeout', %s, false)", (f"{STATEMENT_TIMEOUT_MS}ms",)
+    )
 
 
 @contextmanager

@@ -228,13 +228,13 @@ def balance(conn: Connection, terms: TermsCache, account_id: int, now_ms: int) -
         except CreditError as error:
             if error.code not in {"free_energy", "no_tariff"}:
                 raise
-        usage = _usage(conn, account_id, agreed, state)
+        used = usage(conn, account_id, agreed, state)
         row = conn.execute(query("supply_of_account"), {"account": account_id}).fetchone()
         offer = agreed.emergency
         return Balance(
             status=status,
             buys=buys,
-            days_left=days_left(status.balance_micro, usage.costs_micro),
+            days_left=days_left(status.balance_micro, used.costs_micro),
             emergency_limit_micro=None if offer is None else offer.limit_micro,
             emergency_on_request=offer is not None and offer.on_request,
             supply=None if row is None else Supply(*row),
@@ -248,18 +248,19 @@ def usual_energy(conn: Connection, terms: TermsCache, account_id: int, days: int
     """
     with snapshot(conn):
         state, agreed = terms_of(conn, terms, account_id)
-        usage = _usage(conn, account_id, agreed, state)
-    if len(usage.energy_wh) < MIN_DAYS:
+        used = usage(conn, account_id, agreed, state)
+    if len(used.energy_wh) < MIN_DAYS:
         raise Conflict(
             "too_few_days", f"ask by amount or energy: under {MIN_DAYS} days of use are known"
         )
-    wh = quantile(usage.energy_wh, 1, 2) * days
+    wh = quantile(used.energy_wh, 1, 2) * days
     if wh == 0:
         raise Conflict("no_use", "ask by amount or energy: the usual day uses nothing")
     return wh
 
 
-def _usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState) -> Usage:
+def usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState) -> Usage:
+    """The days before that of the last register, two weeks of them at most."""
     zone = agreed.tariff.zone
     # The day of the last accepted reading is not whole yet, nor is the day of the opening.
     last = local_time(zone, state.position.register_at_ms).date()

@@ -20,6 +20,10 @@ APPLICATION = "prepaid_app"
 # Facts and acts whose money, reason and person stay; these columns say what became of them.
 UPDATABLE: dict[str, tuple[str, ...]] = {
     "access_key": ("revoked_at",),
+    "idempotency": ("answer",),
+    "operator": ("disabled_at",),
+    "operator_identity": ("password_hash", "totp_secret", "totp_step"),
+    "operator_session": ("ended_ms",),
     "adjustment": ("state", "decided_by", "adjusted_ms"),
     "campaign": (),
     "campaign_meter": ("key_change_id", "refusal"),
@@ -37,14 +41,27 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
     ),
     "quarantine": (),
     "reading": ("verdict",),
+    "reconciliation_item": (
+        "class",
+        "payment_id",
+        "their_micro",
+        "our_micro",
+        "owner",
+        "action",
+        "decision",
+        "note",
+        "closed_by",
+        "closed_at",
+    ),
     "schema_migration": (),
+    "suspect_payment": ("decision", "decided_by", "decided_at", "reason", "top_up_id"),
     "tariff": ("name", "holidays"),
     "tariff_draft": ("state", "decided_by", "decided_at"),
     "token": ("command_id", "result", "answered_at"),
     "top_up": ("token_issued_at", "delivered_at", "accepted_at", "on_supply_at", "rejected_at"),
 }
-# Stored positions affect cost, never meaning.
-DELETABLE = frozenset({"checkpoint"})
+# Stored positions affect cost, never meaning; attempts are counted anew; sessions that are over.
+DELETABLE = frozenset({"attempt", "checkpoint", "operator_session"})
 # What only migrations write.
 READ_ONLY = frozenset({"schema_migration"})
 

@@ -57,9 +57,7 @@ def test_one_scenario_prints_its_result(owner_url: str, broker_url: str) -> None
     assert '"balance"' in told.stdout
 
 
-def test_a_bad_scenario_is_refused_before_anything_is_sent(
-    owner_url: str, broker_url: str
-) -> None:
+def test_a_bad_scenario_is_refused_before_anything_is_sent(owner_url: str, broker_url: str) -> None:
     told = replay(owner_url, broker_url, str(SCENARIOS / "a48-error-unknown-key.yaml"))
     assert told.returncode == 2
     assert told.stderr.splitlines()[-1].startswith("prepaid: ")

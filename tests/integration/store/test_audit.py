@@ -163,6 +163,29 @@ CORRUPTIONS = {
         "top_ups_posted_once",
         "DELETE FROM top_up WHERE id = (SELECT max(id) FROM top_up)",
     ),
+    "cash that was not counted in coins": (
+        "cash_in_coins",
+        (
+            "ALTER TABLE top_up DROP CONSTRAINT top_up_cash_is_counted_in_coins; "
+            "UPDATE top_up SET cash_rounding_micro = cash_rounding_micro + 1 "
+            "WHERE cash_step_micro IS NOT NULL"
+        ),
+    ),
+    "money that left suspense by itself": (
+        "suspense_explained",
+        "DELETE FROM suspense_transaction WHERE kind = 'held'",
+    ),
+    "a payment returned and credited": (
+        "suspense_explained",
+        (
+            "ALTER TABLE suspect_payment DROP CONSTRAINT suspect_payment_check1; "
+            "UPDATE suspect_payment SET top_up_id = NULL WHERE decision = 'credited'"
+        ),
+    ),
+    "a moved payment in both places": (
+        "moved_payments_in_one_place",
+        "DELETE FROM reversal WHERE reason LIKE 'moved%'",
+    ),
     "a reversal withdrawn": ("reversals_posted_once", "DELETE FROM reversal"),
     "a reversal of something else": (
         "reversals_posted_once",
