@@ -58,3 +58,9 @@ ALTER TABLE account_state
 ALTER TABLE centre
     ADD COLUMN low_credit_micro bigint CHECK (low_credit_micro >= 0),
     ADD COLUMN low_credit_days smallint CHECK (low_credit_days BETWEEN 1 AND 60);
+
+-- rating.md refuses neither a top-up of nothing nor a connection without capacity: what the engine
+-- can rate, the books can hold.
+ALTER TABLE top_up DROP CONSTRAINT top_up_amount_micro_check, ADD CHECK (amount_micro >= 0);
+ALTER TABLE installation DROP CONSTRAINT installation_max_power_w_check,
+    ADD CHECK (max_power_w >= 0);

@@ -63,7 +63,8 @@ SELECT 'top-up ' || t.id,
        p.firsts || ' postings of ' || coalesce(p.cleared, 0) || ' µ'
 FROM top_up t
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE l.correction = 0) AS firsts, -sum(e.cleared) AS cleared
+    SELECT count(*) FILTER (WHERE l.correction = 0) AS firsts,
+           coalesce(-sum(e.cleared), 0) AS cleared
     FROM ledger_transaction l
     CROSS JOIN LATERAL (SELECT sum(x.amount) AS cleared
                         FROM unnest(l.legs, l.amounts) AS x (leg, amount)
