@@ -20,6 +20,7 @@ COMMANDS = {
     "hsm": "hsm",
     "migrate": "migrate",
     "operator": "staff",
+    "payment": "payment",
     "rate": "rate",
     "replay": "replay",
     "sign": "sign",

@@ -404,3 +404,8 @@ def entry(conn: Connection, account_id: int, entry_id: int) -> OpenedEntry:
         explanation,
         tuple(corrected_by),
     )
+
+
+def receipt_lines(conn: Connection, top_up: str) -> list[tuple[str, str]]:
+    """(name, amount) of each line of a top-up's receipt, as recorded."""
+    return conn.execute(query("lines_of_top_up"), {"top_up": top_up}).fetchall()

@@ -147,7 +147,11 @@ def move(
         state = states[paid.account_id]
         balance = settle_account(conn, terms, state, (), now_ms).state.balance_micro
         split = recorded_split(conn, paid.account_id, paid.top_up, paid.credited_ms, channel)
-        if balance < split.credited_micro:
+        # Taken back, the account must stand no lower than before, or at zero: all else was used.
+        of = {"account": paid.account_id, "key": f"top_up:{paid.top_up}"}
+        row = conn.execute(query("balance_before"), of).fetchone()
+        before = 0 if row is None else row[0]
+        if balance - split.credited_micro < min(before, 0):
             raise Conflict(
                 "credit_spent",
                 "a part of this payment is consumed already: ask an operator to decide",

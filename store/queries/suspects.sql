@@ -70,3 +70,8 @@ VALUES (%(id)s, %(account)s, %(amount_micro)s, %(reason)s, %(who)s, at_ms(%(now_
 -- name: meter_of_top_up
 -- The number of the meter that a top-up was for.
 SELECT m.number FROM top_up t JOIN meter m ON m.id = t.meter_id WHERE t.id = %(top_up)s
+
+-- name: balance_before
+-- The balance that a posting found.
+SELECT balance_micro - customer_micro FROM ledger_transaction
+WHERE account_id = %(account)s AND key = %(key)s AND correction = 0

@@ -191,6 +191,14 @@ def test_an_unspent_payment_moves_to_the_meter_that_was_meant(utility: Any) -> N
     [reason] = utility.rows("SELECT reason FROM reversal")
     assert reason == f"moved to meter {right.meter}: one digit off"
 
+    # An account that owed before stands again where it stood.
+    utility.read(wrong, OPENED + HOUR, OPENING_WH + 500)
+    owed = utility.state(wrong).balance_micro
+    assert owed < 0
+    utility.vend(wrong, 30 * UNIT, "m-4")
+    move(utility, "m-4", right.meter)
+    assert utility.state(wrong).balance_micro == owed
+
     utility.vend(taken, 30 * UNIT, "m-2")
     with refused("token_issued"):
         move(utility, "m-2", right.meter)
