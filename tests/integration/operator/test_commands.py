@@ -71,7 +71,7 @@ def test_account_shows_balance_entries_decisions_holds_and_adjustments(
     assert "balance: -4.500000 MRU" in out
     assert "placed by a" in out
     assert prepaid("hold", "release", "1", "--by", "b", "--reason", "r")[1] == "released\n"
-    assert prepaid("hold", "low-credit", number, "7.5")[1] == "warned at 7.5 MRU\n"
+    assert prepaid("hold", "low-credit", number, "7.5", "--by", "a")[1] == "warned at 7.5 MRU\n"
     assert desk.state(account).low_credit_micro == 7_500_000
 
 
