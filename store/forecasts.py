@@ -6,16 +6,51 @@ settlement that asks.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 
 from psycopg import Connection
 
-from credit_engine.days import day_at, local_time
-from credit_engine.forecast import expected_cost_micro
-from store.reads import usage
-from store.settlement import Settled
+from credit_engine.days import day_at, local_time, midnight_ms
+from credit_engine.forecast import WINDOW_DAYS, expected_cost_micro
+from credit_engine.terms import Terms
+from store.settlement import AccountState, Settled
 from store.sql import query
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What whole local days cost and used, oldest first."""
+
+    costs_micro: tuple[int, ...]
+    energy_wh: tuple[int, ...]
+
+
+def usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState) -> Usage:
+    """The days before that of the last register, two weeks of them at most."""
+    zone = agreed.tariff.zone
+    # The day of the last accepted reading is not whole yet, nor is the day of the opening.
+    last = local_time(zone, state.position.register_at_ms).date()
+    first = max(
+        local_time(zone, state.opened_ms - 1).date() + timedelta(days=1),
+        last - timedelta(days=WINDOW_DAYS),
+    )
+    days = [first + timedelta(days=place) for place in range((last - first).days)]
+    if not days:
+        return Usage((), ())
+    found: dict[date, tuple[int, int]] = {
+        day: (micro, wh)
+        for day, micro, wh in conn.execute(
+            query("daily_costs"),
+            {
+                "account": account_id,
+                "from_ms": midnight_ms(zone, days[0]),
+                "to_ms": midnight_ms(zone, last),
+            },
+        )
+    }
+    both = [found.get(day, (0, 0)) for day in days]
+    return Usage(tuple(micro for micro, _ in both), tuple(wh for _, wh in both))
 
 
 def renewed(conn: Connection, settled: Sequence[Settled]) -> list[Settled]:
