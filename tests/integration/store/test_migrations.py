@@ -3,12 +3,14 @@
 import re
 import uuid
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import Connection, sql
 from psycopg.errors import InsufficientPrivilege, IntegrityConstraintViolation
 
+from prepaid.commands.doctor import check_role
 from store import migrate, roles
 from store.errors import MigrationError
 from store.migrate import Migration, migrations, pending
@@ -210,6 +212,16 @@ def test_a_login_is_made_once_and_may_nothing_more_than_the_application(
         assert conn.execute("SELECT count(*) FROM schema_migration").fetchone() != (0,)
     assert "password" not in repr(login)
     assert roles.connected_as(owner_url).may_rewrite
+
+
+def test_the_doctor_tells_a_login_that_could_rewrite_the_ledger(
+    database_url: str, owner_url: str
+) -> None:
+    assert check_role(database_url).passed
+    check = check_role(owner_url)
+    assert "owns the schema or is a superuser" in check.detail
+    assert "PREPAID_DATABASE__OWNER_URL" in check.mend
+    assert urlsplit(owner_url).password not in check.detail + check.mend
 
 
 def test_who_may_make_no_role_is_told_what_to_run(owner_url: str, spare_role: str) -> None:
