@@ -1,6 +1,6 @@
 -- name: lock_accounts
 -- The states of these accounts, locked in one order so that workers never wait in a circle.
-SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
        low_credit_days, expected_micro, expected_until_ms
@@ -11,7 +11,7 @@ FOR UPDATE
 
 -- name: read_account_state
 -- The state of one account, unlocked.
-SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
+SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
        due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
        low_credit_days, expected_micro, expected_until_ms
@@ -20,7 +20,7 @@ WHERE account_id = %(account)s
 
 -- name: lock_due_accounts
 -- Accounts for which time alone may have changed something; other workers' are skipped.
-SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
        low_credit_days, expected_micro, expected_until_ms
@@ -71,7 +71,7 @@ SELECT m.number, ms_of(r.ts) AS ts_ms, r.value_wh, r.verdict
 FROM (SELECT DISTINCT meter_id FROM installation WHERE account_id = %(account)s) mine
 JOIN meter m ON m.id = mine.meter_id
 JOIN reading r ON r.meter_id = m.id
-WHERE r.register = '1.8.0' AND r.clock <> 'lost'
+WHERE r.register = '1.8.0' AND r.clock <> 'lost' AND r.verdict IS DISTINCT FROM 'untrusted'
   AND r.ts > at_ms(%(after_ms)s)
   -- a meter that served several accounts: the installation begun last before the reading counts
   AND %(account)s = (SELECT i.account_id FROM installation i WHERE i.meter_id = m.id
@@ -131,7 +131,7 @@ DELETE FROM checkpoint WHERE anchor_ms < %(before_ms)s
 -- name: keep_checkpoints
 -- New positions to rate again from.
 INSERT INTO checkpoint (account_id, anchor_ms, position)
-SELECT account_id, anchor_ms, position::jsonb
+SELECT account_id, anchor_ms, position::json
 FROM unnest(%(accounts)s::bigint[], %(anchors)s::bigint[], %(positions)s::text[])
     AS c (account_id, anchor_ms, position)
 ON CONFLICT (account_id, anchor_ms) DO UPDATE SET position = excluded.position
@@ -139,7 +139,7 @@ ON CONFLICT (account_id, anchor_ms) DO UPDATE SET position = excluded.position
 -- name: update_accounts
 -- What the engine made of the new facts, for a whole batch.
 UPDATE account_state s
-SET position = n.position::jsonb, anchor_ms = n.anchor_ms,
+SET position = n.position::json, anchor_ms = n.anchor_ms,
     newest_reading_ms = n.newest_reading_ms, has_tail = n.has_tail,
     settled_until_ms = n.settled_until_ms, due_ms = n.due_ms,
     balance_micro = n.balance_micro, debt_micro = n.debt_micro, supply = n.supply,
@@ -159,7 +159,7 @@ WHERE s.account_id = n.account_id
 INSERT INTO account_state (account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail,
                            settled_until_ms, due_ms, balance_micro, debt_micro, supply,
                            emergency_in_use, low_credit_micro, low_credit_days)
-SELECT a.id, %(position)s::jsonb, %(anchor_ms)s, %(opened_ms)s, %(opened_ms)s, true,
+SELECT a.id, %(position)s::json, %(anchor_ms)s, %(opened_ms)s, %(opened_ms)s, true,
        %(opened_ms)s, %(opened_ms)s, 0, 0, 'connected', false,
        coalesce(c.low_credit_micro, 20000000), c.low_credit_days
 FROM account a JOIN centre c ON c.id = a.centre_id WHERE a.id = %(account)s
