@@ -60,8 +60,9 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
     "token": ("command_id", "result", "answered_at"),
     "top_up": ("token_issued_at", "delivered_at", "accepted_at", "on_supply_at", "rejected_at"),
 }
-# Stored positions affect cost, never meaning; attempts are counted anew; sessions that are over.
-DELETABLE = frozenset({"attempt", "checkpoint", "operator_session"})
+# Stored positions affect cost, never meaning; attempts are counted anew; sessions are over; which
+# device a meter is may have been entered wrongly (the act is in the audit log).
+DELETABLE = frozenset({"attempt", "checkpoint", "foreign_device", "operator_session"})
 # What only migrations write.
 READ_ONLY = frozenset({"schema_migration"})
 
