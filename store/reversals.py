@@ -107,6 +107,8 @@ def reverse_after_issue(
             )
             settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=at_ms)
         decisions.record(conn, [settled], now_ms)
+        # Who reads the receipt can still type the token in; at least we do not carry it.
+        conn.execute(query("withdraw_unsent_credit"), {"top_up": paid.top_up})
         after = {"to_debt_micro": lacking, "second": second, "tokens_out": paid.token_issued}
         _log(conn, who, "payment.reverse", paid, channel, partner_txn_id, reason, after, now_ms)
         return lacking

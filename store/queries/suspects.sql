@@ -75,3 +75,13 @@ SELECT m.number FROM top_up t JOIN meter m ON m.id = t.meter_id WHERE t.id = %(t
 -- The balance that a posting found.
 SELECT balance_micro - customer_micro FROM ledger_transaction
 WHERE account_id = %(account)s AND key = %(key)s AND correction = 0
+
+-- name: withdraw_unsent_credit
+-- Credit of a reversed top-up that did not leave the building; what else its order carries, goes.
+UPDATE command c SET state = 'superseded'
+WHERE c.type = 'token' AND c.state = 'queued'
+  AND c.id IN (SELECT k.command_id FROM token k WHERE k.top_up_id = %(top_up)s)
+  AND NOT EXISTS (SELECT FROM jsonb_array_elements_text(c.args -> 'tokens') AS d (digits)
+                  WHERE NOT EXISTS (SELECT FROM token k
+                                    WHERE k.top_up_id = %(top_up)s AND k.class = 0
+                                      AND k.digits = d.digits))

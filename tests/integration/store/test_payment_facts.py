@@ -165,6 +165,8 @@ def test_what_was_consumed_before_a_reversal_becomes_debt(utility: Any) -> None:
     state = utility.state(supply)
     assert (state.balance_micro, state.debt_micro) == (0, consumed)
     assert totals(utility)["clearing:bank"] == 0
+    # The token is not carried any more, nor again.
+    assert utility.rows("SELECT state FROM command WHERE type = 'token'") == ["superseded"]
     passes(utility)
     # A late reading changes what is owed, and the ledger follows.
     utility.read(supply, OPENED + 3 * HOUR, OPENING_WH + 19_000)
