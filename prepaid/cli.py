@@ -22,6 +22,7 @@ COMMANDS = {
     "hsm": "hsm",
     "migrate": "migrate",
     "operator": "staff",
+    "payment": "payment",
     "rate": "rate",
     "replay": "replay",
     "security-module": "security_module",

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.settings import ENGINEERING_PER_DAY, ApiSettings
 from schemas.errors import DomainError
+from schemas.quantities import parse_micro
 
 
 class Server(BaseModel):
@@ -18,6 +19,14 @@ class Server(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     url: SecretStr | None = None
+
+
+class Database(Server):
+    """`url`: what the programs connect as, a member of prepaid_app. `owner_url`: what migrates;
+    without it, `url`.
+    """
+
+    owner_url: SecretStr | None = None
 
 
 class Sts(BaseModel):
@@ -83,7 +92,7 @@ class Settings(BaseSettings):
         env_prefix="PREPAID_", env_nested_delimiter="__", frozen=True, extra="ignore"
     )
 
-    database: Server = Server()
+    database: Database = Database()
     broker: Server = Server()
     sts: Sts = Sts()
     partners: Partners = Partners()
@@ -94,6 +103,17 @@ class Settings(BaseSettings):
     clock: str = ""
     # Readings older than this are dropped; nothing else is ever dropped.
     keep_readings_days: int | None = Field(default=None, ge=40)
+
+    # Cash is rounded to the smallest coin, per currency: 1 ouguiya is 5 khoums. Others: exact.
+    cash_coins: dict[str, str] = {"MRU": "0.20"}
+
+    def coin_micro(self, currency: str) -> int | None:
+        """The smallest coin of a currency, in micro-units; None where every amount is counted.
+
+        Errors: DomainError `bad_amount`.
+        """
+        coin = self.cash_coins.get(currency)
+        return None if coin is None else parse_micro(coin)
 
     def api_settings(self) -> ApiSettings:
         """What the API is made with."""
@@ -106,6 +126,11 @@ class Settings(BaseSettings):
     def database_url(self) -> str:
         """Errors: DomainError `not_configured`."""
         return _given(self.database.url, "PREPAID_DATABASE__URL")
+
+    def owner_url(self) -> str:
+        """Who migrates. Errors: DomainError `not_configured`."""
+        owner = self.database.owner_url
+        return self.database_url() if owner is None else owner.get_secret_value()
 
     def broker_url(self) -> str:
         """Errors: DomainError `not_configured`."""

@@ -11,8 +11,17 @@ from types import MappingProxyType
 
 from psycopg import Connection
 
-from credit_engine.thresholds import Crossing, Kind, Levels, Threshold, crossings, levels, steps
-from store import supply
+from credit_engine.thresholds import (
+    Crossing,
+    Kind,
+    Levels,
+    Threshold,
+    crossings,
+    levels,
+    low_credit_edge,
+    steps,
+)
+from store import forecasts, supply
 from store.settlement import AccountState, PositionCache, Settled, write
 from store.sql import query
 
@@ -49,6 +58,7 @@ def record(
     at once). None: all. `released`: the hold whose end made the caller settle.
     `asked`: as for `supply.decide`. `positions`: what the worker keeps of them.
     """
+    settled = forecasts.renewed(conn, settled)
     held = _held(conn, settled, now_ms)
     decided: list[Settled] = []
     made: list[tuple[int, int, Crossing]] = []
@@ -92,14 +102,15 @@ def _decide(
     before = Levels(
         old.low_credit, old.balance_micro <= 0, old.emergency_in_use, old.decided_supply
     )
-    after = levels(before, status, old.low_credit_micro, held=hold is not None, may_cut=may_cut)
+    low_micro = low_credit_edge(old.low_credit_micro, each.state.expected_micro)
+    after = levels(before, status, low_micro, held=hold is not None, may_cut=may_cut)
     if after == before:
         return each.state, ()
     crossed = crossings(
         each.terms,
         before,
         after,
-        old.low_credit_micro,
+        low_micro,
         steps(
             each.rated_from.totals.balance_micro,
             each.outcome.postings,
@@ -108,6 +119,7 @@ def _decide(
         status,
         old.settled_until_ms,
         hold or released,
+        forecast=old.low_credit_days is not None,
     )
     state = replace(
         each.state,

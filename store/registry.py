@@ -60,6 +60,22 @@ def add_centre(conn: Connection, code: str, name: str) -> int:
     return centre
 
 
+def find_centre(conn: Connection, code: str) -> int:
+    """A centre by its code. Errors: NotFound."""
+    centre = _one(conn, "find_centre", {"code": code})
+    if centre is None:
+        raise NotFound(f"Centre {code}")
+    return centre
+
+
+def currency_of_meter(conn: Connection, number: str) -> str:
+    """What the account of a meter is priced in. Errors: NotFound."""
+    row = conn.execute(query("currency_of_meter"), {"number": number}).fetchone()
+    if row is None:
+        raise NotFound(f"A meter {number} that serves an account")
+    return str(row[0])
+
+
 def add_customer(conn: Connection, name: str, now_ms: int) -> int:
     """A person or body that holds accounts."""
     customer = _one(conn, "add_customer", {"name": name, "now_ms": now_ms})

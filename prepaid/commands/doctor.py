@@ -17,9 +17,10 @@ import typer
 
 from prepaid.runtime import Account, Folders, RuntimeUnavailableError
 from prepaid.runtime.apt import require_host
-from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
+from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE, OWNER_VARIABLE
 from prepaid.runtime.resolver import find_ready
 from prepaid.runtime.server_process import port_is_free
+from store.roles import connected_as
 from store.server_facts import read_server_facts
 
 MIN_PYTHON = (3, 11)
@@ -128,6 +129,8 @@ def check_servers(environ: Mapping[str, str], folders: Folders) -> list[Check]:
     by_name = {check.name: check for check in found}
     if database:
         by_name["database"] = check_own_database(database)
+        if by_name["database"].passed:
+            by_name["database role"] = check_role(database)
     if broker:
         by_name["broker"] = check_own_broker(broker)
     return list(by_name.values())
@@ -149,6 +152,23 @@ def check_own_database(url: str) -> Check:
         return Check("database", f"{detail}, TimescaleDB not loaded", mend)
     edition = facts.timescaledb_edition
     return Check("database", f"{detail}, TimescaleDB {facts.timescaledb_version} ({edition})")
+
+
+def check_role(url: str) -> Check:
+    """The programs connect as somebody who can rewrite nothing that is recorded (ADR 0009)."""
+    try:
+        found = connected_as(url)
+    except psycopg.Error as error:
+        mend = f"Start the server, or mend {DATABASE_VARIABLE}."
+        return Check("database role", str(error).splitlines()[0], mend)
+    if not found.may_rewrite:
+        return Check("database role", f"{found.name}, who can rewrite nothing that is recorded")
+    return Check(
+        "database role",
+        f"{found.name} owns the schema or is a superuser",
+        f"Set {OWNER_VARIABLE} to this address and {DATABASE_VARIABLE} to that of a login of its "
+        "own (a new name and password), and run prepaid migrate: it makes the login.",
+    )
 
 
 def check_own_broker(url: str) -> Check:

@@ -28,6 +28,7 @@ from store.errors import Unavailable
 from store.migrate import migrate
 from store.overview import Overview, overview
 from store.pool import borrow, make_pool
+from store.roles import Login
 
 ROUND_S = 1.0
 # Without a terminal, one line this often.
@@ -109,8 +110,8 @@ def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstr
     instance = stack.enter_context(Instance(_progress, folders=folders))
     if ended.is_set():
         return None
-    database_url = instance.database_url
-    migrate(database_url, _progress)
+    owner_url, database_url = instance.database_url, instance.application_url
+    migrate(owner_url, _progress, None if owner_url == database_url else Login.of(database_url))
     files = DemoFiles(folders.data / "demo")
     logs = folders.data / "logs"
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,6 +126,8 @@ def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstr
     metrics_port = _free_port()
     values = environment(
         PREPAID_DATABASE__URL=database_url,
+        # Only what migrates knows the owner.
+        PREPAID_DATABASE__OWNER_URL="",
         PREPAID_BROKER__URL=instance.broker_url,
         PREPAID_CLOCK=str(clock),
         PREPAID_STS__KEY_FILE=str(files.vending_keys),

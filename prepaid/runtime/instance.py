@@ -13,6 +13,7 @@ from prepaid.runtime.postgres import Postgres
 from prepaid.runtime.resolver import resolve
 
 DATABASE_VARIABLE = "PREPAID_DATABASE__URL"
+OWNER_VARIABLE = "PREPAID_DATABASE__OWNER_URL"
 BROKER_VARIABLE = "PREPAID_BROKER__URL"
 
 
@@ -40,8 +41,16 @@ class Instance:
 
     @property
     def database_url(self) -> str:
+        """The address of who owns the schema: for migrations, and for databases of a test's own."""
         if self.postgres is not None:
             return self.postgres.url
+        return self._environ.get(OWNER_VARIABLE) or self._environ[DATABASE_VARIABLE]
+
+    @property
+    def application_url(self) -> str:
+        """The address that the programs connect to."""
+        if self.postgres is not None:
+            return self.postgres.application_url
         return self._environ[DATABASE_VARIABLE]
 
     @property

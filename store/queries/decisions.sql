@@ -48,8 +48,32 @@ WHERE meter_id = %(meter)s AND type = 'relay' AND state = 'queued' AND args ->> 
 RETURNING id
 
 -- name: set_low_credit
--- From which balance on an account is warned.
-UPDATE account_state SET low_credit_micro = %(threshold_micro)s WHERE account_id = %(account)s
+-- From which balance on an account is warned, and from how many days left; the forecast is renewed.
+UPDATE account_state
+SET low_credit_micro = %(threshold_micro)s, low_credit_days = %(days)s, expected_micro = 0,
+    expected_until_ms = 0
+WHERE account_id = %(account)s
+
+-- name: set_low_credit_of_centre
+-- The same for all accounts of a centre, from the next settlement of each on; accounts in one order.
+WITH mine AS (
+    SELECT s.account_id FROM account_state s JOIN account a ON a.id = s.account_id
+    WHERE a.centre_id = %(centre)s ORDER BY s.account_id FOR UPDATE OF s
+)
+UPDATE account_state s
+SET low_credit_micro = %(threshold_micro)s, low_credit_days = %(days)s, expected_micro = 0,
+    expected_until_ms = 0
+FROM mine WHERE mine.account_id = s.account_id
+
+-- name: set_low_credit_of_new_accounts
+-- What accounts that are opened later in a centre begin with.
+UPDATE centre SET low_credit_micro = %(threshold_micro)s, low_credit_days = %(days)s
+WHERE id = %(centre)s
+
+-- name: keep_expected
+-- What the days to be warned of are expected to cost, until the day is over.
+UPDATE account_state SET expected_micro = %(expected_micro)s, expected_until_ms = %(until_ms)s
+WHERE account_id = %(account)s
 
 -- name: decisions_of_account
 -- What was decided about an account, newest first.

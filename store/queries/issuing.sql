@@ -25,6 +25,7 @@ LEFT JOIN top_up t ON t.id = k.top_up_id
 LEFT JOIN key_change c ON c.id = k.key_change_id
 WHERE k.command_id = ANY(%(commands)s::uuid[]) AND k.result IS NULL AND t.accepted_at IS NULL
   AND NOT EXISTS (SELECT FROM token_replacement r WHERE r.replaced_token_id = k.id)
+  AND NOT (k.class = 0 AND EXISTS (SELECT FROM reversal v WHERE v.top_up_id = k.top_up_id))
   AND (k.class = 0 OR c.id IS NULL OR (c.confirmed_at IS NULL AND c.abandoned_at IS NULL))
 GROUP BY k.command_id, k.meter_id
 ORDER BY min(k.id)
@@ -77,6 +78,7 @@ SELECT digits FROM (
       AND (k.sgc, k.krn, k.base_date, coalesce(k.kt, m.kt), coalesce(k.ti, m.ti))
           = (m.sgc, m.krn, m.base_date, m.kt, m.ti)
       AND NOT EXISTS (SELECT FROM token_replacement r WHERE r.replaced_token_id = k.id)
+      AND NOT EXISTS (SELECT FROM reversal v WHERE v.top_up_id = t.id)
       AND NOT EXISTS (SELECT FROM key_change c
                       WHERE c.id = k.key_change_id AND c.confirmed_at IS NULL)
     ORDER BY k.id DESC LIMIT %(limit)s) newest

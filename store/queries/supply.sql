@@ -126,4 +126,4 @@ LIMIT %(limit)s
 
 -- name: drop_reading_chunks
 -- Chunks of readings that end before an instant.
-SELECT drop_chunks('reading', older_than => at_ms(%(before_ms)s))
+SELECT drop_readings_before(%(before_ms)s)

@@ -38,8 +38,8 @@ def test_buffers_leave_memory_to_the_other_processes(memory_mib: int, buffers: s
     assert settings(postgres.render_configuration(1, memory_mib))["shared_buffers"] == buffers
 
 
-def test_database_admits_one_role_by_password_from_loopback() -> None:
-    assert postgres.render_access() == "host all prepaid 127.0.0.1/32 scram-sha-256\n"
+def test_database_admits_two_roles_by_password_from_loopback() -> None:
+    assert postgres.render_access() == "host all prepaid,prepaid_login 127.0.0.1/32 scram-sha-256\n"
 
 
 @pytest.mark.parametrize(
