@@ -14,6 +14,7 @@ FORMS: dict[str, type] = {
     "up-event": wire.Event,
     "up-time": wire.TimeRequest,
     "dn-cmd": wire.Command,
+    "dn-cfg": wire.Configuration,
     "dn-receipt": wire.Receipt,
     "dn-receipt-gateway": wire.GatewayReceipt,
     "dn-time": wire.TimeAnswer,
