@@ -21,6 +21,8 @@ from paho.mqtt.properties import Properties
 
 from meter_gateway.receiver import BrokerAddress
 from schemas.commands import Command, gateway_receipt, payload, receipt
+from schemas.errors import DomainError
+from schemas.signing import SigningKey
 from schemas.topics import Side, Topic, build
 from store.errors import Unavailable
 from store.ingest import Receipt
@@ -48,12 +50,14 @@ class Dispatcher:
         session: Session,
         now_ms: Callable[[], int],
         speed: int,
+        signing_key: SigningKey | None = None,
     ) -> None:
         self._address = address
         self._client_id = client_id
         self._session = session
         self._now_ms = now_ms
         self._speed = speed
+        self._signing_key = signing_key
         self._answers: asyncio.Queue[tuple[str, bytes, int]] = asyncio.Queue(ANSWERS_MAX)
 
     # --- what ingest asks for ---------------------------------------------------------------
@@ -92,11 +96,12 @@ class Dispatcher:
                 async with self._client() as client, asyncio.TaskGroup() as tasks:
                     answering = tasks.create_task(self._send_answers(client))
                     tasks.create_task(self._send_commands(client, stopping, answering))
-            except* aiomqtt.MqttError as group:
+            except* (aiomqtt.MqttError, DomainError) as group:
                 log.warning("dispatch_lost_broker", reason=str(group.exceptions[0]))
                 await asyncio.sleep(RETRY_S)
 
     def _client(self) -> aiomqtt.Client:
+        tls = self._address.tls
         return aiomqtt.Client(
             self._address.host,
             self._address.port,
@@ -104,7 +109,7 @@ class Dispatcher:
             password=self._address.password,
             identifier=self._client_id,
             protocol=aiomqtt.ProtocolVersion.V5,
-            tls_params=aiomqtt.TLSParameters() if self._address.tls else None,
+            tls_context=tls.context() if tls else None,
             max_queued_outgoing_messages=0,
             max_inflight_messages=AT_ONCE,
             logger=_QUIET,
@@ -146,4 +151,6 @@ class Dispatcher:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho's
         properties.MessageExpiryInterval = left_s
         topic = Topic("g", gateway, "dn", "cmd") if gateway else Topic("m", meter, "dn", "cmd")
-        await client.publish(build(topic), payload(command), qos=1, properties=properties)
+        key = self._signing_key
+        content = payload(*key.sign_command(command, meter)) if key else payload(command)
+        await client.publish(build(topic), content, qos=1, properties=properties)
