@@ -20,13 +20,14 @@ class Server(BaseModel):
 
 
 class Broker(Server):
-    """The broker as the receiving side connects to it; `dispatch_*` where the sending side has a
-    user or a certificate of its own. Files are PEM; `server_name` is the name that the broker's
-    certificate must carry where that is not the URL's host.
+    """The broker as the receiving side connects to it; the other URLs where a part has a user of
+    its own: sending, enrolment, and `watch`, which ends connections. Files are PEM; `server_name`
+    is the name that the broker's certificate must carry where that is not the URL's host.
     """
 
     dispatch_url: SecretStr | None = None
     enrolment_url: SecretStr | None = None
+    watch_url: SecretStr | None = None
     ca: Path | None = None
     certificate: Path | None = None
     private_key: Path | None = None

@@ -13,6 +13,8 @@ FORMS: dict[str, type] = {
     "up-hello": wire.Hello,
     "up-event": wire.Event,
     "up-time": wire.TimeRequest,
+    "enrolment-csr": wire.EnrolmentRequest,
+    "enrolment-cert": wire.EnrolmentAnswer,
     "dn-cmd": wire.Command,
     "dn-cfg": wire.Configuration,
     "dn-receipt": wire.Receipt,

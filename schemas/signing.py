@@ -79,7 +79,7 @@ class SigningKey:
         if not isinstance(key, Ed25519PrivateKey):
             raise DomainError(
                 "bad_signing_key",
-                "This is no Ed25519 key: make one with `prepaid signing new-key`.",
+                "This is no Ed25519 key: make one with `prepaid certs signing-key`.",
             )
         return cls(key)
 

@@ -242,3 +242,26 @@ class Configuration(TypedDict):
         Field(min_length=1, max_length=2),
     ]
     sig: Signature
+
+
+@with_config(ConfigDict(strict=True))
+class EnrolmentRequest(TypedDict):
+    """pm/v1/e/{claim}/csr: a PKCS #10 request (PEM) whose common name is the meter's number."""
+
+    v: Version
+    meter: MeterNumber
+    csr: Annotated[str, Field(max_length=4096)]
+
+
+@with_config(ConfigDict(strict=True))
+class EnrolmentAnswer(TypedDict):
+    """pm/v1/e/{claim}/cert: the certificate and its authority's (PEM), or why there is none.
+
+    All who ask under one claim read it: a certificate is public, and each looks for its number.
+    """
+
+    v: Version
+    meter: MeterNumber
+    certificate: NotRequired[str]
+    ca: NotRequired[str]
+    refused: NotRequired[str]

@@ -166,6 +166,14 @@ def in_force(conn: Connection, name: str, now_ms: int) -> Sequence[Certificate]:
     return [Certificate(*row) for row in rows]
 
 
+def ending(conn: Connection, now_ms: int, until_ms: int) -> int:
+    """How many certificates in force end until then and have no successor."""
+    row = conn.execute(
+        query("ending_certificates"), {"now_ms": now_ms, "until_ms": until_ms}
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def claims(conn: Connection, now_ms: int) -> Sequence[str]:
     """Names of the claim certificates in force."""
     return [name for (name,) in conn.execute(query("claims_in_force"), {"now_ms": now_ms})]

@@ -97,3 +97,12 @@ SELECT day::text, device, reason, count, ms_of(last_at), last_detail FROM trust_
 WHERE last_at >= at_ms(%(since_ms)s)
 ORDER BY last_at DESC, device, reason
 LIMIT %(limit)s
+
+-- name: ending_certificates
+-- How many certificates in force end before an instant, without a newer one of their name.
+SELECT count(*) FROM certificate c
+WHERE c.revoked_at IS NULL AND c.not_after > at_ms(%(now_ms)s)
+  AND c.not_after <= at_ms(%(until_ms)s)
+  AND NOT EXISTS (SELECT FROM certificate newer
+                  WHERE newer.name = c.name AND newer.not_after > at_ms(%(until_ms)s)
+                    AND newer.revoked_at IS NULL)
