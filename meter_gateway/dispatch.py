@@ -19,6 +19,7 @@ import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from meter_gateway.checked_client import CheckedClient
 from meter_gateway.receiver import BrokerAddress
 from schemas.commands import Command, gateway_receipt, payload, receipt
 from schemas.errors import DomainError
@@ -100,9 +101,9 @@ class Dispatcher:
                 log.warning("dispatch_lost_broker", reason=str(group.exceptions[0]))
                 await asyncio.sleep(RETRY_S)
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(self) -> CheckedClient:
         tls = self._address.tls
-        return aiomqtt.Client(
+        return CheckedClient(
             self._address.host,
             self._address.port,
             username=self._address.username,
@@ -115,14 +116,14 @@ class Dispatcher:
             logger=_QUIET,
         )
 
-    async def _send_answers(self, client: aiomqtt.Client) -> None:
+    async def _send_answers(self, client: CheckedClient) -> None:
         while True:
             topic, content, qos = await self._answers.get()
             await client.publish(topic, content, qos=qos)
 
     async def _send_commands(
         self,
-        client: aiomqtt.Client,
+        client: CheckedClient,
         stopping: asyncio.Event,
         answering: asyncio.Task[None],
     ) -> None:
@@ -131,6 +132,7 @@ class Dispatcher:
                 rows = await self._session.run(partial(queued_commands, limit=AT_ONCE))
                 if rows:
                     await asyncio.gather(*(self._publish(client, *row) for row in rows))
+                    client.raise_refused()
                     ids = [command.cmd for _, _, command in rows]
                     now_ms = self._now_ms()
                     await self._session.run(partial(mark_sent, ids=ids, now_ms=now_ms))
@@ -143,7 +145,7 @@ class Dispatcher:
         answering.cancel()
 
     async def _publish(
-        self, client: aiomqtt.Client, meter: str, gateway: str | None, command: Command
+        self, client: CheckedClient, meter: str, gateway: str | None, command: Command
     ) -> None:
         left_s = (command.expires_ms - self._now_ms()) // 1000 // self._speed
         if left_s <= 0:

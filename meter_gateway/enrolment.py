@@ -16,6 +16,7 @@ import aiomqtt
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from meter_gateway.checked_client import CheckedClient
 from meter_gateway.receiver import BrokerAddress
 from schemas import wire
 from schemas.commands import encode
@@ -65,7 +66,7 @@ class Enrolment:
 
     async def _serve(self, stopping: asyncio.Event, on_ready: Callable[[], None]) -> None:
         tls = self.address.tls
-        async with aiomqtt.Client(
+        async with CheckedClient(
             self.address.host,
             self.address.port,
             username=self.address.username,
@@ -88,13 +89,14 @@ class Enrolment:
                     task.cancel()
                 await asyncio.gather(answering, stop, return_exceptions=True)
 
-    async def _answer_all(self, client: aiomqtt.Client) -> None:
+    async def _answer_all(self, client: CheckedClient) -> None:
         async for message in client.messages:
             data = message.payload if isinstance(message.payload, bytes) else b""
             answered = await self._answer(message.topic.value, data)
             if answered is not None:
                 topic, content = answered
                 await client.publish(topic, content, qos=1)
+                client.raise_refused()
 
     async def _answer(self, topic: str, data: bytes) -> tuple[str, bytes] | None:
         """Where the answer goes and what it is; None where nobody could be told."""

@@ -51,7 +51,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the meters connect; with `ca` (PEM) by TLS, to a broker that this authority vouches for."""
+    """Where the meters connect; by TLS to a broker that the authority `ca` (PEM) vouches for."""
 
     host: str
     port: int = 1883

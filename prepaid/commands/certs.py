@@ -13,6 +13,7 @@ from typing import Annotated
 import aiomqtt
 import typer
 
+from meter_gateway.checked_client import CheckedClient
 from meter_gateway.receiver import BrokerAddress
 from prepaid.clock import wall_ms
 from prepaid.database import connected
@@ -239,15 +240,17 @@ def publish_keys(
 
 async def _retain(address: BrokerAddress, messages: list[tuple[str, bytes]]) -> None:
     try:
-        async with aiomqtt.Client(
+        async with CheckedClient(
             address.host,
             address.port,
             username=address.username,
             password=address.password,
+            protocol=aiomqtt.ProtocolVersion.V5,
             tls_context=address.tls.context() if address.tls else None,
         ) as client:
             for topic, content in messages:
                 await client.publish(topic, content, qos=1, retain=True)
+            client.raise_refused()
     except aiomqtt.MqttError as error:
         raise DomainError("broker_away", f"The broker does not take them: {error}.") from None
 

@@ -23,6 +23,9 @@ from prepaid.runtime.server_process import LOOPBACK
 # mosquitto's own defaults drop QoS 1 messages of a slow subscriber without a word, beyond 20 in
 # flight and 1,000 queued. Zero lifts the limit in flight; the queue is bounded by bytes, far
 # above a backlog of one hour of a fleet of 100,000 meters that report every 15 minutes.
+# As many messages as those bytes can ever hold, and not zero for "any": mosquitto 2.0 then ends the
+# connection of a client after each publication that it denies.
+MAX_QUEUED_MESSAGES = 1_000_000_000
 MAX_QUEUED_BYTES = 1024 * 1024 * 1024
 # The largest payload of the MQTT contract with room for its properties.
 MAX_PACKET_BYTES = 128 * 1024
@@ -37,7 +40,7 @@ SETTINGS = (
     f"autosave_interval {AUTOSAVE_INTERVAL_S}",
     f"persistent_client_expiration {PERSISTENT_CLIENT_EXPIRATION}",
     "max_inflight_messages 0",
-    "max_queued_messages 0",
+    f"max_queued_messages {MAX_QUEUED_MESSAGES}",
     f"max_queued_bytes {MAX_QUEUED_BYTES}",
     f"max_packet_size {MAX_PACKET_BYTES}",
     f"max_keepalive {MAX_KEEPALIVE_S}",

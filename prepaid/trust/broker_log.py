@@ -19,9 +19,8 @@ from store.trust import DETAIL_LENGTH, NAME_LENGTH, Refused
 _PREFIX = r"^(?:\d+: |\d{4}-\d\d-\d\dT[\d:]+: )?"
 _DENIED = re.compile(_PREFIX + r"Denied PUBLISH from (?P<device>\S+) \(.*?'(?P<detail>[^']*)'")
 _SUBSCRIBED = re.compile(_PREFIX + r"(?P<device>\S+) [012] (?P<detail>\S+)$")
-_LOGIN = re.compile(
-    _PREFIX + r"Client (?P<device>\S+)(?: \[[^\]]*\])? disconnected, not authorised"
-)
+# The reason codes of a refused user: MQTT 3.1.1's 4 and 5, MQTT 5's 134 and 135.
+_LOGIN = re.compile(_PREFIX + r"Sending CONNACK to (?P<device>\S+) \(0, (?:4|5|134|135)\)")
 _CERTIFICATE = re.compile(r"OpenSSL Error.*certificate verify failed|peer did not return a cert")
 _KEY = re.compile(r"OpenSSL Error.*(?:bad record mac|psk identity not found)")
 # Client ids of the server's parts; on a device's listener the id is the device's own name.

@@ -46,7 +46,7 @@ def test_database_admits_one_role_by_password_from_loopback() -> None:
     [
         "persistence true",
         "max_inflight_messages 0",
-        "max_queued_messages 0",
+        "max_queued_messages 1000000000",
         "max_packet_size 131072",
         "autosave_interval 2",
         "listener 20001 127.0.0.1",
