@@ -209,3 +209,12 @@ def test_a_revocation_is_for_ever(site: Site) -> None:
         ):
             with pytest.raises(psycopg.errors.IntegrityError):
                 conn.execute(change)
+
+
+async def test_a_claim_that_was_revoked_enrols_nobody(site: Site) -> None:
+    site.issue("claim.gone")
+    with psycopg.connect(site.database_url, autocommit=True) as conn:
+        trust.revoke(conn, "claim.gone", "a", "over", wall_ms())
+        with pytest.raises(DomainError) as caught:
+            trust.enrol(conn, STAYS, "claim.gone", b"", lambda: pytest.fail("signed"), wall_ms())
+    assert caught.value.code == "unknown_claim"
