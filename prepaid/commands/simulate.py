@@ -17,6 +17,7 @@ from simulators.meter import Meter
 from simulators.state_file import StateFile
 
 DEFAULT_PORT = 1883
+DEFAULT_TLS_PORT = 8883
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +30,9 @@ def simulate(
     ],
     state_dir: Annotated[Path, typer.Option(help="Where the meters keep their memory.")],
     broker: Annotated[str, typer.Option(help="HOST or HOST:PORT of the MQTT broker.")],
+    broker_ca: Annotated[
+        Path | None, typer.Option(help="Authority (PEM) of the broker's certificate: use TLS.")
+    ] = None,
     clock: Annotated[
         str,
         typer.Option(
@@ -50,7 +54,7 @@ def simulate(
     clocked = Clock.parse(clock)
     with StateFile(state_dir) as state_file:
         site = Site(
-            broker=_broker(broker),
+            broker=_broker(broker, broker_ca),
             state_file=state_file,
             now_ms=clocked.now_ms,
             speed=clocked.speed,
@@ -59,13 +63,18 @@ def simulate(
         asyncio.run(_until_signal(site, fleet))
 
 
-def _broker(text: str) -> Broker:
-    host, colon, port = text.removeprefix("mqtt://").rpartition(":")
+def _broker(text: str, ca: Path | None = None) -> Broker:
+    scheme, divider, rest = text.rpartition("://")
+    if divider and scheme not in {"mqtt", "mqtts"}:
+        raise DomainError("bad_broker", f"Write the broker as HOST:PORT, not {text!r}.")
+    if scheme == "mqtts" and ca is None:
+        raise DomainError("bad_broker", "Give --broker-ca for a broker with TLS.")
+    host, colon, port = rest.rpartition(":")
     if not colon:
-        return Broker(port, DEFAULT_PORT)
+        return Broker(port, DEFAULT_PORT if ca is None else DEFAULT_TLS_PORT, ca)
     if not host or not port.isdecimal():
         raise DomainError("bad_broker", f"Write the broker as HOST:PORT, not {text!r}.")
-    return Broker(host, int(port))
+    return Broker(host, int(port), ca)
 
 
 async def _until_signal(site: Site, fleet: FleetFile) -> None:
@@ -79,6 +88,8 @@ async def _until_signal(site: Site, fleet: FleetFile) -> None:
                 form.nameplate(), form.load(), site.state_file.load(form.number), form.enter_token()
             ),
             None if form.password is None else form.password.get_secret_value(),
+            form.certificate,
+            form.private_key,
         )
         for form in fleet.meters
     ]
