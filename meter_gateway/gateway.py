@@ -15,6 +15,7 @@ from meter_gateway.ingest import BATCH_MAX, IngestLoop
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
 from schemas.topics import shared_up_filter
+from store.outbox import USUAL_PACING, Pacing
 from store.session import POINT_LOOKUPS, Session
 
 log = structlog.get_logger()
@@ -38,6 +39,7 @@ class GatewaySettings:
     session_expiry_s: int = SESSION_EXPIRY_S
     keep_days: int | None = None
     metrics_port: int | None = None
+    pacing: Pacing = USUAL_PACING
 
 
 class Gateway:
@@ -74,11 +76,14 @@ class Gateway:
             sessions[1],
             settings.now_ms,
             settings.speed,
+            settings.pacing,
         )
         ingest = IngestLoop(
             receiver, sessions[0], dispatcher, settings.now_ms, self.metrics, settings.batch_max
         )
-        clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days)
+        clockwork = run_clockwork(
+            sessions[2], settings.now_ms, stopping, settings.keep_days, self.metrics
+        )
         receiving = asyncio.create_task(receiver.run(), name="receiver")
         try:
             async with asyncio.TaskGroup() as loops:
