@@ -42,6 +42,15 @@ class Partners(BaseModel):
     file: Path | None = None
 
 
+class Commands(BaseModel):
+    """The pace of each gateway: so many commands unanswered at once, and a pause between two."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at_once: int = Field(default=5, ge=1)
+    spacing_ms: int = Field(default=2000, ge=0)
+
+
 class Settings(BaseSettings):
     """`PREPAID_DATABASE__URL`, `PREPAID_BROKER__URL`, `PREPAID_STS__KEY_FILE`, ..."""
 
@@ -53,6 +62,7 @@ class Settings(BaseSettings):
     broker: Server = Server()
     sts: Sts = Sts()
     partners: Partners = Partners()
+    commands: Commands = Commands()
     # WALL_ORIGIN_MS:ORIGIN_MS:SPEED for a demonstration that runs faster; empty: the wall clock.
     clock: str = ""
     # Readings older than this are dropped; nothing else is ever dropped.

@@ -66,12 +66,11 @@ def _check(
     since_ms = now_ms - rules.brake_minutes * MINUTE_MS
     newest = conn.execute(query("newest_brake"), {"centre": centre}).fetchone()
     if newest is not None:
-        brake, state, decided_ms, free_until_ms = newest
+        brake, state, free_until_ms = newest
         if state == "pulled":
             return int(brake)
         if free_until_ms is not None and now_ms < free_until_ms:
             return None
-        since_ms = max(since_ms, free_until_ms or decided_ms)
     if rules.brake_percent is not None:
         of = {"centre": centre, "since_ms": since_ms - since_ms % MINUTE_MS}
         row = conn.execute(query("cuts_within"), of).fetchone()
@@ -136,6 +135,7 @@ def _decide(
         decided = conn.execute(query("decide_brake"), of | {"free_until_ms": free_until_ms})
         if decided.fetchone() is None:
             raise Conflict("brake_decided", f"brake {brake} was released or closed before")
+        conn.execute(query("forget_cuts"), {"centre": found[0]})
     # Of its own: accounts are locked before centres, never after.
     with conn.transaction():
         again = {"guard": f"brake:{brake}", "now_ms": now_ms}

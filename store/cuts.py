@@ -144,7 +144,7 @@ def _case_of(
         protection = protection_of(each.terms.tariff, each.terms.non_disconnection)
         asks = CutFacts(
             # The anchor is the newest accepted reading, whatever was refused after it.
-            read_ms=each.state.anchor_ms,
+            read_ms=max(each.state.anchor_ms, each.state.opened_ms),
             hold=hold,
             hold_until_ms=hold_until_ms,
             payment_ms=payment_ms,

@@ -11,6 +11,7 @@ from meter_gateway.ingest import BATCH_MAX
 from prepaid import logs
 from prepaid.clock import Clock
 from prepaid.settings import Settings
+from store.outbox import Pacing
 
 
 def register(app: typer.Typer) -> None:
@@ -51,6 +52,7 @@ def gateway(
         group=group,
         keep_days=configured.keep_readings_days,
         metrics_port=metrics_port,
+        pacing=Pacing(configured.commands.at_once, configured.commands.spacing_ms),
     )
     asyncio.run(_run(settings))
 

@@ -29,9 +29,13 @@ SELECT coalesce((SELECT sum(cuts) FROM cut_count
 INSERT INTO cut_count (centre_id, minute_ms, cuts) VALUES (%(centre)s, %(minute_ms)s, %(cuts)s)
 ON CONFLICT (centre_id, minute_ms) DO UPDATE SET cuts = cut_count.cuts + excluded.cuts
 
+-- name: forget_cuts
+-- A person has decided: what was cut before does not count any more.
+DELETE FROM cut_count WHERE centre_id = %(centre)s
+
 -- name: newest_brake
--- The newest brake of a centre: pulled, or since when nothing before counts.
-SELECT id, state, decided_ms, free_until_ms FROM brake
+-- The newest brake of a centre: pulled, or until when a release frees it.
+SELECT id, state, free_until_ms FROM brake
 WHERE centre_id = %(centre)s ORDER BY id DESC LIMIT 1
 
 -- name: pull_brake

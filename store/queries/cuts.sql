@@ -70,3 +70,8 @@ ON CONFLICT (channel, partner_txn_id) DO UPDATE SET state = excluded.state
 UPDATE unsettled_payment SET settled_ms = %(now_ms)s
 WHERE channel = %(channel)s AND partner_txn_id = %(partner_txn_id)s AND settled_ms IS NULL
 RETURNING account_id
+
+-- name: account_of_unsettled
+-- Whose payment it is, while it waits.
+SELECT account_id FROM unsettled_payment
+WHERE channel = %(channel)s AND partner_txn_id = %(partner_txn_id)s AND settled_ms IS NULL

@@ -48,7 +48,8 @@ WITH ready AS (
           AND NOT EXISTS (SELECT FROM command e
                           WHERE e.meter_id = c.meter_id AND e.ctr < c.ctr AND e.state = 'queued'
                             AND e.expires_ms > %(alive_ms)s)
-        ORDER BY (c.type IN ('token', 'arm') OR c.args ->> 'to' = 'close') DESC, c.issued_ms
+        ORDER BY coalesce(c.type IN ('token', 'arm') OR c.args ->> 'to' = 'close', false) DESC,
+                 c.issued_ms
         LIMIT greatest(r.room, 0)
     ) p
 ), paced AS (
