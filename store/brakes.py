@@ -12,6 +12,7 @@ from typing import Literal
 
 from psycopg import Connection
 
+from store import audit_log
 from store.centres import MINUTE_MS, CentreSettings
 from store.errors import Conflict, NotFound
 from store.sql import query
@@ -136,6 +137,9 @@ def _decide(
         if decided.fetchone() is None:
             raise Conflict("brake_decided", f"brake {brake} was released or closed before")
         conn.execute(query("forget_cuts"), {"centre": found[0]})
+        done = {"released": "brake.release", "closed": "brake.close"}[state]
+        after = {"free_until_ms": free_until_ms}
+        audit_log.record(conn, by, done, f"brake:{brake}", now_ms, reason=reason, after=after)
     # Of its own: accounts are locked before centres, never after.
     with conn.transaction():
         again = {"guard": f"brake:{brake}", "now_ms": now_ms}

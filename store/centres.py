@@ -8,6 +8,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from credit_engine.guards import CutRules
+from store import audit_log
 from store.errors import Conflict, NotFound
 from store.sql import query
 
@@ -82,16 +83,23 @@ def settings_of_code(conn: Connection, code: str) -> CentreSettings:
     return CentreSettings(**_known(row[0]))
 
 
-def change(conn: Connection, code: str, changes: Mapping[str, Any]) -> CentreSettings:
+def change(
+    conn: Connection, code: str, changes: Mapping[str, Any], *, by: str, now_ms: int
+) -> CentreSettings:
     """Set some settings of a centre. Errors: NotFound; Conflict `setting_refused`."""
     unknown = sorted(set(changes) - DEFAULTS.keys())
     if unknown:
         raise Conflict("setting_refused", f"{unknown[0]} is no setting: {', '.join(DEFAULTS)} are")
     with conn.transaction():
         conn.execute(query("lock_centre_of_code"), {"code": code})
-        new = CentreSettings(**{**asdict(settings_of_code(conn, code)), **changes})
+        old = asdict(settings_of_code(conn, code))
+        new = CentreSettings(**{**old, **changes})
         kept = {name: value for name, value in asdict(new).items() if value != DEFAULTS[name]}
         conn.execute(query("set_centre"), {"code": code, "settings": Jsonb(kept)})
+        before = {name: old[name] for name in changes}
+        audit_log.record(
+            conn, by, "centre.set", f"centre:{code}", now_ms, before=before, after=changes
+        )
     return new
 
 

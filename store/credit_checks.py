@@ -12,6 +12,7 @@ from typing import NamedTuple
 from psycopg import Connection
 
 from credit_engine.meter_credit import CreditClass, CreditFacts, compare
+from store import audit_log
 from store.centres import MINUTE_MS, CentreSettings, settings_of
 from store.errors import Conflict, NotFound
 from store.sql import query
@@ -199,3 +200,5 @@ def close(conn: Connection, exception: int, *, by: str, note: str, now_ms: int) 
                 raise NotFound("The exception")
             raise Conflict("exception_closed", f"exception {exception} was closed before")
         conn.execute(query("drop_credit_base"), {"meter": row[0]})
+        subject = f"credit_exception:{exception}"
+        audit_log.record(conn, by, "credit_exception.close", subject, now_ms, reason=note)

@@ -13,8 +13,11 @@ from psycopg import Connection
 
 from schemas.commands import CommandState, CommandType
 from schemas.retries import back_off_ms, follow_up, is_too_old
+from store import audit_log
 from store.errors import Conflict, NotFound
 from store.sql import query
+
+Decided = Literal["reopened", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,11 @@ def take(conn: Connection, letter: int, *, by: str, note: str) -> Opened:
     return Opened(*rest)
 
 
-def decide(conn: Connection, letter: int, state: str, *, by: str, note: str, now_ms: int) -> None:
+def decide(
+    conn: Connection, letter: int, state: Decided, *, by: str, note: str, now_ms: int
+) -> None:
     """Write down what was decided about a letter that is taken."""
     of = {"letter": letter, "state": state, "by": by, "note": note, "now_ms": now_ms}
     conn.execute(query("decide_dead_letter"), of)
+    done = {"reopened": "dead_letter.reopen", "closed": "dead_letter.close"}[state]
+    audit_log.record(conn, by, done, f"dead_letter:{letter}", now_ms, reason=note)

@@ -7,6 +7,7 @@ now, so that a reading that comes again, a re-rating or another worker finds not
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import orjson
@@ -17,7 +18,9 @@ from store import cuts, notices, supply
 from store.cuts import Review
 from store.settlement import AccountState, Settled, write
 from store.sql import query
-from store.supply import InstalledMeter
+from store.supply import RELAY_OF
+
+NOTHING_ASKED: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +55,22 @@ def record(
     *,
     live: Collection[int] | None = None,
     released: str | None = None,
+    asked: Mapping[int, str] = NOTHING_ASKED,
 ) -> int:
     """Write settlements with their decisions and queue the orders; returns how many were queued.
 
     `live`: the accounts that something new was said about; nothing cuts the others (a replayed
     reading is never by itself the cause of a cut; what it takes off a bill may put a supply back
     at once). None: all. `released`: the hold whose end made the caller settle.
+    `asked`: what the meter of an account was last asked for, where the caller has read that under
+    the locks; the other meters are looked up.
     """
-    moved = [each for each in settled if each.state.supply != "protected"]
-    if live is not None:
-        moved = [
-            each
-            for each in moved
-            if each.state.account_id in live or each.state.supply == "connected"
-        ]
+    moved = [
+        each
+        for each in settled
+        if RELAY_OF.get(each.state.supply, "") not in {"", asked.get(each.state.account_id)}
+        and (live is None or each.state.account_id in live or each.state.supply == "connected")
+    ]
     meters = supply.meters_of_accounts(conn, [each.state.account_id for each in moved])
     cutting = [each for each in moved if each.state.supply == "disconnected"]
     reviews = cuts.review(conn, cutting, meters, now_ms) if cutting else {}
@@ -86,19 +91,17 @@ def record(
     write(conn, list(decided.values()), now_ms)
     if made:
         _insert(conn, made, now_ms)
-        _follow(conn, made, meters, now_ms)
+        _follow(conn, made, now_ms)
     withheld = {account for account, review in reviews.items() if review.standing}
     moved = [decided[each.state.account_id] for each in moved]
     return supply.decide(conn, moved, meters, withheld, now_ms)
 
 
-def _follow(
-    conn: Connection, made: Sequence[_Made], meters: Mapping[int, InstalledMeter], now_ms: int
-) -> None:
+def _follow(conn: Connection, made: Sequence[_Made], now_ms: int) -> None:
     """What hangs on a crossing: notice as the credit runs low, and its end as it is back."""
     low = [each.account for each in made if each.crossing.kind == "low_credit"]
     if low:
-        notices.announce(conn, low, meters, now_ms)
+        notices.announce(conn, low, supply.meters_of_accounts(conn, low), now_ms)
     back = [each.account for each in made if each.crossing.kind == "low_credit_cleared"]
     if back:
         notices.lapse(conn, back, now_ms)

@@ -29,6 +29,8 @@ RELAY_EXPIRY_MS = 15 * 60 * 1000
 # A token stays valid for its key's life; a new command with a new counter carries it again.
 TOKEN_EXPIRY_MS = 24 * 3600 * 1000
 READ_EXPIRY_MS = 15 * 60 * 1000
+# What a supply wants of the relay; `protected` wants nothing.
+RELAY_OF = {"connected": "closed", "disconnected": "open"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,11 @@ def decide(
     """
     queued = 0
     for each in settled:
-        wanted = {"connected": "closed", "disconnected": "open"}.get(each.state.supply)
-        if wanted is None or (wanted == "open" and each.state.account_id in withheld):
+        account = each.state.account_id
+        wanted = RELAY_OF.get(each.state.supply)
+        if wanted is None or (wanted == "open" and account in withheld):
             continue
-        meter = meters.get(each.state.account_id)
+        meter = meters.get(account)
         if meter is None or meter.desired_relay == wanted:
             continue
         queued += order_relay(conn, each, meter, wanted, now_ms)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prepaid.clock import Clock
 from prepaid.database import connected
 from prepaid.settings import Settings
 from schemas.errors import DomainError
@@ -36,10 +37,14 @@ def set_settings(
     changes: Annotated[
         list[str], typer.Argument(metavar="NAME=VALUE...", help="null switches a rule off.")
     ],
+    by: Annotated[str, typer.Option("--by", help="Who does this; kept for ever.")],
 ) -> None:
     """Set some settings, as reconnect=arm notice_hours=24; prints all of them."""
-    with connected(Settings()) as conn:
-        changed = centres.change(conn, code, dict(_parsed(each) for each in changes))
+    configured = Settings()
+    now_ms = Clock.parse(configured.clock).now_ms()
+    with connected(configured) as conn:
+        parsed = dict(_parsed(each) for each in changes)
+        changed = centres.change(conn, code, parsed, by=by, now_ms=now_ms)
     sys.stdout.write(json.dumps(asdict(changed), indent=2) + "\n")
 
 

@@ -57,7 +57,7 @@ class Centre:
         """What the centre asks of its guards; a test that turns to days without readings sets
         `reading_hours=None`.
         """
-        centres.change(self.conn, "north", settings)
+        centres.change(self.conn, "north", settings, by="chief", now_ms=self.now)
 
     def sent(self) -> None:
         """Everything in the outbox is with the broker now."""

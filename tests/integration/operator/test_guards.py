@@ -217,8 +217,8 @@ def test_supply_that_a_centre_arms_is_closed_by_the_button(desk: Desk) -> None:
 )
 def test_a_setting_that_makes_no_sense_is_refused(desk: Desk, changes: dict[str, object]) -> None:
     with pytest.raises(Conflict) as caught:
-        centres.change(desk.conn, "north", changes)
+        centres.change(desk.conn, "north", changes, by="a", now_ms=desk.now)
     assert caught.value.code == "setting_refused"
     assert centres.settings_of_code(desk.conn, "north") == centres.CentreSettings()
     with pytest.raises(NotFound):
-        centres.change(desk.conn, "south", {})
+        centres.change(desk.conn, "south", {}, by="a", now_ms=desk.now)
