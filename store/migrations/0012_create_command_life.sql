@@ -124,6 +124,7 @@ CREATE INDEX brake_by_centre ON brake (centre_id, id);
 
 -- A top-up that found the supply off: the stopwatch of the reconnection runs.
 ALTER TABLE top_up ADD COLUMN reconnects boolean NOT NULL DEFAULT false;
+CREATE INDEX top_up_reconnected ON top_up (on_supply_at) WHERE reconnects;
 
 -- Where the meter's credit and the tokens agreed: credit + register - accepted tokens is constant.
 CREATE TABLE credit_base (
