@@ -49,6 +49,7 @@ def account(desk: Desk) -> int:
     """In credit for long; its meter's own credit is 50 kWh at register 1 000."""
     account = desk.open()
     desk.pay(account, 5000, "2026-03-01T01:00:00Z")
+    check(desk)
     read(desk, account, "2026-03-01T02:00:00Z", 1_000, 50_000)
     return int(account)
 
