@@ -1,17 +1,29 @@
 """A cut waits for its guards, says which, and is decided again by itself when they let go."""
 
+from random import Random
 from typing import Any
 
 import pytest
 
+from schemas.commands import payload
 from schemas.quantities import format_instant
-from store import centres, clockwork, cuts, holds, supply, unsettled
+from simulators.meter import Meter, Nameplate
+from simulators.meter_state import MeterState
+from store import centres, clockwork, cuts, holds, outbox, supply, unsettled
 from store.audit import audit
 from store.errors import Conflict, NotFound
 
 Desk = Any
+MINUTE = 60_000
 FRIENDLY = [{"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "20:00",
              "to": "07:00"}]  # fmt: skip
+
+
+class Nobody:
+    """No load."""
+
+    def energy_wh(self, ms: int) -> int:
+        return 0
 
 
 def withheld(desk: Desk, account: int) -> list[tuple[list[str], str | None]]:
@@ -222,3 +234,42 @@ def test_a_setting_that_makes_no_sense_is_refused(desk: Desk, changes: dict[str,
     assert centres.settings_of_code(desk.conn, "north") == centres.CentreSettings()
     with pytest.raises(NotFound):
         centres.change(desk.conn, "south", {}, by="a", now_ms=desk.now)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_meter_is_cut_in_a_window_whatever_the_clocks_and_the_way_do(
+    desk: Desk, seed: int
+) -> None:
+    """Days of one account that is out of credit, with a meter whose clock is off, a broker that
+    keeps commands, a gateway that rests, and a switch that somebody closes by hand.
+    """
+    chance = Random(seed)
+    account = desk.open(desk.tariff(zone="UTC"), non_disconnection=FRIENDLY)
+    off_ms = chance.randint(-15, 4) * MINUTE
+    state = MeterState()
+    meter = Meter(Nameplate(desk.meter(account), 0, 365 * 24 * 60 * MINUTE, 0), Nobody(), state)
+    meter.power_up(desk.now + off_ms)
+    waiting: list[tuple[int, bytes]] = []
+    obeyed = 0
+    for _ in range(60):
+        desk.now += chance.randint(1, 60) * MINUTE
+        if chance.random() < 0.7:
+            clockwork.settle_due(desk.conn, desk.terms, desk.now, 10)
+            clockwork.close_overdue(desk.conn, desk.now)
+            clockwork.reconcile(desk.conn, desk.terms, desk.now, 10)
+            for each in outbox.claim(desk.conn, desk.now, 10, outbox.USUAL_PACING):
+                waiting.append((desk.now + chance.randint(0, 40) * MINUTE, payload(each.command)))
+                supply.mark_sent(desk.conn, [each.command.cmd], desk.now)
+        for due_ms, order in list(waiting):
+            if due_ms <= desk.now:
+                waiting.remove((due_ms, order))
+                before = state.relay
+                meter.receive(desk.now + off_ms, "cmd", order)
+                if before == "closed" and state.relay == "open":
+                    obeyed += 1
+                    assert "07:00" <= desk.instant()[11:16] < "20:00"
+        if chance.random() < 0.3:
+            state.relay = "closed"
+        at = format_instant(desk.now + off_ms)
+        desk.say(account, desk.reading(at, 100, relay=state.relay), desk.instant())
+    assert obeyed > 0
