@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 
 from meter_gateway.metrics import GatewayMetrics
+from meter_gateway.token_alarm import TokenAlarm
 from schemas.quantities import format_instant
 from store.campaigns import key_expiries
 from store.clockwork import (
@@ -40,6 +41,7 @@ async def run_clockwork(
     now_ms: Callable[[], int],
     stopping: asyncio.Event,
     keep_days: int | None = None,
+    alarm: TokenAlarm | None = None,
     metrics: GatewayMetrics | None = None,
 ) -> None:
     """Rounds until `stopping`. Readings older than `keep_days` are dropped; None keeps all."""
@@ -62,6 +64,8 @@ async def run_clockwork(
             await _end_and_repeat(session, terms, now_ms)
             await session.run(partial(compare_credit, now_ms=now_ms()))
             await watch.look()
+            if alarm is not None:
+                await alarm.look(session, now_ms())
             if now_ms() >= key_check_due_ms:
                 await _warn_of_ends(session, now_ms())
                 key_check_due_ms = now_ms() + DAY_MS

@@ -10,11 +10,13 @@ from schemas.errors import DomainError
 # Command -> its module in prepaid.commands, each with `register(app)`.
 COMMANDS = {
     "account": "account",
+    "adapter": "adapter",
     "adjustment": "adjustment",
     "api": "api",
     "audit": "audit",
     "brake": "brake",
     "centre": "centre",
+    "device": "device",
     "doctor": "doctor",
     "exceptions": "exceptions",
     "explain": "account",
@@ -26,6 +28,7 @@ COMMANDS = {
     "outbox": "outbox",
     "rate": "rate",
     "replay": "replay",
+    "security-module": "security_module",
     "sign": "sign",
     "simulate": "simulate",
     "tariff": "tariff",

@@ -16,7 +16,7 @@ from psycopg import Connection
 from credit_engine.thresholds import Crossing, Kind, Levels, Threshold, crossings, levels, steps
 from store import cuts, notices, supply
 from store.cuts import Review
-from store.settlement import AccountState, Settled, write
+from store.settlement import AccountState, PositionCache, Settled, write
 from store.sql import query
 from store.supply import RELAY_OF
 
@@ -56,6 +56,7 @@ def record(
     live: Collection[int] | None = None,
     released: str | None = None,
     asked: Mapping[int, str] = NOTHING_ASKED,
+    positions: PositionCache | None = None,
 ) -> int:
     """Write settlements with their decisions and queue the orders; returns how many were queued.
 
@@ -63,7 +64,7 @@ def record(
     reading is never by itself the cause of a cut; what it takes off a bill may put a supply back
     at once). None: all. `released`: the hold whose end made the caller settle.
     `asked`: what the meter of an account was last asked for, where the caller has read that under
-    the locks; the other meters are looked up.
+    the locks; the other meters are looked up. `positions`: what the worker keeps of them.
     """
     moved = [
         each
@@ -88,7 +89,7 @@ def record(
             _Made(account, first + place, one, guards if one.threshold == "supply" else {})
             for place, one in enumerate(crossed)
         )
-    write(conn, list(decided.values()), now_ms)
+    write(conn, list(decided.values()), now_ms, positions or PositionCache())
     if made:
         _insert(conn, made, now_ms)
         _follow(conn, made, now_ms)

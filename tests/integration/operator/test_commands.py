@@ -9,7 +9,7 @@ import pytest
 
 from api import answers
 from prepaid.cli import main
-from store import dead_letters, reads
+from store import dead_letters, reads, registry
 
 Desk = Any
 
@@ -185,3 +185,38 @@ def test_commands_and_exceptions_are_looked_through_and_closed_at_the_command_li
     assert "+900 Wh" in prepaid("exceptions", "list")[1]
     assert prepaid("exceptions", "close", str(exception["id"]), *by)[:2] == (0, "closed\n")
     assert prepaid("exceptions", "list")[1] == ""
+
+
+def test_a_device_is_mapped_listed_and_unmapped(desk: Desk, prepaid: Any, tmp_path: Path) -> None:
+    for number in ("37000000017", "37000000025"):
+        registry.add_meter(desk.conn, desk.centre, registry.NewMeter(number))
+    mine = ("tasmota-energy", "plug-1", "37000000017")
+    assert prepaid("device", "add", *mine, "--by", "ops", "--zone", "Africa/Nouakchott")[0] == 0
+    code, _, told = prepaid("device", "add", *mine, "--by", "ops")
+    assert (code, "mapped already" in told) == (2, True)
+    code, out, _ = prepaid("device", "list", "--json")
+    assert (json.loads(out)["meter"], json.loads(out)["trusted"]) == ("37000000017", False)
+    assert prepaid("device", "remove", *mine[:2])[0] == 0
+    assert prepaid("device", "list")[1] == ""
+
+
+def test_the_keys_of_a_device_are_kept_sealed(
+    desk: Desk, prepaid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add_meter(desk.conn, desk.centre, registry.NewMeter("37000000025"))
+    add = ("device", "add", "dlms-push", "modem", "37000000025", "--by", "ops")
+    code, _, told = prepaid(*add)
+    assert (code, "--keys-from" in told) == (2, True)
+    keys = tmp_path / "keys.txt"
+    octets = (bytes(range(7, 23)), bytes(range(70, 86)))
+    keys.write_text("\n".join(each.hex() for each in octets))
+    keys.chmod(0o644)
+    assert prepaid("device", "new-key", str(tmp_path / "sealing.key"))[0] == 0
+    assert prepaid("device", "new-key", str(tmp_path / "sealing.key"))[0] == 2
+    monkeypatch.setenv("PREPAID_ADAPTER__KEY_FILE", str(tmp_path / "sealing.key"))
+    assert "chmod 600" in prepaid(*add, "--keys-from", str(keys))[2]
+    keys.chmod(0o600)
+    code, out, told = prepaid(*add, "--keys-from", str(keys))
+    assert code == 0, told
+    [(sealed,)] = desk.conn.execute("SELECT sealed_keys FROM foreign_device").fetchall()
+    assert not any(each in sealed or each.hex() in out + told for each in octets)

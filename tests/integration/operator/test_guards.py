@@ -236,7 +236,7 @@ def test_a_setting_that_makes_no_sense_is_refused(desk: Desk, changes: dict[str,
         centres.change(desk.conn, "south", {}, by="a", now_ms=desk.now)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 3])
 def test_no_meter_is_cut_in_a_window_whatever_the_clocks_and_the_way_do(
     desk: Desk, seed: int
 ) -> None:
@@ -251,8 +251,8 @@ def test_no_meter_is_cut_in_a_window_whatever_the_clocks_and_the_way_do(
     meter.power_up(desk.now + off_ms)
     waiting: list[tuple[int, bytes]] = []
     obeyed = 0
-    for _ in range(60):
-        desk.now += chance.randint(1, 60) * MINUTE
+    for _ in range(120):
+        desk.now += chance.randint(1, 30) * MINUTE
         if chance.random() < 0.7:
             clockwork.settle_due(desk.conn, desk.terms, desk.now, 10)
             clockwork.close_overdue(desk.conn, desk.now)
