@@ -13,6 +13,8 @@ ALTER TABLE command
     -- a dispatcher has it until then; it may have been said from the first claim on
     ADD COLUMN claimed_until_ms bigint,
     ADD COLUMN retry_ms bigint;           -- ended without effect: when a new command follows
+UPDATE command c SET gateway_id = m.gateway_id FROM meter m
+WHERE m.id = c.meter_id AND m.gateway_id IS NOT NULL AND c.state = 'queued';
 CREATE INDEX command_to_meters ON command (issued_ms) WHERE state = 'queued' AND gateway_id IS NULL;
 CREATE INDEX command_to_gateways ON command (gateway_id, issued_ms)
     WHERE state = 'queued' AND gateway_id IS NOT NULL;
