@@ -1,10 +1,12 @@
 """The sending side: outbox -> broker, and the answers that ingest asks for.
 
-- Source: queued command rows, oldest first; woken by the database's notification, or every second.
+- Source: queued command rows, oldest first, one per meter at a time; woken by the database's
+  notification, or every second. Behind a gateway at its pace.
 - Bound: `AT_ONCE` commands in the air; `ANSWERS_MAX` receipts and time answers waiting.
 - When full: answers are dropped (a meter asks again); commands wait in the database.
-- Delivery: a command is marked sent after the broker's PUBACK; a crash in between sends it again
-  under the same counter, and the meter answers a repeat with its stored result.
+- Delivery: a command is claimed, published, and marked sent after the broker's PUBACK; a crash in
+  between sends it again under the same counter once the claim lapses, and the meter answers a
+  repeat with its stored result.
 - On stop: what is in the air is finished; the rest stays queued.
 """
 
@@ -27,8 +29,9 @@ from schemas.signing import SigningKey
 from schemas.topics import Side, Topic, build
 from store.errors import Unavailable
 from store.ingest import Receipt
+from store.outbox import CLAIM_MS, USUAL_PACING, Pacing, claim, release_claims
 from store.session import Session, wait_for_command
-from store.supply import mark_sent, queued_commands
+from store.supply import mark_sent
 
 log = structlog.get_logger()
 
@@ -38,11 +41,13 @@ _QUIET.setLevel(logging.ERROR)
 AT_ONCE = 200
 ANSWERS_MAX = 20_000
 POLL_S = 1.0
+# A pace faster than this is kept by several commands a round.
+POLL_LEAST_S = 0.05
 RETRY_S = 1.0
 
 
 class Dispatcher:
-    """One connection that publishes; several may run, at the price of repeats only."""
+    """One connection that publishes; any number of them share the outbox."""
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class Dispatcher:
         now_ms: Callable[[], int],
         speed: int,
         signing_key: SigningKey | None = None,
+        pacing: Pacing = USUAL_PACING,
     ) -> None:
         self._address = address
         self._client_id = client_id
@@ -59,6 +65,8 @@ class Dispatcher:
         self._now_ms = now_ms
         self._speed = speed
         self._signing_key = signing_key
+        self._pacing = pacing
+        self._claimed: list[str] = []
         self._answers: asyncio.Queue[tuple[str, bytes, int]] = asyncio.Queue(ANSWERS_MAX)
 
     # --- what ingest asks for ---------------------------------------------------------------
@@ -115,29 +123,46 @@ class Dispatcher:
         stopping: asyncio.Event,
         answering: asyncio.Task[None],
     ) -> None:
+        poll_s = min(POLL_S, max(self._pacing.spacing_ms / 1000 / self._speed, POLL_LEAST_S))
         while not stopping.is_set():
             try:
-                rows = await self._session.run(partial(queued_commands, limit=AT_ONCE))
-                if rows:
-                    await asyncio.gather(*(self._publish(client, *row) for row in rows))
-                    client.raise_refused()
-                    ids = [command.cmd for _, _, command in rows]
-                    now_ms = self._now_ms()
-                    await self._session.run(partial(mark_sent, ids=ids, now_ms=now_ms))
-                    log.info("commands_sent", count=len(ids))
-                else:
-                    await self._session.run(partial(wait_for_command, timeout_s=POLL_S))
+                if self._claimed:
+                    # The connection was lost with these in the air.
+                    await self._session.run(partial(release_claims, ids=self._claimed))
+                    self._claimed = []
+                if not await self._send_round(client):
+                    await self._session.run(partial(wait_for_command, timeout_s=poll_s))
             except Unavailable as error:
                 log.warning("database_away", reason=str(error))
                 await asyncio.sleep(RETRY_S)
         answering.cancel()
 
+    async def _send_round(self, client: CheckedClient) -> int:
+        """Claim, publish and mark sent; returns how many commands went."""
+        rows = await self._session.run(
+            partial(
+                claim,
+                now_ms=self._now_ms(),
+                limit=AT_ONCE,
+                pacing=self._pacing,
+                # The broker counts an expiry in whole seconds, and would take zero for none.
+                least_life_ms=1000 * self._speed,
+                claim_ms=CLAIM_MS * self._speed,
+            )
+        )
+        if rows:
+            self._claimed = ids = [each.command.cmd for each in rows]
+            await asyncio.gather(*(self._publish(client, *row) for row in rows))
+            client.raise_refused()
+            await self._session.run(partial(mark_sent, ids=ids, now_ms=self._now_ms()))
+            self._claimed = []
+            log.info("commands_sent", count=len(ids))
+        return len(rows)
+
     async def _publish(
         self, client: CheckedClient, meter: str, gateway: str | None, command: Command
     ) -> None:
-        left_s = (command.expires_ms - self._now_ms()) // 1000 // self._speed
-        if left_s <= 0:
-            return  # the clockwork ends it; the broker would take an expiry of zero for none
+        left_s = max((command.expires_ms - self._now_ms()) // 1000 // self._speed, 1)
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho's
         properties.MessageExpiryInterval = left_s
         topic = Topic("g", gateway, "dn", "cmd") if gateway else Topic("m", meter, "dn", "cmd")

@@ -19,6 +19,7 @@ from meter_gateway.tls import TlsFiles
 from meter_gateway.token_alarm import TokenAlarm
 from schemas.signing import SigningKey
 from schemas.topics import shared_up_filter
+from store.outbox import USUAL_PACING, Pacing
 from store.session import POINT_LOOKUPS, Session
 
 log = structlog.get_logger()
@@ -52,6 +53,7 @@ class GatewaySettings:
     dispatch_tls: TlsFiles | None = None
     # Commands are signed with it; None: meters without verification keys.
     signing_key: SigningKey | None = None
+    pacing: Pacing = USUAL_PACING
 
 
 class Gateway:
@@ -95,12 +97,15 @@ class Gateway:
             settings.now_ms,
             settings.speed,
             settings.signing_key,
+            settings.pacing,
         )
         ingest = IngestLoop(
             receiver, sessions[0], dispatcher, settings.now_ms, self.metrics, settings.batch_max
         )
         alarm = TokenAlarm(self.metrics.registry)
-        clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days, alarm)
+        clockwork = run_clockwork(
+            sessions[2], settings.now_ms, stopping, settings.keep_days, alarm, self.metrics
+        )
         receiving = asyncio.create_task(receiver.run(), name="receiver")
         try:
             async with asyncio.TaskGroup() as loops:

@@ -124,6 +124,7 @@ class IngestLoop:
             total.quarantined += one.quarantined
             total.commands += one.commands
             total.receipts.extend(one.receipts)
+            total.reconnections_ms.extend(one.reconnections_ms)
         return total
 
     async def _record_alone(self, terms: TermsCache, message: Incoming) -> Recorded:

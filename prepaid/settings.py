@@ -85,6 +85,15 @@ class Partners(BaseModel):
     file: Path | None = None
 
 
+class Commands(BaseModel):
+    """The pace of each gateway: so many commands unanswered at once, and a pause between two."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at_once: int = Field(default=5, ge=1)
+    spacing_ms: int = Field(default=2000, ge=0)
+
+
 class Api(BaseModel):
     """Bounds on what callers may send, and who stands between them and us."""
 
@@ -128,6 +137,7 @@ class Settings(BaseSettings):
     trust: Trust = Trust()
     sts: Sts = Sts()
     partners: Partners = Partners()
+    commands: Commands = Commands()
     api: Api = Api()
     engineering: Engineering = Engineering()
     adapter: Adapter = Adapter()

@@ -72,6 +72,11 @@ def may_become(before: CommandState, after: CommandState) -> bool:
     return after in TRANSITIONS[before]
 
 
+def sources(after: CommandState) -> list[CommandState]:
+    """The states that may become this one."""
+    return [before for before in TRANSITIONS if may_become(before, after)]
+
+
 class CommandError(DomainError):
     """A payload on `dn/cmd` that is no command; `cmd` where it could be read, to answer it."""
 

@@ -118,6 +118,19 @@ class Meter:
             load_wh = self._load.energy_wh(now_ms)
         return self.plate.opening_wh + load_wh - state.withheld_load_wh
 
+    def credit_wh(self, register_wh: int) -> int | None:
+        """The credit as the register stands at `register_wh`, never below zero; None before the
+        first token.
+        """
+        state = self.state
+        if state.credit_wh is None:
+            return None
+        return max(0, state.credit_wh - max(0, register_wh - state.credit_at_wh))
+
+    def _set_credit_to(self, now_ms: int, wh: int) -> None:
+        self.state.credit_wh = wh
+        self.state.credit_at_wh = self.register_wh(now_ms)
+
     def _move_relay(self, now_ms: int, to: Relay) -> None:
         state = self.state
         load_wh = self._load.energy_wh(now_ms)
@@ -262,7 +275,7 @@ class Meter:
             "rcpt": rcpt,
         }
         if self.state.credit_wh is not None and not hist:
-            form["credit"] = {"mode": "hybrid", "wh": self.state.credit_wh}
+            form["credit"] = {"mode": "hybrid", "wh": self.credit_wh(row.wh) or 0}
         return form
 
     def _history(self, rows: Sequence[Row]) -> list[Publish]:
@@ -383,7 +396,7 @@ class Meter:
         known = isinstance(digits, list) and digits and all(isinstance(d, str) for d in digits)
         if self._enter_token is None or not known or not isinstance(digits, list):
             return self._refuse(now_ms, command)
-        outcomes = [self.enter_token(token) for token in digits]
+        outcomes = [self.enter_token(now_ms, token) for token in digits]
         good = all(outcome["result"] in TOKEN_SUCCESSES for outcome in outcomes)
         final: AckState = "done" if good else "failed"
         return [
@@ -391,7 +404,7 @@ class Meter:
             self._ack(now_ms, command.cmd, final, token=outcomes[-1], tokens=outcomes),
         ]
 
-    def enter_token(self, digits: str) -> TokenOutcome:
+    def enter_token(self, now_ms: int, digits: str) -> TokenOutcome:
         """A token from the network or typed at the keypad. Raises DomainError `no_key`."""
         if self._enter_token is None:
             raise DomainError("no_key", f"Give meter {self.plate.meter} a decoder key first.")
@@ -399,9 +412,10 @@ class Meter:
         entry = self._enter_token(state.token_memory, digits)
         state.token_memory = entry.memory
         if entry.clears_credit:
-            state.credit_wh = 0
+            self._set_credit_to(now_ms, 0)
         if entry.credited_wh:
-            state.credit_wh = (state.credit_wh or 0) + entry.credited_wh
+            left_wh = self.credit_wh(self.register_wh(now_ms)) or 0
+            self._set_credit_to(now_ms, left_wh + entry.credited_wh)
         if entry.limit_w is not None:
             state.limit_w = entry.limit_w or None
         return entry.outcome
@@ -410,7 +424,7 @@ class Meter:
         wh = command.args.get("wh")
         if type(wh) is not int:
             return self._refuse(now_ms, command)
-        self.state.credit_wh = wh
+        self._set_credit_to(now_ms, wh)
         return self._done(now_ms, command)
 
     def _set_limit(self, now_ms: int, command: Command) -> list[Publish]:

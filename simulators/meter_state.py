@@ -30,6 +30,7 @@ class MeterState:
 
     `withheld_load_wh` is what the household would have used while it had no supply;
     `opened_load_wh` is the load as the switch opened, None while it is closed.
+    `credit_wh` is what tokens gave as the register stood at `credit_at_wh`; use takes it down.
     `ctr` is the highest command counter seen, `last_ack` the answer given to it.
     """
 
@@ -44,6 +45,7 @@ class MeterState:
     ctr: int = -1
     last_ack: bytes | None = None
     credit_wh: int | None = None
+    credit_at_wh: int = 0
     limit_w: int | None = None
     display: str = ""
     pending: deque[Row] = field(default_factory=lambda: deque(maxlen=BUFFER_ROWS))
@@ -66,6 +68,7 @@ _PLAIN = (
     "opened_load_wh",
     "ctr",
     "credit_wh",
+    "credit_at_wh",
     "limit_w",
     "display",
     "token_memory",
@@ -83,7 +86,7 @@ def dump(state: MeterState) -> bytes:
 
 def load(data: bytes) -> MeterState:
     """The inverse of `dump`. Raises ValueError or KeyError for bytes that `dump` did not make."""
-    form = orjson.loads(data)
+    form = {"credit_at_wh": 0, **orjson.loads(data)}  # states from before it was kept
     state = MeterState(**{name: form[name] for name in _PLAIN})
     state.last_ack = None if form["last_ack"] is None else form["last_ack"].encode()
     # A memory of an earlier release has none.

@@ -71,6 +71,8 @@ class Recorded:
     quarantined: int = 0
     commands: int = 0
     receipts: list[Receipt] = field(default_factory=list)
+    # payment to supply reported on, of those that found it off
+    reconnections_ms: list[int] = field(default_factory=list)
 
 
 class _Row(NamedTuple):
@@ -436,9 +438,10 @@ class Batch:
         )
         closed = [meter.id for meter in heard if meter.relay == "closed"]
         if closed:
-            self._conn.execute(
-                query("mark_on_supply"), {"meters": Int8s(closed), "now_ms": self._now_ms}
-            )
+            of = {"meters": Int8s(closed), "now_ms": self._now_ms}
+            for reconnects, took_ms in self._conn.execute(query("mark_on_supply"), of):
+                if reconnects:
+                    self.recorded.reconnections_ms.append(took_ms)
 
 
 def record(

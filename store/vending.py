@@ -16,7 +16,7 @@ from credit_engine.errors import CreditError
 from credit_engine.quote import Quote, quote
 from schemas.identity import command_id
 from schemas.quantities import format_micro, in_coins
-from store import decisions
+from store import decisions, unsettled
 from store.errors import Conflict, NotFound
 from store.issuing import issue_credit
 from store.key_changes import lock_token_meter
@@ -271,6 +271,7 @@ def _insert(
             "msisdn": payment.msisdn,
         },
     ).fetchone()
+    unsettled.credited(conn, payment.channel, payment.partner_txn_id, credited_ms)
     if inserted is None:
         # The same number for another meter, at the same moment: that account's lock was not ours.
         raise Conflict(

@@ -12,6 +12,7 @@ from prepaid import logs
 from prepaid.clock import Clock
 from prepaid.settings import Settings
 from prepaid.trust.files import broker_tls, dispatch_tls, dispatch_url, load_signing_key
+from store.outbox import Pacing
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +57,7 @@ def gateway(
         group=group,
         keep_days=configured.keep_readings_days,
         metrics_port=metrics_port,
+        pacing=Pacing(configured.commands.at_once, configured.commands.spacing_ms),
     )
     asyncio.run(_run(settings))
 

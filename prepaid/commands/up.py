@@ -291,7 +291,7 @@ def _watch(
                 sys.stdout.write(json.dumps(_facts(running, numbers, seen, now_ms)) + "\n")
                 sys.stdout.flush()
             elif time.monotonic() >= next_line_s:
-                sys.stdout.write(headline(numbers, seen.counts, now_ms) + "\n")
+                sys.stdout.write(headline(numbers, seen, now_ms) + "\n")
                 sys.stdout.flush()
                 next_line_s = time.monotonic() + LINE_EVERY_S
 
@@ -308,6 +308,8 @@ def _facts(
         "readings_per_s": round(numbers.rate("accepted"), 1),
         "latency_p50_s": numbers.latency_s(0.5),
         "latency_p99_s": numbers.latency_s(0.99),
+        "reconnection_p50_ms": seen.reconnections.p50_ms,
+        "reconnection_p99_ms": seen.reconnections.p99_ms,
         "on_supply_top_ups": sum(top_up.on_supply_ms is not None for top_up in seen.top_ups),
         "quarantine": dict(seen.quarantine),
         **seen.counts._asdict(),

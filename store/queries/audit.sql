@@ -277,7 +277,7 @@ SELECT count(*) FROM meter
 -- One outstanding relay intention per meter (mqtt.md section 3).
 SELECT 'meter ' || m.number, 'one open relay order', count(*) || ' open relay orders'
 FROM command c JOIN meter m ON m.id = c.meter_id
-WHERE c.type = 'relay' AND c.state IN ('queued', 'sent', 'accepted')
+WHERE c.type IN ('relay', 'arm') AND c.state IN ('queued', 'sent', 'accepted')
 GROUP BY m.number HAVING count(*) > 1
 LIMIT %(limit)s
 
@@ -295,9 +295,10 @@ JOIN meter_state ms ON ms.meter_id = m.id
 JOIN (VALUES ('connected', 'closed'), ('disconnected', 'open')) AS w (supply, relay)
     ON w.supply = s.supply AND w.relay <> ms.desired_relay
 -- A replayed reading is never by itself the cause of a cut (mqtt.md section 2): the next one is.
--- Nor is anything while an operator holds the supply.
+-- Nor is anything while a guard withholds the cut.
 WHERE w.relay = 'closed'
    OR NOT EXISTS (SELECT FROM hold h WHERE h.account_id = s.account_id AND h.released_ms IS NULL)
+  AND NOT EXISTS (SELECT FROM withheld_cut c WHERE c.account_id = s.account_id AND c.ended_ms IS NULL)
   AND NOT coalesce((SELECT bool_and(r.historical) FROM reading r
                     WHERE r.meter_id = m.id AND r.register = '1.8.0'
                       AND r.received_at = (SELECT max(received_at) FROM reading n

@@ -71,6 +71,9 @@ SET boot = CASE WHEN n.boot IS NOT NULL AND (s.boot IS NULL OR (n.boot, n.seq) >
     reported_at = CASE WHEN n.relay IS NOT NULL
                             AND (s.reported_at IS NULL OR at_ms(n.relay_ms) >= s.reported_at)
                        THEN at_ms(n.relay_ms) ELSE s.reported_at END,
+    reported_seen_at = CASE WHEN n.relay IS NOT NULL
+                                 AND (s.reported_at IS NULL OR at_ms(n.relay_ms) >= s.reported_at)
+                            THEN at_ms(%(now_ms)s) ELSE s.reported_seen_at END,
     online = coalesce(n.online, s.online),
     seen_at = at_ms(%(now_ms)s)
 FROM unnest(%(meter_id)s::bigint[], %(boot)s::bigint[], %(seq)s::bigint[], %(seq_ms)s::bigint[],
