@@ -76,7 +76,13 @@ class Gateway:
             settings.speed,
         )
         ingest = IngestLoop(
-            receiver, sessions[0], dispatcher, settings.now_ms, self.metrics, settings.batch_max
+            receiver,
+            sessions[0],
+            dispatcher,
+            settings.now_ms,
+            self.metrics,
+            settings.batch_max,
+            speed=settings.speed,
         )
         clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days)
         receiving = asyncio.create_task(receiver.run(), name="receiver")

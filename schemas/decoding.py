@@ -301,9 +301,7 @@ class _Rows:
                 faults.setdefault(fault.reason, []).append(f"Slot {i}: {fault}")
                 continue
             self.readings.append(
-                DecodedReading(
-                    meter, register, ts_ms, value_wh, boot, first + i, *self._said, None
-                )
+                DecodedReading(meter, register, ts_ms, value_wh, boot, first + i, *self._said, None)
             )
 
 

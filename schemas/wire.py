@@ -5,8 +5,9 @@ everywhere: the store keeps the raw message. The JSON Schemas in `schemas/json` 
 these. Instants are RFC 3339 UTC, registers are integers in Wh (varh), `t1..t3` are UTC ms.
 
 Receipts: after the commit of a message with `rcpt: true` or `hist: true`, and of every batch of a
-gateway, the server answers on `dn/receipt` with the highest `seq` of that boot in the message; the meter frees every buffered row
-of the boot up to it. A PUBACK alone frees nothing.
+gateway, the server answers on `dn/receipt` with the highest `seq` of each boot in the message; the
+meter frees every buffered row of the boot up to it. A PUBACK alone frees nothing. A reading that is
+refused is kept in quarantine and receipted: saying it again would change nothing.
 """
 
 from typing import Annotated, Literal, NotRequired

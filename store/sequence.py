@@ -72,11 +72,9 @@ def follow(
     now_ms: int,
     interval_ms: int | None,
 ) -> Change:
-    """Open a gap for each jump (from the newest place so far to a newer one), and fill with late."""
+    """Open a gap for each jump (from the newest place so far to a newer one); fill with `late`."""
     gaps = list(known)
-    gaps += [
-        Gap(a, b, opened_ms=now_ms) for a, b in jumps if not adjoin(a, b, interval_ms)
-    ]
+    gaps += [Gap(a, b, opened_ms=now_ms) for a, b in jumps if not adjoin(a, b, interval_ms)]
     filled: list[int] = []
     for place in late:
         gaps = [part for gap in gaps for part in _split(gap, place, interval_ms, filled)]
@@ -90,9 +88,7 @@ def follow(
     return Change(tuple(gaps), tuple(filled))
 
 
-def _split(
-    gap: Gap, place: Place, interval_ms: int | None, filled: list[int]
-) -> tuple[Gap, ...]:
+def _split(gap: Gap, place: Place, interval_ms: int | None, filled: list[int]) -> tuple[Gap, ...]:
     if not gap.after.counter < place.counter < gap.before.counter:
         return (gap,)
     parts: list[Gap] = []
@@ -107,7 +103,7 @@ def _split(
 
 
 def asks(gap: Gap) -> list[dict[str, int]]:
-    """The arguments of the `resend` commands that ask for a gap: {boot, from, to}, both included."""
+    """Arguments of the `resend` commands that ask for a gap: {boot, from, to}, both included."""
     a, b = gap.after, gap.before
     if a.boot == b.boot:
         return [{"boot": a.boot, "from": a.seq + 1, "to": b.seq - 1}]

@@ -109,3 +109,10 @@ CREATE TABLE duty (
     name text PRIMARY KEY,
     done_at timestamptz NOT NULL
 );
+
+-- Gateways report, too.
+ALTER TABLE event
+    ALTER COLUMN meter_id DROP NOT NULL,
+    ADD COLUMN gateway_id bigint REFERENCES gateway,
+    ADD CHECK (num_nonnulls(meter_id, gateway_id) = 1),
+    ADD CONSTRAINT event_of_gateway_once UNIQUE (gateway_id, fingerprint);
