@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from meter_gateway.field import FieldDuties
 from schemas.quantities import format_instant
 from store.campaigns import key_expiries
 from store.clockwork import close_overdue, drop_old_readings, end_holds, reconcile, settle_due
@@ -34,6 +35,7 @@ async def run_clockwork(
 ) -> None:
     """Rounds until `stopping`. Readings older than `keep_days` are dropped; None keeps all."""
     terms = TermsCache()
+    field = FieldDuties(now_ms)
     retention_due_ms = 0
     key_check_due_ms = 0
     while not stopping.is_set():
@@ -61,6 +63,7 @@ async def run_clockwork(
             )
             if again:
                 log.info("relays_ordered_again", count=again)
+            await field.round(session)
             if now_ms() >= key_check_due_ms:
                 await _warn_of_ends(session, now_ms())
                 key_check_due_ms = now_ms() + DAY_MS

@@ -143,14 +143,6 @@ def discard(conn: Connection, lost: LostReading, who: str, note: str, now_ms: in
         _resolve(conn, lost, "discarded", None, who, note, now_ms)
 
 
-def find(conn: Connection, meter: str, ts_ms: int) -> list[LostReading]:
-    """The undecided readings of a meter at an instant, one per register. Errors: NotFound."""
-    found = [each for each in lost_readings(conn, meter=meter) if each.ts_ms == ts_ms]
-    if not found:
-        raise NotFound(f"An undecided reading of meter {meter} at {format_instant(ts_ms)}")
-    return found
-
-
 def _reasoned(who: str, note: str) -> None:
     if not who.strip() or not note.strip():
         raise DomainError("no_reason", "Say who decides, and why.")

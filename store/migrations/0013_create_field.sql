@@ -103,6 +103,7 @@ CREATE TABLE outage (
 );
 CREATE UNIQUE INDEX outage_open ON outage (scope, name) WHERE ended_at IS NULL;
 CREATE INDEX outage_by_time ON outage (opened_at);
+CREATE INDEX outage_by_name ON outage (scope, name, started_at);
 
 -- Duties that one worker at a time does for all, and when each was last done.
 CREATE TABLE duty (
