@@ -266,7 +266,7 @@ def test_a_clock_is_judged_where_the_meter_says_what_time_it_is(utility: Any, ki
         ).fetchall(), offset_ms
     wrong = [(judged, offset_ms) for offset_ms, judged in CLOCKS if judged != "sync"]
     assert utility.rows("SELECT judged, offset_ms FROM clock_change ORDER BY id") == wrong
-    events = utility.rows("SELECT kind FROM event WHERE kind LIKE 'clock%' ORDER BY id")
+    events = utility.rows("SELECT kind FROM event WHERE kind LIKE 'clock%%' ORDER BY id")
     assert events == [f"clock_{judged}" for judged, _ in wrong]
 
 
