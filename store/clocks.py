@@ -9,7 +9,7 @@ a corrected instant, which makes it a reading like any other, or discarded. What
 came; corrected, it is a second row, whose clock is `edited`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from schemas.identity import ACTIVE_IMPORT
 from schemas.quantities import format_instant
 from schemas.wire import TimeQuality
 from store import decisions, devices
+from store.binary import Texts
 from store.errors import Conflict, NotFound
 from store.settlement import TermsCache, lock_accounts, settle_account
 from store.sql import query
@@ -148,8 +149,8 @@ def _reasoned(who: str, note: str) -> None:
         raise DomainError("no_reason", "Say who decides, and why.")
 
 
-def _of(lost: LostReading) -> dict[str, Iterable[str]]:
-    return {"numbers": [lost.meter]}
+def _of(lost: LostReading) -> dict[str, Texts]:
+    return {"numbers": Texts([lost.meter])}
 
 
 def _resolve(
@@ -161,7 +162,7 @@ def _resolve(
     note: str,
     now_ms: int,
 ) -> devices.BatchMeter:
-    meter = devices.load(conn, [lost.meter]).get(lost.meter)
+    meter = devices.load(conn, Texts([lost.meter])).get(lost.meter)
     if meter is None:
         raise NotFound(f"Meter {lost.meter}")
     new = conn.execute(

@@ -4,13 +4,14 @@
 here; a jump or something late is handed to `store.gaps`, a counter that runs back to `store.flags`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from psycopg import Connection
 
 from schemas.telemetry import DecodedReading
+from store.binary import Bools, Int8s, Texts
 from store.sequence import Place
 from store.sql import query
 
@@ -92,12 +93,13 @@ class BatchMeter:
             self.relay, self.relay_ms = relay, at_ms
 
 
-def load(conn: Connection, numbers: Sequence[str]) -> dict[str, BatchMeter]:
+def load(conn: Connection, numbers: Texts) -> dict[str, BatchMeter]:
     """Lock the state rows of these meters and read them: {number: meter} of those registered."""
-    conn.execute(query("lock_meters"), {"numbers": numbers})
+    of = {"numbers": numbers}
+    conn.execute(query("lock_meters"), of)
     # Looked up after the locks: an installation that we waited for is seen.
     found: dict[str, BatchMeter] = {}
-    for number, *rest in conn.execute(query("meters_of_batch"), {"numbers": numbers}):
+    for number, *rest in conn.execute(query("meters_of_batch"), of):
         meter_id, gateway, boot, seq, seq_ms, desired, interval_ms, clock, accounts, opened = rest
         found[number] = BatchMeter(
             meter_id,
@@ -126,12 +128,17 @@ def write(conn: Connection, meters: Iterable[BatchMeter], now_ms: int) -> None:
         return
     conn.execute(
         query("update_meters"),
-        {"now_ms": now_ms, "meter_id": [meter.id for meter in heard]}
-        | {
-            name: [getattr(meter, name) for meter in heard]
-            for name in ("boot", "seq", "seq_ms", "relay", "relay_ms", "online")
+        {
+            "now_ms": now_ms,
+            "meter_id": Int8s([meter.id for meter in heard]),
+            "boot": Int8s([meter.boot for meter in heard]),
+            "seq": Int8s([meter.seq for meter in heard]),
+            "seq_ms": Int8s([meter.seq_ms for meter in heard]),
+            "relay": Texts([meter.relay for meter in heard]),
+            "relay_ms": Int8s([meter.relay_ms for meter in heard]),
+            "online": Bools([meter.online for meter in heard]),
         },
     )
     closed = [meter.id for meter in heard if meter.relay == "closed"]
     if closed:
-        conn.execute(query("mark_on_supply"), {"meters": closed, "now_ms": now_ms})
+        conn.execute(query("mark_on_supply"), {"meters": Int8s(closed), "now_ms": now_ms})

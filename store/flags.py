@@ -14,6 +14,7 @@ from psycopg import Connection
 
 from schemas.errors import DomainError
 from store import devices
+from store.binary import Texts
 from store.errors import Conflict, NotFound
 from store.sql import query
 
@@ -103,7 +104,7 @@ def clear(conn: Connection, meter: str, who: str, note: str, now_ms: int) -> int
     if not who.strip() or not note.strip():
         raise DomainError("no_reason", "Say who clears the flag, and why.")
     with conn.transaction():
-        found = devices.load(conn, [meter]).get(meter)
+        found = devices.load(conn, Texts([meter])).get(meter)
         if found is None:
             raise NotFound(f"Meter {meter}")
         of = {"meter": found.id, "who": who, "note": note, "now_ms": now_ms}

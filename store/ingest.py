@@ -17,12 +17,13 @@ from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
 from store import decisions, devices, gaps, supply
 from store.answers import BatchAnswer, Receipt, batch_answer, receipts
-from store.clocks import RIGHT_WITHIN_MS
+from store.binary import Bools, Int8s, Texts
 from store.devices import BatchMeter
 from store.quarantine import Quarantine, Refusal
-from store.reports import Reports
+from store.reports import Reports, speaks_of_itself
 from store.settlement import (
     AccountState,
+    Settled,
     TermsCache,
     lock_accounts,
     settle_account,
@@ -125,16 +126,16 @@ class Batch:
         speaking = sorted({m.topic.device for m in messages if m.topic and m.topic.side == "g"})
         if speaking:
             self._reports.know_gateways(self._conn, speaking)
-        numbers = sorted({number for message in messages for number in _numbers(message)})
-        if not numbers:
+        concerned_numbers = {number for message in messages for number in _numbers(message)}
+        if not concerned_numbers:
             return
+        numbers = {"numbers": Texts(sorted(concerned_numbers))}
         accounts = [
-            account
-            for (account,) in self._conn.execute(query("accounts_of_meters"), {"numbers": numbers})
+            account for (account,) in self._conn.execute(query("accounts_of_meters"), numbers)
         ]
         if accounts:
             self._states = lock_accounts(self._conn, accounts)
-        self._meters = devices.load(self._conn, numbers)
+        self._meters = devices.load(self._conn, numbers["numbers"])
         # Installed while we waited for the locks. Out of the order of ids, so this may meet
         # another worker in a circle: the database ends one of us, and that batch is tried again.
         concerned = {account for meter in self._meters.values() for account in meter.accounts}
@@ -192,39 +193,17 @@ class Batch:
         for number in sorted(unknown):
             self._refuse_meter(message, "unknown_meter", number)
         first = message.decoded.readings[0]
-        if of_gateway is None and not first.hist and message.received_ms is not None:
-            self._measure(first.meter, first.ts_ms, message.received_ms, only_ahead=True)
-
-    def _measure(
-        self, number: str, said_ms: int, received_ms: int, *, only_ahead: bool = False
-    ) -> None:
-        """Compare a device's clock with ours as its message arrived."""
-        offset_ms = said_ms - received_ms
-        if only_ahead and offset_ms <= RIGHT_WITHIN_MS:
-            return
-        meter = self._meters.get(number)
-        if meter is not None:
-            self._reports.measure(meter, offset_ms)
+        if of_gateway is None and message.received_ms is not None and first.meter in meters:
+            self._reports.reading(meters[first.meter], first, message.received_ms)
 
     def _take_report(self, number: str, message: Incoming) -> None:
-        decoded = message.decoded
-        hello, event, asked_ms = decoded.hello, decoded.event, decoded.time_request_ms
-        if hello is None and event is None and decoded.online is None and asked_ms is None:
+        if not speaks_of_itself(message.decoded):
             return
         meter = self._meters.get(number)
         if meter is None:
             self._refuse_meter(message, "unknown_meter", number)
-            return
-        if decoded.online is not None:
-            meter.online = decoded.online
-            meter.heard = meter.heard or decoded.online
-        if hello is not None:
-            self._reports.hello(meter, hello, message.payload)
-            asked_ms = hello.ts_ms
-        if event is not None:
-            self._reports.event(meter, event, message.payload)
-        if asked_ms is not None and message.received_ms is not None:
-            self._measure(number, asked_ms, message.received_ms)
+        else:
+            self._reports.take(meter, message.decoded, message.payload, message.received_ms)
 
     def _take_gateway_report(self, gateway: str, message: Incoming) -> None:
         decoded = message.decoded
@@ -329,9 +308,9 @@ class Batch:
         found = self._conn.execute(
             query("known_readings"),
             {
-                "meters": [meter for meter, _, _ in keys],
-                "registers": [register for _, register, _ in keys],
-                "ts": [ts_ms for _, _, ts_ms in keys],
+                "meters": Int8s([meter for meter, _, _ in keys]),
+                "registers": Texts([register for _, register, _ in keys]),
+                "ts": Int8s([ts_ms for _, _, ts_ms in keys]),
                 "first_ms": min(ts_ms for _, _, ts_ms in keys),
                 "last_ms": max(ts_ms for _, _, ts_ms in keys),
             },
@@ -354,18 +333,32 @@ class Batch:
                     live.add(row.account)
             elif row.verdict == CLOCK_LOST:
                 newest_lost[row.account] = max(reading.ts_ms, newest_lost.get(row.account, 0))
+        self._terms.prepare(self._conn, (self._states[account] for account in facts))
         settled = [
             settle_account(self._conn, self._terms, self._states[account], new, self._now_ms)
             for account, new in sorted(facts.items())
         ]
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
         # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
-        self.recorded.commands += decisions.record(self._conn, settled, self._now_ms, live=live)
+        self.recorded.commands += decisions.record(
+            self._conn, settled, self._now_ms, live=live, asked=self._asked(settled)
+        )
         if newest_lost:
             self._conn.execute(
                 query("remember_newest"),
                 {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
             )
+
+    def _asked(self, settled: Sequence[Settled]) -> dict[int, str]:
+        """What the meters that still serve their accounts were last asked for."""
+        asked: dict[int, str] = {}
+        for each in settled:
+            meter = self._meters.get(each.state.position.installation.meter_id)
+            # With a tail, an exchange may have come after the position.
+            serves = meter is not None and meter.accounts[-1:] == [each.state.account_id]
+            if meter is not None and serves and not each.state.has_tail:
+                asked[each.state.account_id] = meter.desired_relay
+        return asked
 
     def _insert(self, rows: Sequence[_Row], verdicts: Mapping[tuple[str, int], str]) -> None:
         if not rows:
@@ -388,19 +381,23 @@ class Batch:
             query("insert_readings"),
             {
                 "now_ms": self._now_ms,
-                "meter_id": [row.meter.id for row in rows],
-                "register": [row.reading.register for row in rows],
-                "ts": [row.reading.ts_ms for row in rows],
-                "value_wh": [row.reading.value_wh for row in rows],
-                "boot": [row.reading.boot for row in rows],
-                "seq": [row.reading.seq for row in rows],
-                "clock": [row.reading.tq for row in rows],
-                "historical": [row.reading.hist for row in rows],
-                "verdict": judged,
-                "detail": [
-                    None if row.reading.rest is None else orjson.dumps(row.reading.rest).decode()
-                    for row in rows
-                ],
+                "meter_id": Int8s([row.meter.id for row in rows]),
+                "register": Texts([row.reading.register for row in rows]),
+                "ts": Int8s([row.reading.ts_ms for row in rows]),
+                "value_wh": Int8s([row.reading.value_wh for row in rows]),
+                "boot": Int8s([row.reading.boot for row in rows]),
+                "seq": Int8s([row.reading.seq for row in rows]),
+                "clock": Texts([row.reading.tq for row in rows]),
+                "historical": Bools([row.reading.hist for row in rows]),
+                "verdict": Texts(judged),
+                "detail": Texts(
+                    [
+                        None
+                        if row.reading.rest is None
+                        else orjson.dumps(row.reading.rest).decode()
+                        for row in rows
+                    ]
+                ),
             },
         )
 

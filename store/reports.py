@@ -3,30 +3,21 @@
 A meter speaks for itself; a gateway for itself and, by naming them, for the meters behind it.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import orjson
 from psycopg import Connection
 
 from schemas.errors import DomainError
 from schemas.quantities import format_instant, parse_instant_ms
-from schemas.telemetry import Event, Hello
-from store import clocks, flags
+from schemas.telemetry import Decoded, DecodedReading, Event, Hello
+from store import clocks, events, flags
 from store.clocks import Measure
 from store.devices import BatchMeter, FlagKind
+from store.events import Reported
 from store.flags import Raised
 from store.sql import query
-
-
-class _Report(NamedTuple):
-    meter_id: int | None
-    gateway: str | None
-    kind: str
-    body: str
-    fingerprint: bytes
 
 
 @dataclass(slots=True)
@@ -41,7 +32,7 @@ class Reports:
 
     now_ms: int
     _raised: list[Raised] = field(default_factory=list)
-    _events: list[_Report] = field(default_factory=list)
+    _events: list[Reported] = field(default_factory=list)
     _hellos: list[int] = field(default_factory=list)
     _power: dict[int, int | None] = field(default_factory=dict)
     _measures: list[Measure] = field(default_factory=list)
@@ -67,16 +58,40 @@ class Reports:
 
     def gateway_event(self, number: str, kind: str, payload: bytes) -> None:
         """Keep what a gateway reports of itself."""
-        self._keep(None, number, kind, payload)
+        self._events.append(Reported(None, kind, payload, self._known_gateways[number]))
 
     # --- meters -----------------------------------------------------------------------------
 
-    def hello(self, meter: BatchMeter, hello: Hello, payload: bytes) -> None:
+    def take(
+        self, meter: BatchMeter, decoded: Decoded, payload: bytes, received_ms: int | None
+    ) -> None:
+        """What a meter's own message says beside readings; `received_ms` as in Incoming."""
+        if decoded.online is not None:
+            meter.online = decoded.online
+            # A last will is the broker's word, no sign of life.
+            meter.heard = meter.heard or decoded.online
+        said_ms = decoded.time_request_ms
+        if decoded.hello is not None:
+            self._hello(meter, decoded.hello, payload)
+            said_ms = decoded.hello.ts_ms
+        if decoded.event is not None:
+            self.event(meter, decoded.event, payload)
+        if said_ms is not None and received_ms is not None:
+            meter.heard = True
+            self._measure(meter, said_ms - received_ms)
+
+    def reading(self, meter: BatchMeter, reading: DecodedReading, received_ms: int) -> None:
+        """A live reading from the future measures a clock, too; a late one is only late."""
+        offset_ms = reading.ts_ms - received_ms
+        if offset_ms > clocks.RIGHT_WITHIN_MS and not reading.hist:
+            self._measure(meter, offset_ms)
+
+    def _hello(self, meter: BatchMeter, hello: Hello, payload: bytes) -> None:
         """A birth: online, powered, a relay, and perhaps a counter that ran back."""
         meter.heard = meter.online = True
         if hello.relay is not None:
             meter.report(hello.relay, hello.ts_ms)
-        self._keep(meter.id, None, "hello", payload)
+        self._events.append(Reported(meter.id, "hello", payload))
         self._hellos.append(meter.id)
         self._power[meter.id] = None
         # It names the last count it gave out, so that here an equal one is in order.
@@ -90,7 +105,7 @@ class Reports:
     def event(self, meter: BatchMeter, event: Event, payload: bytes) -> None:
         """Something happened at a meter; some kinds say how it stands now."""
         meter.heard = True
-        self._keep(meter.id, None, event.type, payload)
+        self._events.append(Reported(meter.id, event.type, payload))
         if event.type == "power_fail":
             self._power[meter.id] = self.now_ms
         elif event.type == "power_return":
@@ -101,7 +116,7 @@ class Reports:
                 self._measures.append(Measure(meter.id, "set", "sync", before - after))
                 meter.clock = "sync"
 
-    def measure(self, meter: BatchMeter, offset_ms: int) -> None:
+    def _measure(self, meter: BatchMeter, offset_ms: int) -> None:
         """A device said what time it is; a changed judgement is kept, and an event."""
         judged = clocks.judge(offset_ms)
         if judged == meter.clock:
@@ -117,7 +132,7 @@ class Reports:
     def _notice(self, meter_id: int, kind: str, body: Mapping[str, object]) -> None:
         """An event of our own making."""
         said = {"at": format_instant(self.now_ms), **body}
-        self._keep(meter_id, None, kind, orjson.dumps(said))
+        self._events.append(Reported(meter_id, kind, orjson.dumps(said)))
 
     # --- the end ----------------------------------------------------------------------------
 
@@ -131,8 +146,7 @@ class Reports:
             meters = sorted(self._power)
             failed = [self._power[meter] for meter in meters]
             conn.execute(query("mark_power"), {"meter_id": meters, "failed_ms": failed})
-        if self._events:
-            self._write_events(conn)
+        events.write(conn, self._events, self.now_ms)
         if self._gateways:
             of = sorted((self._known_gateways[name], word) for name, word in self._gateways.items())
             conn.execute(
@@ -145,26 +159,11 @@ class Reports:
                 },
             )
 
-    def _write_events(self, conn: Connection) -> None:
-        events = self._events
-        conn.execute(
-            query("insert_events"),
-            {
-                "now_ms": self.now_ms,
-                "meter_id": [each.meter_id for each in events],
-                "gateway_id": [
-                    None if each.gateway is None else self._known_gateways[each.gateway]
-                    for each in events
-                ],
-                "kind": [each.kind for each in events],
-                "body": [each.body for each in events],
-                "fingerprint": [each.fingerprint for each in events],
-            },
-        )
 
-    def _keep(self, meter_id: int | None, gateway: str | None, kind: str, payload: bytes) -> None:
-        fingerprint = hashlib.sha256(kind.encode() + b"\0" + payload).digest()
-        self._events.append(_Report(meter_id, gateway, kind, _as_json(payload), fingerprint))
+def speaks_of_itself(decoded: Decoded) -> bool:
+    """Whether a message says anything beside readings and answers."""
+    said = (decoded.hello, decoded.event, decoded.online, decoded.time_request_ms)
+    return any(each is not None for each in said)
 
 
 def _instant(info: Mapping[str, object], name: str) -> int | None:
@@ -175,11 +174,3 @@ def _instant(info: Mapping[str, object], name: str) -> int | None:
         return parse_instant_ms(value)
     except DomainError:
         return None
-
-
-def _as_json(payload: bytes) -> str:
-    """The report as JSON text; what came as CBOR is kept as its hexadecimal digits."""
-    try:
-        return orjson.dumps(orjson.loads(payload)).decode()
-    except orjson.JSONDecodeError:
-        return orjson.dumps(payload.hex()).decode()
