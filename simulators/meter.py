@@ -7,7 +7,8 @@ reading, then the buffer oldest first with `hist: true`. Commands follow their c
 `ctr` gets the stored answer again, a lower one is refused as stale, a late one fails as expired.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -23,7 +24,7 @@ from schemas.commands import (
 from schemas.errors import DomainError
 from schemas.identity import ACTIVE_IMPORT
 from schemas.quantities import format_instant
-from schemas.topics import Kind
+from schemas.topics import Kind, Side
 from schemas.wire import AckState, Relay, TokenOutcome
 from simulators.meter_state import MeterState, Row
 
@@ -83,6 +84,8 @@ class Nameplate:
 class Meter:
     """Drive it with `power_up`, then `tick`, `receive`, `connected`, `disconnected`."""
 
+    side: Side = "m"
+
     def __init__(
         self, plate: Nameplate, load: Load, state: MeterState, enter_token: EnterToken | None = None
     ) -> None:
@@ -102,6 +105,20 @@ class Meter:
             "resend": self._resend,
             "display": self._show,
         }
+
+    @property
+    def name(self) -> str:
+        """Its number, which is its name on the broker."""
+        return self.plate.meter
+
+    @property
+    def alive_ms(self) -> int:
+        """The latest instant that it lived."""
+        return self.state.alive_ms
+
+    def memories(self) -> Iterator[tuple[str, MeterState]]:
+        """What must be kept when the power fails."""
+        yield self.plate.meter, self.state
 
     # --- the register -------------------------------------------------------------------------
 
@@ -257,10 +274,15 @@ class Meter:
         return now_ms - oldest_ms > RECEIPT_EVERY * self.plate.interval_ms + 60_000
 
     def _free(self, boot: int, seq: int) -> None:
+        self.confirm({row for row in self.state.pending if row.boot == boot and row.seq <= seq})
+
+    def confirm(self, rows: AbstractSet[Row]) -> None:
+        """The server keeps these rows: they leave the buffer for the archive."""
         state = self.state
-        kept = [row for row in state.pending if row.boot != boot or row.seq > seq]
-        if len(kept) < len(state.pending):
-            state.archive.extend(r for r in state.pending if r.boot == boot and r.seq <= seq)
+        confirmed = [row for row in state.pending if row in rows]
+        if confirmed:
+            kept = [row for row in state.pending if row not in rows]
+            state.archive.extend(confirmed)
             state.pending.clear()
             state.pending.extend(kept)
 

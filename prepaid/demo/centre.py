@@ -9,7 +9,7 @@ import json
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -45,7 +45,13 @@ INTERVAL_S = 900
 MAX_POWER_W = 6600
 MODULUS_WH = 1_000_000_000
 FIRST_SERIAL = 1
+# One household in so many is behind a gateway, the others have a connection of their own; and so
+# many of them share a gateway, and a transformer.
+GATEWAY_EVERY = 4
+METERS_PER_GATEWAY = 25
 ACCOUNT_PREFIX = "TVZ-"
+GATEWAY_PREFIX = "TVZ-DC-"
+TRANSFORMER_PREFIX = "TVZ-TR-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +200,18 @@ class Household:
         return f"{ACCOUNT_PREFIX}{self.serial:06d}"
 
     @property
+    def gateway(self) -> str | None:
+        """The gateway that speaks for its meter."""
+        if self.serial % GATEWAY_EVERY:
+            return None
+        return f"{GATEWAY_PREFIX}{self.serial // GATEWAY_EVERY // METERS_PER_GATEWAY + 1}"
+
+    @property
+    def transformer(self) -> str:
+        """What feeds it: neighbours share one."""
+        return f"{TRANSFORMER_PREFIX}{self.serial // METERS_PER_GATEWAY + 1}"
+
+    @property
     def tariff(self) -> DemoTariff:
         return TARIFFS[self.serial % 2]
 
@@ -268,7 +286,7 @@ def provision(conn: Connection, files: DemoFiles, meters: int, now_ms: int) -> i
         key = registry.add_access_key(conn, "customer", customer, now_ms)
         access["customer"] = {"account": first.account, "key": key}
     if added:
-        fleet = {"v": 1, "meters": list(forms.values())}
+        fleet = {"v": 1, "gateways": _gateways(forms.values()), "meters": list(forms.values())}
         write_secret(files.meters, json.dumps(fleet).encode())
     write_secret(files.access_keys, json.dumps(access).encode())
     return added
@@ -279,6 +297,12 @@ def _known_meters(files: DemoFiles) -> dict[str, dict[str, Any]]:
         return {}
     fleet = json.loads(read_secret(files.meters))
     return {form["number"]: form for form in fleet["meters"]}
+
+
+def _gateways(forms: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The gateways of these meters; every second one speaks CBOR."""
+    names = sorted({form["gateway"] for form in forms if form.get("gateway")})
+    return [{"name": name, "cbor": place % 2 == 1} for place, name in enumerate(names)]
 
 
 def _tariff(conn: Connection, tariff: DemoTariff) -> int:
@@ -296,7 +320,14 @@ def _open(conn: Connection, household: Household, centre: int, tariff: int, now_
         registry.add_meter(
             conn,
             centre,
-            registry.NewMeter(household.number, household.pan, household.attributes),
+            registry.NewMeter(
+                household.number,
+                household.pan,
+                household.attributes,
+                gateway=household.gateway,
+                transformer=household.transformer,
+                interval_s=INTERVAL_S,
+            ),
         )
         registry.open_account(
             conn,
@@ -350,4 +381,5 @@ def _meter_form(
         "since": format_instant(now_ms),
         "opening_wh": household.opening_wh(),
         "interval_s": INTERVAL_S,
+        **({} if household.gateway is None else {"gateway": household.gateway}),
     }
