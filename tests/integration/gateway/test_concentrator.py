@@ -1,14 +1,13 @@
-"""A simulated gateway, a real broker, a worker and a database: batches up, receipts and orders down."""
+"""A simulated gateway, a real broker, a worker and a database: batches up, orders down."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
-import pytest
 
 from credit_engine.terms import Installation
 from meter_gateway.gateway import Gateway as Worker
@@ -19,12 +18,12 @@ from simulators.gateway import Gateway
 from simulators.load import HouseholdLoad
 from simulators.meter import Meter, Nameplate
 from simulators.state_file import StateFile
-from store import outages, registry, supply
+from store import outages, registry
 from store.audit import audit
 
-# One real second is a quarter of an hour and a bit.
-SPEED = 1_000
-INTERVAL_MS = 900_000
+# A reading every third of a second; an order has seconds to arrive before it expires.
+SPEED = 100
+INTERVAL_MS = 30_000
 TARIFF = {
     "timezone": "UTC",
     "currency": "MRU",
@@ -63,23 +62,26 @@ async def until(condition: Callable[[], object], seconds: float = 30) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("cbor", [False, True])
 async def test_a_gateways_batches_are_billed_receipted_and_its_meters_obey(
-    database_url: str, broker_url: str, tmp_path: Path, cbor: bool
+    database_url: str, broker_url: str, tmp_path: Path
 ) -> None:
     origin_ms = time.time_ns() // 1_000_000
 
     def now_ms() -> int:
         return origin_ms + (time.time_ns() // 1_000_000 - origin_ms) * SPEED
 
-    name = f"CONC-{int(cbor)}"
-    numbers = [f"{37_000_007_000 + 10 * cbor + place:011d}" for place in range(4)]
+    name = "CONC-1"
+    numbers = [f"{37_000_007_000 + place:011d}" for place in range(4)]
     parts = urlsplit(broker_url)
     settings = GatewaySettings(database_url, broker_url, name, now_ms, SPEED, group=name)
     worker, stopping, ready = Worker(settings), asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(worker.run(stopping, ready.set))
     await asyncio.wait_for(ready.wait(), 10)
-    with StateFile(tmp_path) as state_file, psycopg.connect(database_url, autocommit=True) as conn:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.wait_for, running, 20)
+        stack.callback(stopping.set)
+        state_file = stack.enter_context(StateFile(tmp_path))
+        conn = stack.enter_context(psycopg.connect(database_url, autocommit=True))
         since_ms = now_ms()
         opened(conn, name, numbers, since_ms - 1)
 
@@ -102,12 +104,12 @@ async def test_a_gateways_batches_are_billed_receipted_and_its_meters_obey(
         meters = [
             Meter(
                 Nameplate(number, 1000, INTERVAL_MS, 0),
-                HouseholdLoad(8_000_000, place, since_ms),
+                HouseholdLoad(80_000_000, place, since_ms),
                 state_file.load(number),
             )
             for place, number in enumerate(numbers)
         ]
-        gateway = Gateway(name, meters, state_file.load(name), interval_ms=INTERVAL_MS, cbor=cbor)
+        gateway = Gateway(name, meters, state_file.load(name), interval_ms=INTERVAL_MS, cbor=True)
         site = Site(Broker(parts.hostname or "", parts.port or 1883), state_file, now_ms, SPEED)
         stop = asyncio.Event()
         living = asyncio.create_task(run_fleet(site, [Member(gateway)], stop))
@@ -128,7 +130,3 @@ async def test_a_gateways_batches_are_billed_receipted_and_its_meters_obey(
         outages.check(conn, now_ms() + outages.CHECK_EVERY_MS)
         assert [(each.scope, each.name) for each in outages.outages(conn)] == [("gateway", name)]
         assert all(check.passed for check in audit(conn))
-        stopping.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait_for(running, 20)
-        assert supply.queued_commands(conn, 10) == []
