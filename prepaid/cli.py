@@ -22,6 +22,7 @@ COMMANDS = {
     "hold": "hold",
     "hsm": "hsm",
     "migrate": "migrate",
+    "operator": "staff",
     "outage": "outage",
     "rate": "rate",
     "replay": "replay",
