@@ -20,7 +20,7 @@ from schemas.errors import DomainError
 from schemas.identity import ACTIVE_IMPORT
 from schemas.quantities import format_instant
 from schemas.wire import TimeQuality
-from store import decisions, devices
+from store import audit_log, decisions, devices
 from store.binary import Texts
 from store.errors import Conflict, NotFound
 from store.settlement import TermsCache, lock_accounts, settle_account
@@ -180,4 +180,15 @@ def _resolve(
     ).rowcount
     if not new:
         raise Conflict("resolved", "that reading is decided already, or has no lost clock")
+    audit_log.record(
+        conn,
+        who,
+        f"clock.{decision}",
+        f"meter:{lost.meter}",
+        now_ms,
+        reason=note,
+        before={"register": lost.register, "ts_ms": lost.ts_ms, "value_wh": lost.value_wh},
+        after={"corrected_ms": corrected_ms},
+        meter=lost.meter,
+    )
     return meter

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from psycopg import Connection
 
 from schemas.errors import DomainError
-from store import devices
+from store import audit_log, devices
 from store.binary import Texts
 from store.errors import Conflict, NotFound
 from store.sql import query
@@ -112,4 +112,15 @@ def clear(conn: Connection, meter: str, who: str, note: str, now_ms: int) -> int
         if not count:
             raise Conflict("not_flagged", f"meter {meter} has no open flag")
         conn.execute(query("forget_counter"), {"meter": found.id})
+        audit_log.record(
+            conn,
+            who,
+            "flag.clear",
+            f"meter:{meter}",
+            now_ms,
+            reason=note,
+            before={"flags": count, "boot": found.boot, "seq": found.seq},
+            after={"flags": 0, "boot": None, "seq": None},
+            meter=meter,
+        )
         return count

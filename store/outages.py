@@ -13,6 +13,7 @@ from psycopg import Connection
 
 from schemas.errors import DomainError
 from schemas.identity import is_gateway_name
+from store import audit_log
 from store.errors import NotFound
 from store.sql import query
 
@@ -102,7 +103,9 @@ def outages(conn: Connection, *, ended: bool = False, limit: int = 1000) -> list
     return [Outage(*row) for row in conn.execute(query("outages"), of)]
 
 
-def place_behind(conn: Connection, number: str, scope: Scope, name: str | None) -> None:
+def place_behind(
+    conn: Connection, number: str, scope: Scope, name: str | None, *, who: str, now_ms: int
+) -> None:
     """Say what a meter is behind; None: nothing known. The next look counts it there.
 
     Errors: NotFound (meter); DomainError `bad_name`.
@@ -115,3 +118,6 @@ def place_behind(conn: Connection, number: str, scope: Scope, name: str | None) 
             conn.execute(query("add_gateway"), {"number": name})
         if not conn.execute(query(_PLACE[scope]), of).rowcount:
             raise NotFound(f"Meter {number}")
+        subject = f"meter:{number}"
+        after: dict[str, object] = {scope: name}
+        audit_log.record(conn, who, "meter.place", subject, now_ms, after=after, meter=number)

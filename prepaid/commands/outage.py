@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prepaid.clock import Clock
 from prepaid.database import connected
 from prepaid.settings import Settings
 from schemas.errors import DomainError
@@ -46,6 +47,7 @@ def list_outages(
 @app.command()
 def place(
     meters: Annotated[list[str], typer.Argument(help="Numbers of meters.")],
+    by: Annotated[str, typer.Option("--by", help="Who says so; kept for ever.")],
     gateway: Annotated[
         str | None, typer.Option(help="The gateway that speaks for them; '' for none.")
     ] = None,
@@ -56,10 +58,15 @@ def place(
     """Say what meters are behind: their silence together is an outage of it."""
     if gateway is None and transformer is None:
         raise DomainError("bad_option", "Give --gateway or --transformer.")
-    with connected(Settings()) as conn:
+    settings = Settings()
+    now_ms = Clock.parse(settings.clock).now_ms()
+    groups: list[tuple[outages.Scope, str | None]] = [
+        ("gateway", gateway),
+        ("transformer", transformer),
+    ]
+    with connected(settings) as conn:
         for meter in meters:
-            if gateway is not None:
-                outages.place_behind(conn, meter, "gateway", gateway or None)
-            if transformer is not None:
-                outages.place_behind(conn, meter, "transformer", transformer or None)
+            for scope, name in groups:
+                if name is not None:
+                    outages.place_behind(conn, meter, scope, name or None, who=by, now_ms=now_ms)
     sys.stdout.write(f"placed {len(meters)}\n")

@@ -26,7 +26,8 @@ def group(utility: Any, size: int, scope: str = "transformer", name: str = "TR-1
     """Meters behind one thing that were all heard now."""
     meters = [utility.meter() for _ in range(size)]
     for meter in meters:
-        outages.place_behind(utility.conn, meter, scope, name)  # type: ignore[arg-type] # a test's words
+        placed = {"who": "Sy", "now_ms": utility.now}
+        outages.place_behind(utility.conn, meter, scope, name, **placed)  # type: ignore[arg-type] # a test's words
         utility.slot(meter, 1)
     return meters
 
@@ -135,8 +136,9 @@ def test_among_several_workers_one_opens_and_one_closes(utility: Any) -> None:
 
 
 def test_what_cannot_be_placed_is_refused(utility: Any) -> None:
+    placed = {"who": "Sy", "now_ms": utility.now}
     with pytest.raises(NotFound):
-        outages.place_behind(utility.conn, "99999999999", "transformer", "TR-1")
+        outages.place_behind(utility.conn, "99999999999", "transformer", "TR-1", **placed)
     with pytest.raises(DomainError) as caught:
-        outages.place_behind(utility.conn, utility.meter(), "gateway", "a b")
+        outages.place_behind(utility.conn, utility.meter(), "gateway", "a b", **placed)
     assert caught.value.code == "bad_name"
