@@ -56,7 +56,7 @@ def opened(conn: psycopg.Connection, name: str, numbers: list[str], opened_ms: i
         )
 
 
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.05)
