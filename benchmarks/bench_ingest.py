@@ -19,7 +19,7 @@ from typing import Any
 import cbor2
 from psycopg import Connection
 
-from benchmarks.bench_history import TARIFF
+from benchmarks.population import TARIFF
 from credit_engine.terms import Installation
 from schemas.decoding import CBOR, decode_up
 from schemas.quantities import format_instant, parse_instant_ms

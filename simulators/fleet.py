@@ -26,7 +26,7 @@ from paho.mqtt.properties import Properties
 
 from schemas import topics
 from schemas.decoding import CBOR
-from schemas.topics import QOS_0, RETAINED, Kind, Topic, downlink_filter
+from schemas.topics import QOS_0, RETAINED, Kind, Side, Topic, downlink_filter
 from simulators.faults import Disturber, Faults
 from simulators.gateway import Gateway
 from simulators.meter import Meter, Publish
@@ -118,7 +118,7 @@ class _Link:
 
     def __init__(self, site: Site, member: Member) -> None:
         self.number = member.meter.name
-        self._side = member.meter.side
+        self._side: Side = member.meter.side
         self._meter = member.meter
         self._password = member.password
         self._site = site

@@ -15,10 +15,10 @@ from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
-from store import decisions, devices, gaps, supply
+from store import batch_meters, decisions, gaps, supply
 from store.answers import BatchAnswer, Receipt, batch_answer, receipts
+from store.batch_meters import BatchMeter
 from store.binary import Bools, Int8s, Texts
-from store.devices import BatchMeter
 from store.quarantine import Quarantine, Refusal
 from store.reports import Reports, speaks_of_itself
 from store.settlement import (
@@ -111,7 +111,7 @@ class Batch:
         self._quarantine.write(self._conn, self._now_ms)
         gaps.note(self._conn, self._meters.values(), self._now_ms)
         self._reports.write(self._conn)
-        devices.write(self._conn, self._meters.values(), self._now_ms)
+        batch_meters.write(self._conn, self._meters.values(), self._now_ms)
         return self.recorded
 
     def set_aside(self, message: Incoming, detail: str) -> Recorded:
@@ -135,7 +135,7 @@ class Batch:
         ]
         if accounts:
             self._states = lock_accounts(self._conn, accounts)
-        self._meters = devices.load(self._conn, numbers["numbers"])
+        self._meters = batch_meters.load(self._conn, numbers["numbers"])
         # Installed while we waited for the locks. Out of the order of ids, so this may meet
         # another worker in a circle: the database ends one of us, and that batch is tried again.
         concerned = {account for meter in self._meters.values() for account in meter.accounts}
