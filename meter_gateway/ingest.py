@@ -22,7 +22,7 @@ from meter_gateway.receiver import RECEIVE_MAX, Delivery, Receiver
 from schemas.commands import time_answer
 from schemas.decoding import decode_up
 from schemas.errors import DomainError
-from schemas.telemetry import Decoded
+from schemas.telemetry import Decoded, Refused
 from schemas.topics import Topic, build, parse
 from store.answers import BatchAnswer, Receipt
 from store.clocks import judge
@@ -50,6 +50,12 @@ class Downlink(Protocol):
     def answer(self, topic: str, payload: bytes) -> None: ...
 
 
+class Decoder(Protocol):
+    """Deliveries of another protocol -> messages; all of them are acknowledged after one commit."""
+
+    async def __call__(self, deliveries: Sequence[Delivery]) -> list[Incoming]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class IngestLoop:
     """One worker's loop; `now_ms` is the system's clock, which a demonstration may speed up."""
@@ -63,6 +69,8 @@ class IngestLoop:
     linger_s: float = LINGER_S
     # Simulated seconds in a second, as `now_ms` runs.
     speed: int = 1
+    # Where the topics are not the contract's.
+    decoder: Decoder | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then the batch at hand is finished."""
@@ -72,7 +80,10 @@ class IngestLoop:
             deliveries = await _unless(stopping, self._take())
             if deliveries is None:
                 break
-            messages = [self._decode(delivery) for delivery in deliveries]
+            if self.decoder is None:
+                messages = [self._decode(delivery) for delivery in deliveries]
+            else:
+                messages = await self.decoder(deliveries)
             if committing is not None:
                 await committing
             committing = asyncio.create_task(self._commit(terms, deliveries, messages))
@@ -90,11 +101,7 @@ class IngestLoop:
             topic: Topic | None = parse(delivery.topic)
         except DomainError:
             topic = None
-        decoded = (
-            Decoded()
-            if topic is None
-            else decode_up(topic, delivery.payload, delivery.content_type, now_ms)
-        )
+        decoded = Decoded() if topic is None else _decoded(topic, delivery, now_ms)
         # A broker drops a time request that it cannot hand on: it is never an old one.
         fresh = delivery.prompt or decoded.time_request_ms is not None
         if topic is not None:
@@ -105,7 +112,7 @@ class IngestLoop:
             delivery.payload,
             delivery.content_type,
             decoded,
-            received_ms if fresh else None,
+            received_ms=received_ms if fresh else None,
         )
 
     def _tell_time(self, topic: Topic, decoded: Decoded, received_ms: int, *, fresh: bool) -> None:
@@ -157,6 +164,16 @@ class IngestLoop:
                 self.metrics.database_away.inc()
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, RETRY_LAST_S)
+
+
+def _decoded(topic: Topic, delivery: Delivery, now_ms: int) -> Decoded:
+    try:
+        return decode_up(topic, delivery.payload, delivery.content_type, now_ms)
+    except Exception:
+        # A defect of ours. The worker would die of the message, and the next one of its repeat.
+        log.exception("message_not_decoded", topic=delivery.topic)
+        refused = Refused("undecodable", "We failed to read it.", None, delivery.payload)
+        return Decoded(refused=(refused,))
 
 
 async def _unless(

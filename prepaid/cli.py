@@ -10,10 +10,12 @@ from schemas.errors import DomainError
 # Command -> its module in prepaid.commands, each with `register(app)`.
 COMMANDS = {
     "account": "account",
+    "adapter": "adapter",
     "adjustment": "adjustment",
     "api": "api",
     "audit": "audit",
     "clock": "clock",
+    "device": "device",
     "doctor": "doctor",
     "explain": "account",
     "flag": "flag",
@@ -26,6 +28,7 @@ COMMANDS = {
     "outage": "outage",
     "rate": "rate",
     "replay": "replay",
+    "security-module": "security_module",
     "sign": "sign",
     "simulate": "simulate",
     "tariff": "tariff",

@@ -20,7 +20,7 @@ from schemas.errors import DomainError
 from schemas.identity import ACTIVE_IMPORT
 from schemas.quantities import format_instant
 from schemas.wire import TimeQuality
-from store import audit_log, batch_meters, decisions
+from store import audit_log, batch_meter, decisions
 from store.binary import Texts
 from store.errors import Conflict, NotFound
 from store.settlement import TermsCache, lock_accounts, settle_account
@@ -161,8 +161,8 @@ def _resolve(
     who: str,
     note: str,
     now_ms: int,
-) -> batch_meters.BatchMeter:
-    meter = batch_meters.load(conn, Texts([lost.meter])).get(lost.meter)
+) -> batch_meter.BatchMeter:
+    meter = batch_meter.load(conn, Texts([lost.meter])).get(lost.meter)
     if meter is None:
         raise NotFound(f"Meter {lost.meter}")
     new = conn.execute(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from psycopg import Connection
 
 from schemas.errors import DomainError
-from store import audit_log, batch_meters
+from store import audit_log, batch_meter
 from store.binary import Texts
 from store.errors import Conflict, NotFound
 from store.sql import query
@@ -27,7 +27,7 @@ class Raised(NamedTuple):
     """One suspicion of a batch."""
 
     meter_id: int
-    kind: batch_meters.FlagKind
+    kind: batch_meter.FlagKind
     detail: str
 
 
@@ -104,7 +104,7 @@ def clear(conn: Connection, meter: str, who: str, note: str, now_ms: int) -> int
     if not who.strip() or not note.strip():
         raise DomainError("no_reason", "Say who clears the flag, and why.")
     with conn.transaction():
-        found = batch_meters.load(conn, Texts([meter])).get(meter)
+        found = batch_meter.load(conn, Texts([meter])).get(meter)
         if found is None:
             raise NotFound(f"Meter {meter}")
         of = {"meter": found.id, "who": who, "note": note, "now_ms": now_ms}

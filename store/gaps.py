@@ -13,7 +13,7 @@ from typing import NamedTuple
 from psycopg import Connection
 
 from store import sequence, supply
-from store.batch_meters import BatchMeter
+from store.batch_meter import BatchMeter
 from store.errors import NotFound
 from store.sequence import Gap, Place
 from store.sql import query

@@ -15,10 +15,11 @@ from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
-from store import batch_meters, decisions, gaps, supply
+from store import batch_meter, decisions, gaps, supply
 from store.answers import BatchAnswer, Receipt, batch_answer, receipts
-from store.batch_meters import BatchMeter
+from store.batch_meter import BatchMeter
 from store.binary import Bools, Int8s, Texts
+from store.devices import FrameCounter, keep_counters
 from store.quarantine import Quarantine, Refusal
 from store.reports import Reports, speaks_of_itself
 from store.settlement import (
@@ -34,6 +35,8 @@ BEFORE_INSTALLATION = "before_installation"
 NOT_INSTALLED = "not_installed"
 # A reading whose clock is lost is stored, and not billed until somebody resolves it.
 CLOCK_LOST = "clock_lost"
+# The total of a device that can be set back is stored and shown, and bills nobody (ADR 0014).
+UNTRUSTED = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Incoming:
 
     `received_ms` is our clock as it arrived, where the broker is known not to have held it back:
     what the device says of its own clock may be compared with it. None: it may be old.
+    `frame` is the counter of a foreign device's protected frame, kept in the same commit.
     """
 
     topic: Topic | None
@@ -49,6 +53,7 @@ class Incoming:
     payload: bytes
     content_type: str | None
     decoded: Decoded
+    frame: FrameCounter | None = None
     received_ms: int | None = None
 
 
@@ -111,7 +116,8 @@ class Batch:
         self._quarantine.write(self._conn, self._now_ms)
         gaps.note(self._conn, self._meters.values(), self._now_ms)
         self._reports.write(self._conn)
-        batch_meters.write(self._conn, self._meters.values(), self._now_ms)
+        batch_meter.write(self._conn, self._meters.values(), self._now_ms)
+        keep_counters(self._conn, [each.frame for each in messages if each.frame is not None])
         return self.recorded
 
     def set_aside(self, message: Incoming, detail: str) -> Recorded:
@@ -134,14 +140,14 @@ class Batch:
             account for (account,) in self._conn.execute(query("accounts_of_meters"), numbers)
         ]
         if accounts:
-            self._states = lock_accounts(self._conn, accounts)
-        self._meters = batch_meters.load(self._conn, numbers["numbers"])
+            self._states = lock_accounts(self._conn, accounts, self._terms.positions)
+        self._meters = batch_meter.load(self._conn, numbers["numbers"])
         # Installed while we waited for the locks. Out of the order of ids, so this may meet
         # another worker in a circle: the database ends one of us, and that batch is tried again.
         concerned = {account for meter in self._meters.values() for account in meter.accounts}
         missing = concerned - self._states.keys()
         if missing:
-            self._states |= lock_accounts(self._conn, missing)
+            self._states |= lock_accounts(self._conn, missing, self._terms.positions)
 
     # --- message by message -----------------------------------------------------------------
 
@@ -158,7 +164,9 @@ class Batch:
         for refused in decoded.refused:
             self._refuse(message, refused.reason, refused.detail, refused.row_index, refused.raw)
         if topic is None:
-            self._refuse(message, "bad_topic", "No topic of the contract's clause 1.", None, None)
+            if not decoded.refused:
+                detail = "No topic of the contract's clause 1."
+                self._refuse(message, "bad_topic", detail, None, None)
             return
         if decoded.readings:
             self._take_readings(message, topic, candidates)
@@ -286,13 +294,17 @@ class Batch:
             known[key] = reading.value_wh
             meter.hear(reading)
             rows.append(
-                _Row(meter, reading, message, account, self._early_verdict(reading, account))
+                _Row(meter, reading, message, account, self._early_verdict(meter, reading, account))
             )
         return rows
 
-    def _early_verdict(self, reading: DecodedReading, account: int | None) -> str | None:
+    def _early_verdict(
+        self, meter: BatchMeter, reading: DecodedReading, account: int | None
+    ) -> str | None:
         if reading.register != ACTIVE_IMPORT:
             return None
+        if not meter.trusted:
+            return UNTRUSTED
         if account is None:
             return NOT_INSTALLED
         if reading.ts_ms <= self._states[account].opened_ms:
@@ -321,7 +333,7 @@ class Batch:
     def _settle_and_write(self, rows: Sequence[_Row]) -> None:
         facts: dict[int, list[Reading]] = {}
         live: set[int] = set()
-        newest_lost: dict[int, int] = {}
+        newest_unrated: dict[int, int] = {}
         for row in rows:
             reading = row.reading
             if row.account is None or reading.register != ACTIVE_IMPORT:
@@ -331,8 +343,9 @@ class Batch:
                 facts.setdefault(row.account, []).append(fact)
                 if not reading.hist:
                     live.add(row.account)
-            elif row.verdict == CLOCK_LOST:
-                newest_lost[row.account] = max(reading.ts_ms, newest_lost.get(row.account, 0))
+            elif row.verdict in {CLOCK_LOST, UNTRUSTED}:
+                newest = max(reading.ts_ms, newest_unrated.get(row.account, 0))
+                newest_unrated[row.account] = newest
         self._terms.prepare(self._conn, (self._states[account] for account in facts))
         settled = [
             settle_account(self._conn, self._terms, self._states[account], new, self._now_ms)
@@ -341,12 +354,17 @@ class Batch:
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
         # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
         self.recorded.commands += decisions.record(
-            self._conn, settled, self._now_ms, live=live, asked=self._asked(settled)
+            self._conn,
+            settled,
+            self._now_ms,
+            live=live,
+            asked=self._asked(settled),
+            positions=self._terms.positions,
         )
-        if newest_lost:
+        if newest_unrated:
             self._conn.execute(
                 query("remember_newest"),
-                {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
+                {"accounts": list(newest_unrated), "newest": list(newest_unrated.values())},
             )
 
     def _asked(self, settled: Sequence[Settled]) -> dict[int, str]:
@@ -373,8 +391,10 @@ class Batch:
             for row in rows
         ]
         for row, verdict in zip(rows, judged, strict=True):
-            if verdict in {None, "accepted"}:
-                self.recorded.accepted += row.reading.register == ACTIVE_IMPORT
+            if verdict in {None, "accepted", UNTRUSTED}:
+                self.recorded.accepted += (
+                    row.reading.register == ACTIVE_IMPORT and verdict != UNTRUSTED
+                )
             else:
                 self.recorded.quarantined += 1
         self._conn.execute(

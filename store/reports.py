@@ -13,7 +13,7 @@ from schemas.errors import DomainError
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.telemetry import Decoded, DecodedReading, Event, Hello
 from store import clocks, events, flags
-from store.batch_meters import BatchMeter, FlagKind
+from store.batch_meter import BatchMeter, FlagKind
 from store.clocks import Measure
 from store.events import Reported
 from store.flags import Raised

@@ -36,7 +36,7 @@ def message_at(message: Incoming, received_ms: int) -> Incoming:
         message.payload,
         message.content_type,
         message.decoded,
-        received_ms,
+        received_ms=received_ms,
     )
 
 

@@ -53,6 +53,15 @@ def test_what_a_batch_brings_in_disorder_leaves_no_gap(utility: Any) -> None:
     assert gaps.gaps(utility.conn, closed=True) == []
 
 
+def test_a_device_whose_instants_stand_for_its_counter_has_no_gaps(utility: Any) -> None:
+    meter = utility.open().meter
+    for quarter in (1, 2, 9):
+        at_ms = T0 + quarter * QUARTER
+        utility.now = at_ms
+        utility.record(utility.reading(meter, at_ms, OPENED_WH + quarter, boot=0, seq=at_ms))
+    assert gaps.gaps(utility.conn, closed=True) == []
+
+
 def asked(utility: Any) -> list[dict[str, int]]:
     return list(utility.rows("SELECT args FROM command WHERE type = 'resend' ORDER BY ctr"))
 

@@ -31,6 +31,7 @@ class BatchMeter:
     desired_relay: str
     interval_ms: int | None
     clock: str
+    trusted: bool
     accounts: list[int]
     opened: list[int]
     relay: str | None = None
@@ -69,7 +70,9 @@ class BatchMeter:
             return
         newest = Place(self.boot, self.seq, self.seq_ms)
         if place.counter > newest.counter:
-            self.jumps.append((newest, place))
+            # The adapter gives a foreign device, which has no counter, its instants for one.
+            if place.seq != place.ts_ms:
+                self.jumps.append((newest, place))
             self.boot, self.seq, self.seq_ms = place
         else:
             self.late.append(place)
@@ -100,20 +103,7 @@ def load(conn: Connection, numbers: Texts) -> dict[str, BatchMeter]:
     # Looked up after the locks: an installation that we waited for is seen.
     found: dict[str, BatchMeter] = {}
     for number, *rest in conn.execute(query("meters_of_batch"), of):
-        meter_id, gateway, boot, seq, seq_ms, desired, interval_ms, clock, accounts, opened = rest
-        found[number] = BatchMeter(
-            meter_id,
-            number,
-            gateway,
-            boot,
-            seq,
-            seq_ms,
-            desired,
-            interval_ms,
-            clock,
-            accounts,
-            opened,
-        )
+        found[number] = BatchMeter(rest[0], number, *rest[1:])
     return found
 
 
