@@ -76,10 +76,13 @@ async def test_a_wrong_clock_is_told_the_time_and_a_message_that_waited_judges_n
                         break
                     await asyncio.sleep(0.2)
                 assert await judged(prompt) == "lost"
-                answer = await asyncio.wait_for(anext(aiter(client.messages)), 10)
-                assert isinstance(answer.payload, bytes)
-                times = json.loads(answer.payload)
-                assert times["t2"] - times["t1"] > 2 * HOUR_MS
+                # A worker of another clock may share the broker, and answers as well.
+                async with asyncio.timeout(10):
+                    async for answer in client.messages:
+                        assert isinstance(answer.payload, bytes)
+                        times = json.loads(answer.payload)
+                        if abs(times["t2"] - times["t1"] - 3 * HOUR_MS) < HOUR_MS:
+                            break
             # Said while the worker is away: its session keeps it, nobody knows for how long.
             await hello(waited, 1)
             async with working(database_url, broker_url):
