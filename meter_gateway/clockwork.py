@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from meter_gateway.field import FieldDuties
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.token_alarm import TokenAlarm
 from schemas.quantities import format_instant
@@ -47,6 +48,7 @@ async def run_clockwork(
     """Rounds until `stopping`. Readings older than `keep_days` are dropped; None keeps all."""
     terms = TermsCache()
     watch = _Watch(session, metrics)
+    field = FieldDuties(now_ms)
     retention_due_ms = 0
     key_check_due_ms = 0
     while not stopping.is_set():
@@ -64,6 +66,7 @@ async def run_clockwork(
             await _end_and_repeat(session, terms, now_ms)
             await session.run(partial(compare_credit, now_ms=now_ms()))
             await watch.look()
+            await field.round(session)
             if alarm is not None:
                 await alarm.look(session, now_ms())
             if now_ms() >= key_check_due_ms:

@@ -23,12 +23,12 @@ from paho.mqtt.properties import Properties
 
 from meter_gateway.checked_client import CheckedClient
 from meter_gateway.receiver import BrokerAddress
-from schemas.commands import Command, gateway_receipt, payload, receipt
+from schemas.commands import Command, gateway_receipts, payload, receipt
 from schemas.errors import DomainError
 from schemas.signing import SigningKey
 from schemas.topics import Side, Topic, build
+from store.answers import BatchAnswer, Receipt
 from store.errors import Unavailable
-from store.ingest import Receipt
 from store.outbox import CLAIM_MS, USUAL_PACING, Pacing, claim, release_claims
 from store.session import Session, wait_for_command
 from store.supply import mark_sent
@@ -71,19 +71,19 @@ class Dispatcher:
 
     # --- what ingest asks for ---------------------------------------------------------------
 
-    def receipts(self, receipts: Sequence[Receipt]) -> None:
-        """Tell devices up to where their rows are committed; one message per device and boot."""
+    def receipts(self, receipts: Sequence[Receipt], answers: Sequence[BatchAnswer]) -> None:
+        """Tell meters up to where their rows are committed, one message per boot; and gateways
+        what became of each of their batches.
+        """
         meters: dict[tuple[str, int], int] = {}
-        gateways: dict[str, list[tuple[str, int, int]]] = {}
-        for side, device, meter, boot, seq in receipts:
-            if side == "g":
-                gateways.setdefault(device, []).append((meter, boot, seq))
-            else:
-                meters[device, boot] = max(seq, meters.get((device, boot), 0))
-        for (device, boot), seq in meters.items():
-            self._say("m", device, receipt(boot, seq))
-        for device, rows in gateways.items():
-            self._say("g", device, gateway_receipt(rows))
+        for meter, boot, seq in receipts:
+            meters[meter, boot] = max(seq, meters.get((meter, boot), 0))
+        for (meter, boot), seq in meters.items():
+            self._say("m", meter, receipt(boot, seq))
+        for each in answers:
+            kept = [(meter, boot, seq) for (meter, boot), seq in each.kept.items()]
+            for content in gateway_receipts(each.batch_id, kept, each.refused):
+                self._say("g", each.gateway, content)
 
     def answer(self, topic: str, payload: bytes) -> None:
         """Send one time answer."""

@@ -100,7 +100,13 @@ class Gateway:
             settings.pacing,
         )
         ingest = IngestLoop(
-            receiver, sessions[0], dispatcher, settings.now_ms, self.metrics, settings.batch_max
+            receiver,
+            sessions[0],
+            dispatcher,
+            settings.now_ms,
+            self.metrics,
+            settings.batch_max,
+            speed=settings.speed,
         )
         alarm = TokenAlarm(self.metrics.registry)
         clockwork = run_clockwork(

@@ -42,6 +42,9 @@ GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
 )
+# A broker that has nothing to hand out for this long, while nothing is unacknowledged, holds
+# nothing back: what it sends from then on was said just now.
+QUIET_S = 0.05
 # A gateway's batch is at most 64 KiB (mqtt.md section 2); what is larger is refused by reading it.
 MAX_PACKET_BYTES = 1024 * 1024
 
@@ -74,7 +77,10 @@ class BrokerAddress:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One message as received. Only the connection that brought it can acknowledge it."""
+    """One message as received. Only the connection that brought it can acknowledge it.
+
+    `prompt`: the broker is known not to have held it back.
+    """
 
     topic: str
     payload: bytes
@@ -82,6 +88,7 @@ class Delivery:
     packet_id: int | None
     received_ns: int
     connection: "_Connection"
+    prompt: bool = False
     # The broker kept it: it may be of any age.
     retained: bool = False
 
@@ -103,6 +110,9 @@ class Receiver:
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._connection: _Connection | None = None
+        # Until the broker was seen with nothing to hand out it may be working off a backlog.
+        self._prompt = False
+        self._unacknowledged = 0
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
@@ -125,7 +135,7 @@ class Receiver:
         """Wait for at least one message, linger a little, and take up to `most`."""
         while not self._pending:
             self._arrived.clear()
-            await self._arrived.wait()
+            await self._wait()
         if linger_s and len(self._pending) < most:
             await asyncio.sleep(linger_s)
         taken: list[Delivery] = []
@@ -133,8 +143,23 @@ class Receiver:
             taken.append(self._pending.popleft())
         return taken
 
+    async def _wait(self) -> None:
+        """Until something arrives; quiet for a while, the broker holds nothing back."""
+        while not self._prompt:
+            try:
+                await asyncio.wait_for(self._arrived.wait(), QUIET_S)
+            except TimeoutError:
+                self._prompt = self._connection is not None and self._unacknowledged == 0
+            else:
+                return
+        await self._arrived.wait()
+
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Tell the broker that these are committed; those of a lost connection come again."""
+        self._unacknowledged -= sum(
+            each.connection is self._connection and each.packet_id is not None
+            for each in deliveries
+        )
         for connection, of_one in groupby(deliveries, key=lambda delivery: delivery.connection):
             connection.write(
                 b"".join(
@@ -200,14 +225,20 @@ class Receiver:
                 packet.packet_id,
                 time.monotonic_ns(),
                 connection,
+                self._prompt and not packet.retain,
                 packet.retain,
             )
         )
+        if packet.packet_id is not None:
+            self._unacknowledged += 1
+            if self._unacknowledged >= RECEIVE_MAX:
+                self._prompt = False
         if not self._arrived.is_set():
             self._arrived.set()
 
     def _forget(self) -> None:
         self._connection = None
+        self._prompt, self._unacknowledged = False, 0
         self.connected.clear()
         self._pending.clear()
 

@@ -46,6 +46,9 @@ ARGUMENTS: dict[CommandType, tuple[str, ...]] = {
 }
 _OPTIONAL: frozenset[str] = frozenset({"why", "tid", "as_of_seq"})
 
+# Of meters, and of refused rows, in one receipt to a gateway: within its own 64 KiB.
+RECEIPT_ROWS = 400
+
 # From each state, the states it may become. `queued` that passes `exp` is expired: nothing was
 # said. Said and unanswered at `exp` is unknown, and a late answer still tells how it ended.
 TRANSITIONS: dict[CommandState, frozenset[CommandState]] = {
@@ -151,6 +154,7 @@ def encode(form: Mapping[str, object]) -> bytes:
 
 _COMMAND: TypeAdapter[wire.Command] = TypeAdapter(wire.Command)
 _RECEIPT: TypeAdapter[wire.Receipt] = TypeAdapter(wire.Receipt)
+_GATEWAY_RECEIPT: TypeAdapter[wire.GatewayReceipt] = TypeAdapter(wire.GatewayReceipt)
 
 
 class SignedCommand(NamedTuple):
@@ -200,9 +204,22 @@ def receipt(boot: int, seq: int) -> bytes:
     return encode({"v": 1, "boot": boot, "seq": seq})
 
 
-def gateway_receipt(rows: Sequence[tuple[str, int, int]]) -> bytes:
-    """The bytes for a gateway's `dn/receipt`: (meter, boot, seq) per meter."""
-    return encode({"v": 1, "rows": [list(row) for row in rows]})
+def gateway_receipts(
+    batch_id: str | None,
+    kept: Sequence[tuple[str, int, int]],
+    refused: Sequence[wire.RefusedRow] = (),
+) -> list[bytes]:
+    """The messages for a gateway's `dn/receipt` after one batch: (meter, boot, seq) per meter, and
+    what was refused; mostly one, at most `RECEIPT_ROWS` of both in each.
+    """
+    head: dict[str, object] = {"v": 1} if batch_id is None else {"v": 1, "id": batch_id}
+    said: list[bytes] = []
+    for first in range(0, max(len(kept), len(refused), 1), RECEIPT_ROWS):
+        form = head | {"rows": [list(row) for row in kept[first : first + RECEIPT_ROWS]]}
+        if refused[first : first + RECEIPT_ROWS]:
+            form["refused"] = list(refused[first : first + RECEIPT_ROWS])
+        said.append(encode(form))
+    return said
 
 
 def parse_receipt(data: bytes) -> tuple[int, int]:
@@ -217,3 +234,23 @@ def parse_receipt(data: bytes) -> tuple[int, int]:
 def time_answer(t1_ms: int, t2_ms: int, t3_ms: int) -> bytes:
     """The bytes for `dn/time`: asked, received, answered, UTC ms."""
     return encode({"v": 1, "t1": t1_ms, "t2": t2_ms, "t3": t3_ms})
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReceipt:
+    """A gateway's receipt: what it may forget, (meter, boot, seq) each, and what was refused."""
+
+    batch_id: str | None
+    kept: tuple[tuple[str, int, int], ...]
+    refused: tuple[wire.RefusedRow, ...]
+
+
+def parse_gateway_receipt(data: bytes) -> BatchReceipt:
+    """The inverse of one message of `gateway_receipts`. Raises DomainError `bad_receipt`."""
+    try:
+        form = _GATEWAY_RECEIPT.validate_json(data)
+    except ValidationError:
+        raise DomainError(
+            "bad_receipt", 'Send a receipt as {"v":1,"rows":[[METER,B,S],...]}.'
+        ) from None
+    return BatchReceipt(form.get("id"), tuple(form["rows"]), tuple(form.get("refused", ())))

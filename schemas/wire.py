@@ -4,9 +4,10 @@ Strict: a number is a number, a string a string; `true` is no integer. Unknown k
 everywhere: the store keeps the raw message. The JSON Schemas in `schemas/json` are generated from
 these. Instants are RFC 3339 UTC, registers are integers in Wh (varh), `t1..t3` are UTC ms.
 
-Receipts: after the commit of a message with `rcpt: true` or `hist: true` the server answers on
-`dn/receipt` with the highest `seq` of that boot in the message; the meter frees every buffered row
-of the boot up to it. A PUBACK alone frees nothing.
+Receipts: after the commit of a message with `rcpt: true` or `hist: true`, and of every batch of a
+gateway, the server answers on `dn/receipt` with the highest `seq` of each boot in the message; the
+meter frees every buffered row of the boot up to it. A PUBACK alone frees nothing. A reading that is
+refused is kept in quarantine and receipted: saying it again would change nothing.
 """
 
 from typing import Annotated, Literal, NotRequired
@@ -78,9 +79,13 @@ BatchRow = Annotated[tuple[MeterNumber, Counter, Counter, list[BatchSlot]], Fiel
 
 @with_config(ConfigDict(strict=True))
 class Batch(TypedDict):
-    """up/batch: many meters of one gateway on one time grid. `dt` is in seconds."""
+    """up/batch: many meters of one gateway on one time grid. `dt` is in seconds.
+
+    Each batch is answered on the gateway's `dn/receipt`, with its `id` where it has one.
+    """
 
     v: Version
+    id: NotRequired[PlainText]
     t0: str
     dt: Annotated[int, Field(ge=1, le=86_400)]
     cols: Annotated[list[RegisterName], Field(min_length=1)]
@@ -95,6 +100,7 @@ class BatchHead(TypedDict):
     """A batch whose rows are still to be judged one by one."""
 
     v: Version
+    id: NotRequired[PlainText]
     t0: str
     dt: Annotated[int, Field(ge=1, le=86_400)]
     cols: Annotated[list[RegisterName], Field(min_length=1)]
@@ -166,7 +172,8 @@ class Hello(TypedDict):
 @with_config(ConfigDict(strict=True))
 class Event(TypedDict):
     """up/event. Known types: tamper, cover_open, over_power, relay_by_hand, power_fail,
-    power_return, clock_set. Others are kept as they come.
+    power_return, clock_set (`info`: `before` and `after`, instants of the meter's clock). Others
+    are kept as they come.
     """
 
     v: Version
@@ -206,11 +213,29 @@ class Receipt(TypedDict):
 
 
 @with_config(ConfigDict(strict=True))
+class RefusedRow(TypedDict):
+    """What of a batch was not taken, and why: a row of it by its index, or a reading of a meter by
+    its counter; neither: the batch as a whole.
+    """
+
+    reason: str
+    row: NotRequired[Counter]
+    meter: NotRequired[str]
+    boot: NotRequired[Counter]
+    seq: NotRequired[Counter]
+
+
+@with_config(ConfigDict(strict=True))
 class GatewayReceipt(TypedDict):
-    """dn/receipt to a gateway: [meter, boot, seq] per meter of the batch."""
+    """dn/receipt to a gateway, after the commit of a batch: up to which counter each meter's rows
+    are kept, and what of them was refused. The buffer is free of both: a refused row is kept in
+    quarantine, and saying it again changes nothing. A long answer comes as several receipts.
+    """
 
     v: Version
+    id: NotRequired[PlainText]
     rows: list[Annotated[tuple[MeterNumber, Counter, Counter], Field(strict=False)]]
+    refused: NotRequired[list[RefusedRow]]
 
 
 @with_config(ConfigDict(strict=True))

@@ -8,7 +8,8 @@ reading, then the buffer oldest first with `hist: true`. Commands follow their c
 A meter that holds verification keys obeys only what one of them signed for it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -26,7 +27,7 @@ from schemas.errors import DomainError
 from schemas.identity import ACTIVE_IMPORT
 from schemas.quantities import format_instant
 from schemas.signing import VerificationKey, verify_command
-from schemas.topics import Kind
+from schemas.topics import Kind, Side
 from schemas.wire import AckState, Relay, TokenOutcome
 from simulators.meter_state import MeterState, Row
 
@@ -88,6 +89,8 @@ class Nameplate:
 class Meter:
     """Drive it with `power_up`, then `tick`, `receive`, `connected`, `disconnected`."""
 
+    side: Side = "m"
+
     def __init__(
         self, plate: Nameplate, load: Load, state: MeterState, enter_token: EnterToken | None = None
     ) -> None:
@@ -107,6 +110,20 @@ class Meter:
             "resend": self._resend,
             "display": self._show,
         }
+
+    @property
+    def name(self) -> str:
+        """Its number, which is its name on the broker."""
+        return self.plate.meter
+
+    @property
+    def alive_ms(self) -> int:
+        """The latest instant that it lived."""
+        return self.state.alive_ms
+
+    def memories(self) -> Iterator[tuple[str, MeterState]]:
+        """What must be kept when the power fails."""
+        yield self.plate.meter, self.state
 
     # --- the register -------------------------------------------------------------------------
 
@@ -291,10 +308,15 @@ class Meter:
         return now_ms - oldest_ms > RECEIPT_EVERY * self.plate.interval_ms + 60_000
 
     def _free(self, boot: int, seq: int) -> None:
+        self.confirm({row for row in self.state.pending if row.boot == boot and row.seq <= seq})
+
+    def confirm(self, rows: AbstractSet[Row]) -> None:
+        """The server keeps these rows: they leave the buffer for the archive."""
         state = self.state
-        kept = [row for row in state.pending if row.boot != boot or row.seq > seq]
-        if len(kept) < len(state.pending):
-            state.archive.extend(r for r in state.pending if r.boot == boot and r.seq <= seq)
+        confirmed = [row for row in state.pending if row in rows]
+        if confirmed:
+            kept = [row for row in state.pending if row not in rows]
+            state.archive.extend(confirmed)
             state.pending.clear()
             state.pending.extend(kept)
 

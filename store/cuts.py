@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from credit_engine.guards import CutFacts, Finding, findings
 from credit_engine.protection import protection_of
-from store import brakes, centres, notices, supply
+from store import brakes, centres, notices, outages, supply
 from store.centres import CentreSettings
 from store.settlement import Settled
 from store.sql import query
@@ -136,6 +136,7 @@ def _case_of(
     conn: Connection, asked: Sequence[tuple[Settled, InstalledMeter]], now_ms: int
 ) -> list[_Case]:
     settings = centres.settings_of(conn, (meter.centre_id for _, meter in asked))
+    dark = outages.suppressed(conn, [meter.id for _, meter in asked], now_ms)
     of = {"accounts": [each.state.account_id for each, _ in asked], "now_ms": now_ms}
     facts = {account: rest for account, *rest in conn.execute(query("cut_facts"), of)}
     cases = []
@@ -149,6 +150,7 @@ def _case_of(
             hold_until_ms=hold_until_ms,
             payment_ms=payment_ms,
             notice_ms=notice_ms,
+            outage=meter.id in dark,
             window_ms=protection.next_edge(now_ms),
         )
         rules = settings[meter.centre_id]

@@ -12,7 +12,8 @@ from prepaid.clock import Clock
 from schemas.errors import DomainError
 from simulators.faults import Faults
 from simulators.fleet import Broker, Member, Site, run_fleet
-from simulators.fleet_file import FleetFile, read_fleet_file
+from simulators.fleet_file import FleetFile, GatewayForm, MeterForm, read_fleet_file
+from simulators.gateway import Gateway
 from simulators.meter import Meter
 from simulators.state_file import StateFile
 
@@ -47,7 +48,7 @@ def simulate(
     drop: Annotated[int, typer.Option(help="Of 1000 steps, after which the link drops.")] = 0,
     reboot: Annotated[int, typer.Option(help="Of 1000 steps, after which it reboots.")] = 0,
 ) -> None:
-    """Run simulated meters: readings, acknowledgements, tokens, outages."""
+    """Run simulated meters and gateways: readings, acknowledgements, tokens, outages."""
     logs.configure(as_json=False)
     faults = Faults(duplicate, reorder, delay, drop=drop, reboot=reboot)
     fleet = read_fleet_file(meters_file)
@@ -82,15 +83,40 @@ async def _until_signal(site: Site, fleet: FleetFile) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    members = [
-        Member(
-            Meter(
-                form.nameplate(), form.load(), site.state_file.load(form.number), form.enter_token()
-            ),
-            None if form.password is None else form.password.get_secret_value(),
-            form.certificate,
-            form.private_key,
+    await run_fleet(site, _members(site.state_file, fleet), stop)
+
+
+def _members(state_file: StateFile, fleet: FleetFile) -> list[Member]:
+    """Whoever has a connection: meters of their own, and gateways with theirs."""
+    alone: list[Member] = []
+    behind: dict[str, list[Meter]] = {each.name: [] for each in fleet.gateways}
+    intervals_ms: dict[str, int] = {}
+    for form in fleet.meters:
+        meter = Meter(
+            form.nameplate(), form.load(), state_file.load(form.number), form.enter_token()
         )
-        for form in fleet.meters
+        if form.gateway is None:
+            alone.append(Member(meter, _password(form), form.certificate, form.private_key))
+        else:
+            behind[form.gateway].append(meter)
+            intervals_ms[form.gateway] = form.interval_s * 1000
+    gateways = [
+        Member(
+            Gateway(
+                each.name,
+                behind[each.name],
+                state_file.load(each.name),
+                interval_ms=intervals_ms[each.name],
+                cbor=each.cbor,
+            ),
+            _password(each),
+            each.certificate,
+            each.private_key,
+        )
+        for each in fleet.gateways
     ]
-    await run_fleet(site, members, stop)
+    return [*alone, *gateways]
+
+
+def _password(form: MeterForm | GatewayForm) -> str | None:
+    return None if form.password is None else form.password.get_secret_value()

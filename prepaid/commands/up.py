@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from prepaid.clock import Clock, wall_ms
-from prepaid.demo.centre import DemoFiles, equip, meter_numbers, provision
+from prepaid.demo.centre import DemoFiles, device_names, equip, provision
 from prepaid.demo.payers import PartnerClient, Payers
 from prepaid.demo.processes import Child, environment
 from prepaid.demo.view import GatewayNumbers, headline, render
@@ -112,7 +112,7 @@ def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstr
     """Everything, in order; None when it is ended on the way."""
     folders = Folders.choose(dict(environment()))
     files = DemoFiles(folders.data / "demo")
-    access = files.trust.access(meter_numbers(files, wanted.meters), tls=wanted.tls)
+    access = files.trust.access(device_names(files, wanted.meters), tls=wanted.tls)
     instance = stack.enter_context(Instance(_progress, folders=folders, access=access))
     if ended.is_set():
         return None
@@ -127,7 +127,7 @@ def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstr
         registry.keep_simulated_now(conn, clock.now_ms())
         tls = wanted.tls and instance.mosquitto is not None
         if tls:
-            files.trust.certify(conn, meter_numbers(files, wanted.meters))
+            files.trust.certify(conn, device_names(files, wanted.meters))
         equip(files, files.trust, tls=tls)
     _progress(f"Demonstration centre: {added} meters added" if added else "Going on")
     metrics_port = _free_port()

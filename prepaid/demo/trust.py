@@ -1,10 +1,10 @@
 """The demonstration's trust: users of the private broker, the signing key, and on request an
-authority with a certificate for each meter. All random, made at the first start.
+authority with a certificate for each device. All random, made at the first start.
 """
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,43 +57,48 @@ class DemoTrust:
             write_secret(self.signing_key_file, made.pem())
         return SigningKey.from_pem(read_secret(self.signing_key_file))
 
-    def passwords(self, meters: Sequence[str]) -> Mapping[str, str]:
-        """A password per part, per meter and for the reader's own meter; each is made once."""
+    def passwords(self, devices: Sequence[str]) -> Mapping[str, str]:
+        """A password per part, per device and for the reader's own meter; each is made once."""
         self._make()
         path = self.folder / "passwords.json"
         known: dict[str, str] = json.loads(read_secret(path)) if path.exists() else {}
-        missing = {*PARTS, *meters, VISITOR} - known.keys()
+        missing = {*PARTS, *devices, VISITOR} - known.keys()
         if missing:
             known |= {user: secrets.token_urlsafe(PASSWORD_OCTETS) for user in sorted(missing)}
             write_secret(path, json.dumps(known).encode())
         return known
 
-    def access(self, meters: Sequence[str], *, tls: bool) -> Access:
-        """What the private broker admits: passwords, or with `tls` certificates of the meters."""
+    def access(self, devices: Sequence[str], *, tls: bool) -> Access:
+        """What the private broker admits: passwords, or with `tls` certificates of the devices."""
         device_tls = self._device_tls() if tls else None
-        return Access(self.passwords(meters), device_tls=device_tls, count_refusals=True)
+        return Access(self.passwords(devices), device_tls=device_tls, count_refusals=True)
 
-    def equip(self, forms: Mapping[str, dict[str, Any]], *, tls: bool) -> None:
-        """Write into each meter's form what it must show and whom it must obey."""
+    def show(self, forms: Mapping[str, dict[str, Any]], *, tls: bool) -> None:
+        """Write into the form of each device, by its name, what it must show to the broker."""
         passwords = self.passwords(list(forms))
-        command_key = self.signing_key().verification_key.text
-        for number, form in forms.items():
-            form |= {"password": passwords[number], "command_keys": [command_key]}
-            for name, suffix in (("certificate", "pem"), ("private_key", "key")):
-                form.pop(name, None)
+        for name, form in forms.items():
+            form["password"] = passwords[name]
+            for key, suffix in (("certificate", "pem"), ("private_key", "key")):
+                form.pop(key, None)
                 if tls:
-                    form[name] = str(self.certificates / f"{number}.{suffix}")
+                    form[key] = str(self.certificates / f"{name}.{suffix}")
 
-    def certify(self, conn: Connection, meters: Sequence[str]) -> None:
-        """A certificate for each registered meter that has none in force, and the server's."""
+    def obey(self, meters: Iterable[dict[str, Any]]) -> None:
+        """Write into each meter's form whose commands it obeys."""
+        command_key = self.signing_key().verification_key.text
+        for form in meters:
+            form["command_keys"] = [command_key]
+
+    def certify(self, conn: Connection, devices: Sequence[str]) -> None:
+        """A certificate for each registered device that has none in force, and the server's."""
         now_ms = wall_ms()
         desk = Desk(Authority.load(self.ca, passphrase(self.ca_passphrase)), self.ca)
         with conn.transaction():
-            for number in meters:
-                held = bool(trust.in_force(conn, number, now_ms))
-                if held and (self.certificates / f"{number}.key").exists():
+            for name in devices:
+                held = bool(trust.in_force(conn, name, now_ms))
+                if held and (self.certificates / f"{name}.key").exists():
                     continue
-                desk.issue(conn, number, self.certificates, BY, now_ms, renewal=held)
+                desk.issue(conn, name, self.certificates, BY, now_ms, renewal=held)
 
     def _device_tls(self) -> DeviceTls:
         self._make()

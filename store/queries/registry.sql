@@ -73,9 +73,9 @@ ON CONFLICT (number) DO UPDATE SET number = excluded.number RETURNING id
 -- name: add_meter
 -- A meter in stock; it measures for nobody until it is installed.
 INSERT INTO meter (number, centre_id, gateway_id, meter_pan, sgc, krn, kt, ken, ti, base_date, ea,
-                   dkga, third_kct)
+                   dkga, third_kct, transformer, interval_s)
 VALUES (%(number)s, %(centre)s, %(gateway)s, %(meter_pan)s, %(sgc)s, %(krn)s, %(kt)s, %(ken)s,
-        %(ti)s, %(base_date)s, %(ea)s, %(dkga)s, %(third_kct)s)
+        %(ti)s, %(base_date)s, %(ea)s, %(dkga)s, %(third_kct)s, %(transformer)s, %(interval_s)s)
 ON CONFLICT (number) DO NOTHING
 RETURNING id
 

@@ -176,6 +176,15 @@ class Utility:
         self.now = max(self.now, at_ms)
         return self.record(self.reading(supply.meter, at_ms, wh, **more))
 
+    def slot(
+        self, meter: str, seq: int, *, boot: int = 1, at_ms: int | None = None, **more: Any
+    ) -> Recorded:
+        """A reading of count `seq`, at the end of that quarter of an hour or at an instant."""
+        ts_ms = OPENED + seq * 15 * MINUTE if at_ms is None else at_ms
+        self.now = max(self.now, ts_ms)
+        wh = OPENING_WH + seq * 10
+        return self.record(self.reading(meter, ts_ms, wh, boot=boot, seq=seq, **more))
+
     def say(self, meter: str, kind: str, **form: Any) -> Recorded:
         return self.record(self.message(f"pm/v1/m/{meter}/up/{kind}", {"v": 1, **form}))
 
