@@ -187,8 +187,7 @@ class Meter:
             said += self._over_power(row)
         state = self.state
         if state.relay == "armed" and now_ms >= state.armed_ms + BUTTON_DELAY_MS:
-            self._move_relay(now_ms, "closed")
-            said.append(self._event(now_ms, "relay_by_hand", {"relay": "closed"}))
+            said += self.move_by_hand(now_ms, "closed")
         if self._online and now_ms - self._replayed_ms >= RETRY_MS:
             unanswered = [row for row in state.pending if now_ms - row.ts_ms >= RETRY_MS]
             self._replayed_ms = now_ms
@@ -205,6 +204,11 @@ class Meter:
         if kind == "cmd":
             said += self._command(now_ms, payload)
         return said
+
+    def move_by_hand(self, now_ms: int, to: Relay) -> list[Publish]:
+        """Somebody at the meter moves its relay: an armed one lawfully, any other as tampering."""
+        self._move_relay(now_ms, to)
+        return [self._event(now_ms, "relay_by_hand", {"relay": to})]
 
     # --- readings -----------------------------------------------------------------------------
 

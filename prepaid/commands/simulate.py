@@ -1,7 +1,13 @@
-"""`prepaid simulate`: a fleet of meters on a broker, until it is told to stop."""
+"""`prepaid simulate`: a fleet of meters until it is told to stop, or meters that misbehave."""
 
 import asyncio
+import json
+import os
 import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +15,11 @@ import typer
 
 from prepaid import logs
 from prepaid.clock import Clock
+from prepaid.runtime import Folders, Instance
+from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
+from prepaid.scenarios.catalogue import SCENARIOS
+from prepaid.scenarios.rig import Servers, rigged
+from prepaid.scenarios.runner import Result, Scenario, form, line, run_scenario, write_table
 from schemas.errors import DomainError
 from simulators.faults import Faults
 from simulators.fleet import Broker, Member, Site, run_fleet
@@ -25,10 +36,12 @@ def register(app: typer.Typer) -> None:
 
 def simulate(
     meters_file: Annotated[
-        Path, typer.Option(help="JSON that describes the meters (simulators/fleet_file.py).")
-    ],
-    state_dir: Annotated[Path, typer.Option(help="Where the meters keep their memory.")],
-    broker: Annotated[str, typer.Option(help="HOST or HOST:PORT of the MQTT broker.")],
+        Path | None, typer.Option(help="JSON that describes the meters (simulators/fleet_file.py).")
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Where the meters keep their memory.")
+    ] = None,
+    broker: Annotated[str, typer.Option(help="HOST or HOST:PORT of the MQTT broker.")] = "",
     clock: Annotated[
         str,
         typer.Option(
@@ -42,18 +55,49 @@ def simulate(
     delay: Annotated[int, typer.Option(help="Of 1000 readings, half an hour late.")] = 0,
     drop: Annotated[int, typer.Option(help="Of 1000 steps, after which the link drops.")] = 0,
     reboot: Annotated[int, typer.Option(help="Of 1000 steps, after which it reboots.")] = 0,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Play this one (may be repeated), or `all`."),
+    ] = None,
+    listing: Annotated[
+        bool, typer.Option("--list", help="Say which scenarios there are and what they prove.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same story.")] = 1,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the results as a page in Markdown.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Run simulated meters: readings, acknowledgements, tokens, outages."""
-    logs.configure(as_json=False)
-    faults = Faults(duplicate, reorder, delay, drop=drop, reboot=reboot)
-    fleet = read_fleet_file(meters_file)
-    clocked = Clock.parse(clock)
+    """Run simulated meters: readings, acknowledgements, tokens, outages.
+
+    Either a fleet that lives until it is told to stop (--meters-file, --state-dir and --broker), or
+    scenarios in which meters and networks misbehave (--scenario): each against a real broker, a
+    database of its own and a gateway process, with an auditor who knows what the meters really did.
+    A run of scenarios uses PREPAID_DATABASE__URL and PREPAID_BROKER__URL where they are set, and
+    servers of its own where a scenario kills them. It ends with `N passed, M failed`.
+    """
+    if listing:
+        sys.stdout.writelines(f"{name:<32}{each.happens}.\n" for name, each in SCENARIOS.items())
+    elif scenario:
+        _play(_chosen(scenario), seed, table, as_json=as_json)
+    elif meters_file is None or state_dir is None or not broker:
+        raise DomainError(
+            "nothing_to_simulate",
+            "give --meters-file, --state-dir and --broker for a fleet, or --scenario NAME",
+        )
+    else:
+        logs.configure(as_json=False)
+        faults = Faults(duplicate, reorder, delay, drop=drop, reboot=reboot)
+        _live(read_fleet_file(meters_file), state_dir, _broker(broker), Clock.parse(clock), faults)
+
+
+def _live(fleet: FleetFile, state_dir: Path, broker: Broker, clock: Clock, faults: Faults) -> None:
     with StateFile(state_dir) as state_file:
         site = Site(
-            broker=_broker(broker),
+            broker=broker,
             state_file=state_file,
-            now_ms=clocked.now_ms,
-            speed=clocked.speed,
+            now_ms=clock.now_ms,
+            speed=clock.speed,
             faults=faults,
         )
         asyncio.run(_until_signal(site, fleet))
@@ -83,3 +127,78 @@ async def _until_signal(site: Site, fleet: FleetFile) -> None:
         for form in fleet.meters
     ]
     await run_fleet(site, members, stop)
+
+
+# --- scenarios --------------------------------------------------------------------------------
+
+
+def _chosen(names: Sequence[str]) -> list[Scenario]:
+    if "all" in names:
+        return list(SCENARIOS.values())
+    unknown = sorted(set(names) - SCENARIOS.keys())
+    if unknown:
+        raise DomainError(
+            "no_such_scenario", f"there is no scenario {unknown[0]}: see prepaid simulate --list"
+        )
+    return [SCENARIOS[name] for name in names]
+
+
+def _play(scenarios: Sequence[Scenario], seed: int, table: Path | None, *, as_json: bool) -> None:
+    logs.configure(as_json=False, level="critical")
+
+    def tell(result: Result) -> None:
+        if not as_json:
+            lines = [line(result), *(f"        {failure}" for failure in result.failures)]
+            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.flush()
+
+    # Those that kill servers come last, on servers of their own where others were given.
+    kind = [each for each in scenarios if not each.kills]
+    cruel = [each for each in scenarios if each.kills]
+    results: list[Result] = []
+    if kind:
+        with _servers(given=True) as servers:
+            results += asyncio.run(_played(servers, kind, seed, tell))
+    if cruel:
+        with _servers(given=False) as servers:
+            results += asyncio.run(_played(servers, cruel, seed, tell))
+    failed = sum(not result.passed for result in results)
+    if as_json:
+        sys.stdout.write(json.dumps(form(results), ensure_ascii=False, indent=2) + "\n")
+    else:
+        sys.stdout.write(f"{len(results) - failed} passed, {failed} failed\n")
+    if table is not None:
+        write_table(results, table)
+    raise typer.Exit(1 if failed else 0)
+
+
+async def _played(
+    servers: Servers, scenarios: Sequence[Scenario], seed: int, tell: Callable[[Result], None]
+) -> list[Result]:
+    results = []
+    with tempfile.TemporaryDirectory(prefix="prepaid-scenarios-") as folder:
+        async with rigged(servers, Path(folder), seed) as rig:
+            for each in scenarios:
+                result = await run_scenario(rig, each)
+                tell(result)
+                results.append(result)
+            if not all(result.passed for result in results):
+                sys.stderr.write(rig.gateway_log() + "\n")
+    return results
+
+
+@contextmanager
+def _servers(*, given: bool) -> Iterator[Servers]:
+    """The servers of the settings where they are wanted and set, private ones otherwise."""
+    own = {DATABASE_VARIABLE, BROKER_VARIABLE}
+    environ = {name: text for name, text in os.environ.items() if given or name not in own}
+    with tempfile.TemporaryDirectory(prefix="prepaid-servers-") as folder:
+        # The servers' account goes through it.
+        Path(folder).chmod(0o755)
+        folders = Folders(Path(folder) / "data", Folders.choose(os.environ).cache)
+        with Instance(_progress, environ=environ, folders=folders) as instance:
+            yield Servers(instance.database_url, instance.broker_url, instance)
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(f"prepaid: {text}\n")
