@@ -102,7 +102,7 @@ async def same_seq_different_value(trial: Trial) -> None:
 
 
 async def unknown_version(trial: Trial) -> None:
-    """Messages of version 2, of no version and of version "1" come: refused, and version 1 goes on."""
+    """Messages of version 2, "1" and none come: each is refused, and version 1 goes on."""
     home = await _connected(trial)
     forms = [reading(trial, home, v=2), reading(trial, home, v="1"), reading(trial, home)]
     del forms[2]["v"]

@@ -70,7 +70,7 @@ async def duplicate(trial: Trial) -> None:
 
 
 async def out_of_order(trial: Trial) -> None:
-    """A network mixes the readings of six hours: stored and charged as if they had come in order."""
+    """A network mixes the readings of six hours: all is as if they had come in order."""
     link = Hold()
     home = await trial.household(Plan(distort=link))
     await home.device.connect()
@@ -115,7 +115,7 @@ async def late_by_3_days(trial: Trial) -> None:
 
 
 async def gap_then_register_returns(trial: Trial) -> None:
-    """A meter loses six hours of readings for ever: the next register charges all of their energy."""
+    """A meter loses six hours of readings for ever: the next register charges their energy."""
     home = await trial.household()
     await home.device.connect()
     await trial.advance(HOUR_MS, home.device)

@@ -1,0 +1,93 @@
+"""Every quick scenario against one gateway process; the slow ones are run by the command."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from prepaid.runtime import Instance
+from prepaid.scenarios.catalogue import SCENARIOS
+from prepaid.scenarios.rig import Rig, Servers, rigged
+from prepaid.scenarios.runner import run_scenario
+
+ROOT = Path(__file__).parents[2]
+# They kill servers or take many seconds.
+SLOW = {"reconnect-storm", "message-of-64-kib", "rollover-7-digits", "rollover-8-digits"}
+QUICK = [name for name, each in SCENARIOS.items() if not each.kills and name not in SLOW]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rig(runtime: Instance, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    servers = Servers(runtime.database_url, runtime.broker_url)
+    async with rigged(servers, tmp_path_factory.mktemp("rig"), seed=7) as made:
+        yield made
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("name", QUICK)
+async def test_what_must_be_true_is_true(rig: Rig, name: str) -> None:
+    result = await run_scenario(rig, SCENARIOS[name])
+    assert result.failures == ()
+    assert result.checked > 5
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_says_what_happens_and_what_must_be_true(name: str) -> None:
+    assert SCENARIOS[name].happens
+    assert SCENARIOS[name].must
+
+
+def simulated(runtime: Instance, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PREPAID_DATABASE__URL": runtime.database_url,
+        "PREPAID_BROKER__URL": runtime.broker_url,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "prepaid", "simulate", *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_plays_one_and_writes_its_table(runtime: Instance, tmp_path: Path) -> None:
+    table = tmp_path / "scenarios.md"
+    done = simulated(runtime, "--scenario", "same-seq-different-value", f"--table={table}")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 passed, 0 failed"), done.stderr
+    (row,) = [line for line in table.read_text().splitlines() if line.startswith("| same-seq")]
+    assert row.count(" | ") == 4
+    assert "| passed |" in row
+
+
+def test_the_list_names_every_scenario(runtime: Instance) -> None:
+    listed = [line.split()[0] for line in simulated(runtime, "--list").stdout.splitlines()]
+    assert listed == list(SCENARIOS)
+
+
+def test_for_programs_it_is_one_json_object(runtime: Instance) -> None:
+    done = simulated(runtime, "--scenario", "zoneless-time", "--json")
+    told = json.loads(done.stdout)
+    assert (told["passed"], told["failed"], told["scenarios"][0]["failures"]) == (1, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--scenario", "nonsense"], "no scenario nonsense"), ([], "--scenario NAME")],
+)
+def test_what_cannot_be_simulated_is_refused_in_one_line(
+    runtime: Instance, arguments: list[str], says: str
+) -> None:
+    done = simulated(runtime, *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
