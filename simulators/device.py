@@ -27,7 +27,8 @@ from simulators.meter import EnterToken, Meter, Publish, TokenEntry
 from simulators.wire import Wire
 
 KEEPALIVE_S = 60
-ANSWER_S = 30
+# A broker that does not answer in this time is gone.
+ANSWER_S = 10
 SESSION_EXPIRY_S = 3600
 # The meter's own words cannot lie in the future of any later clock.
 LAST_MS = 1 << 52
@@ -123,7 +124,9 @@ class Device:
 
     async def vanish(self) -> None:
         """The connection breaks: its last will speaks."""
-        self._wire.cut()
+        async with self._turn:
+            # Not in the middle of a word: that would wait for its acknowledgement in vain.
+            self._wire.cut()
         if self._listening is not None:
             # The client must see the end itself before it is put away.
             await asyncio.wait({self._listening}, timeout=ANSWER_S)

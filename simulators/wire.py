@@ -18,6 +18,7 @@ class Wire:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._forwarding: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.port = 0
@@ -55,22 +56,28 @@ class Wire:
         """Cut for good; its connections have ended when this returns."""
         self.cut()
         self.release()
-        await asyncio.sleep(0)
+        if self._forwarding:
+            await asyncio.wait(self._forwarding)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        mine = {writer, far_writer}
+        task = asyncio.current_task()
+        assert task is not None, "the server runs each connection as a task"
+        self._forwarding.add(task)
+        mine = {writer}
         self._writers |= mine
         try:
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            mine.add(far_writer)
+            self._writers |= mine
             await asyncio.gather(
                 self._pump(reader, far_writer, up=True), self._pump(far_reader, writer, up=False)
             )
+        except OSError:
+            # Nobody listens there: the one who came sees the end of his connection.
+            writer.transport.abort()
         finally:
             self._writers -= mine
+            self._forwarding.discard(task)
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool
