@@ -387,7 +387,12 @@ def quote_answer(account: Account, offer: Offer) -> QuoteAnswer:
     )
 
 
-def top_up_form(top_up: TopUp, now_ms: int) -> dict[str, object]:
+def masked_digits(digits: str) -> str:
+    """A token for those who may know of it and not use it: its last four digits."""
+    return "*" * (len(digits) - 4) + digits[-4:]
+
+
+def top_up_form(top_up: TopUp, now_ms: int, *, digits: bool = True) -> dict[str, object]:
     return {
         "id": top_up.id,
         "account": top_up.account,
@@ -402,14 +407,15 @@ def top_up_form(top_up: TopUp, now_ms: int) -> dict[str, object]:
         "states": [
             {"state": state, "at": format_instant(at_ms)} for state, at_ms in top_up.states()
         ],
-        "tokens": list(top_up.tokens),
+        "tokens": [each if digits else masked_digits(each) for each in top_up.tokens],
         "lines": list(top_up.lines),
         "as_of": format_instant(now_ms),
     }
 
 
-def top_up_answer(top_up: TopUp, now_ms: int) -> TopUpAnswer:
-    return TopUpAnswer.model_validate(top_up_form(top_up, now_ms))
+def top_up_answer(top_up: TopUp, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
+    """`digits`: whether the caller may read the tokens."""
+    return TopUpAnswer.model_validate(top_up_form(top_up, now_ms, digits=digits))
 
 
 def payment_answer(top_up: TopUp, now_ms: int) -> PaymentAnswer:

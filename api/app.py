@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from api.dependencies import Surroundings
 from api.edge import Edge, Metrics
 from api.errors import Problem, answer_errors
-from api.routes import accounts, health, operators
+from api.routes import accounts, desk, health, operators, register, sign_in, tariffs, tokens
 from api.routes import partners as partner_routes
 from api.settings import ApiSettings, Partner
 from api.signatures import Signers
@@ -84,7 +84,17 @@ def create_app(
         metrics=metrics,
     )
     answer_errors(app)
-    for module in (accounts, partner_routes, operators, health):
+    for module in (
+        sign_in,
+        accounts,
+        partner_routes,
+        operators,
+        desk,
+        tariffs,
+        tokens,
+        register,
+        health,
+    ):
         app.include_router(module.router)
     app.add_middleware(
         Edge,

@@ -2,19 +2,22 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import orjson
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
 
 from api.edge import Metrics
 from api.errors import Forbidden, Unauthorized
 from api.settings import ApiSettings, Partner
 from api.signatures import Envelope, Signers
-from store import reads
+from store import idempotency, operators, reads
 from store.pool import Connection, Pool, borrow
-from store.reads import Account, Principal
+from store.reads import Account, Principal, Role
 from store.settlement import TermsCache
 from tokens.security_module import SecurityModule
 
@@ -39,6 +42,10 @@ class Surroundings:
     metrics: Metrics
     terms: TermsCache = field(default_factory=TermsCache)
 
+    def wall_ms(self) -> int:
+        """Real time: sessions, second factors and bounds on tries go by it."""
+        return int(self.wall_s() * 1000)
+
 
 def surroundings(request: Request) -> Surroundings:
     found = request.app.state.surroundings
@@ -58,16 +65,19 @@ def connection(around: Around) -> Iterator[Connection]:
 Database = Annotated[Connection, Depends(connection, scope="function")]
 
 _access_key = HTTPBearer(
-    auto_error=False, scheme_name="access_key", description="An access key of this system."
+    auto_error=False,
+    scheme_name="access_key",
+    description="An access key of this system, or the key of a session.",
 )
 
 
 def principal(
     request: Request,
     conn: Database,
+    around: Around,
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_access_key)],
 ) -> Principal:
-    """Who calls, by the access key. Errors: Unauthorized."""
+    """Who calls, by the access key or the session. Errors: Unauthorized."""
     if given is None or not given.credentials:
         raise Unauthorized(
             "access_key_missing", "Send the header Authorization: Bearer and your access key."
@@ -75,38 +85,137 @@ def principal(
     found = None
     if len(given.credentials) <= ACCESS_KEY_MAX:
         digest = hashlib.sha256(given.credentials.encode()).digest()
-        found = reads.principal_of_key(conn, digest)
+        found = reads.principal_of_key(conn, digest, around.wall_ms())
     if found is None:
-        raise Unauthorized("access_key_unknown", "This access key is not known: ask for a new one.")
+        raise Unauthorized(
+            "access_key_unknown",
+            "This access key is not known or its session has ended: sign in, or ask for a new one.",
+        )
     request.state.caller = (
-        "operator" if found.customer_id is None else f"customer:{found.customer_id}"
+        f"operator:{found.name}" if found.is_operator else f"customer:{found.customer_id}"
     )
     return found
 
 
-Caller = Annotated[Principal, Depends(principal)]
+Authenticated = Annotated[Principal, Depends(principal)]
+OPERATOR_ROLES: tuple[Role, ...] = operators.ROLES
+# Who may read an STS token: its digits are worth what was paid for them.
+DIGITS_ROLES: frozenset[Role] = frozenset({"customer", "desk", "supervisor", "admin"})
 
 
-def operator(caller: Caller) -> Principal:
-    """Errors: Forbidden `role_refused` for customers."""
-    if caller.role != "operator":
-        raise Forbidden("role_refused", "This is for operators: use an operator's access key.")
-    return caller
+class Allowed:
+    """Who may call a route; every route declares it, and docs/roles.md is made from it.
+
+    `everywhere`: what belongs to no one centre asks for an operator of every centre. Elsewhere the
+    routes look at `centres` of the caller, and what lies outside looks like what does not exist.
+    """
+
+    def __init__(self, *roles: Role, everywhere: bool = False) -> None:
+        self.roles = frozenset(roles)
+        self.everywhere = everywhere
+
+    def __call__(self, caller: Authenticated) -> Principal:
+        """Errors: Forbidden `role_refused`, `scope_refused`."""
+        if caller.role not in self.roles:
+            raise Forbidden(
+                "role_refused",
+                f"This is for {', '.join(sorted(self.roles))}: you are {caller.role}.",
+            )
+        if self.everywhere and caller.centres is not None:
+            raise Forbidden(
+                "scope_refused", "This concerns every centre: ask an operator who has them all."
+            )
+        return caller
 
 
-Operator = Annotated[Principal, Depends(operator)]
+def name_of(caller: Principal) -> str:
+    """An operator's name, as the audit log keeps it."""
+    assert caller.name is not None, "a route for operators admits nobody else"
+    return caller.name
 
 
-def account_of_caller(
-    conn: Database,
-    caller: Caller,
-    account: Annotated[str, Path(max_length=64, pattern=r"^[^\x00-\x1f]+$")],
-) -> Account:
-    """The account in the path, if it is the caller's; an operator sees each. Errors: NotFound."""
-    return reads.account(conn, account, caller.customer_id)
+def anyone() -> None:
+    """Declares that a route is open to all: health, and the doors to sign in."""
 
 
-OwnAccount = Annotated[Account, Depends(account_of_caller)]
+Open = Depends(anyone)
+Caller = Annotated[Principal, Depends(Allowed("customer", *OPERATOR_ROLES))]
+Operator = Annotated[Principal, Depends(Allowed(*OPERATOR_ROLES))]
+
+
+def account_for(*roles: Role) -> Callable[..., Account]:
+    """A dependency: the account in the path, for these roles; an operator sees those of his
+    centres, a customer his own. Errors: NotFound; as Allowed.
+    """
+
+    def account_of_caller(
+        conn: Database,
+        caller: Annotated[Principal, Depends(Allowed(*roles))],
+        account: Annotated[str, Path(max_length=64, pattern=r"^[^\x00-\x1f]+$")],
+    ) -> Account:
+        return reads.account(conn, account, caller.customer_id, caller.centres)
+
+    return account_of_caller
+
+
+OwnAccount = Annotated[Account, Depends(account_for("customer", *OPERATOR_ROLES))]
+# Whose holder may act on it: himself, and who serves him at a desk.
+ServedAccount = Annotated[Account, Depends(account_for("customer", "desk", "supervisor", "admin"))]
+AccountWithDigits = Annotated[Account, Depends(account_for(*DIGITS_ROLES))]
+
+
+@dataclass(frozen=True, slots=True)
+class OnceOnly:
+    """A request that takes effect once: the caller's key, and a digest of what is asked for."""
+
+    key: str
+    sha256: bytes
+
+
+async def once_only(
+    request: Request,
+    key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            max_length=64,
+            pattern=r"^[!-~]+$",
+            description="Your own, for each thing that you want done: a repeat is given the "
+            "first answer.",
+        ),
+    ],
+) -> OnceOnly:
+    body = await request.body()
+    # Other blanks or another order of keys are the same request; what is no JSON is refused later.
+    with suppress(orjson.JSONDecodeError):
+        body = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
+    asked = b"\0".join((request.method.encode(), request.url.path.encode(), body))
+    return OnceOnly(key, hashlib.sha256(asked).digest())
+
+
+Once = Annotated[OnceOnly, Depends(once_only)]
+_Answered = TypeVar("_Answered", bound=BaseModel)
+
+
+def answer_once(
+    conn: Connection,
+    caller: Principal,
+    once: OnceOnly,
+    now_ms: int,
+    work: Callable[[], _Answered],
+    form: type[_Answered],
+) -> _Answered:
+    """The first answer of `work` under the operator's key, in one transaction with its effect."""
+    assert caller.operator_id is not None, "a route for operators admits nobody else"
+    kept = idempotency.once(
+        conn,
+        caller.operator_id,
+        once.key,
+        once.sha256,
+        now_ms,
+        lambda: work().model_dump(mode="json"),
+    )
+    return form.model_validate(kept)
 
 
 def _signature_header(name: str, meaning: str) -> Any:

@@ -19,7 +19,15 @@ from starlette.exceptions import HTTPException
 
 from credit_engine.errors import CreditError
 from schemas.errors import DomainError
-from store.errors import Conflict, MigrationError, NotFound, StoreError, Unavailable
+from store.errors import (
+    Conflict,
+    MigrationError,
+    NotFound,
+    StoreError,
+    TooManyAttempts,
+    Unavailable,
+)
+from store.operators import SignInRefused
 from tokens.errors import SecurityModuleAway, TokenError
 
 # How long a caller waits before trying again when the database is away.
@@ -60,6 +68,8 @@ STATUS: Mapping[type[DomainError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
+    SignInRefused: HTTPStatus.UNAUTHORIZED,
     MigrationError: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
     CreditError: HTTPStatus.CONFLICT,
@@ -132,6 +142,8 @@ def _answer_domain_error(request: Request, error: Exception) -> JSONResponse:
     detail = str(error)
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooManyAttempts):
+        headers["Retry-After"] = str(error.retry_after_s)
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_S)
         # What the driver says names servers and users: it is for the log.

@@ -58,6 +58,17 @@ def positive_micro(text: str, place: str) -> int:
     return micro
 
 
+def signed_micro(text: str, place: str) -> int:
+    """Micro-units of an amount above or below zero with at most 2 decimals.
+
+    Errors: as positive_micro.
+    """
+    stripped = text.strip()
+    if stripped[:1] in {"-", "−"}:
+        return -positive_micro(stripped[1:], place)
+    return positive_micro(stripped.removeprefix("+"), place)
+
+
 def meter_number(text: str, place: str = "/meter") -> str:
     """The digits of a typed meter number. Errors: RequestRefused bad_meter_number."""
     try:

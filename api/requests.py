@@ -1,8 +1,12 @@
 """Bodies of requests. Text stays text here; `api.numbers` judges it with a code of its own."""
 
+from datetime import date
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from store.engineering import Work
+from store.holds import HoldKind
 
 # Bounds on what people and programs name things; longer is a mistake, not a name.
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
@@ -71,6 +75,93 @@ class PaymentRequest(Body):
 
 class ReversalRequest(Body):
     reason: Name
+
+
+class NoteRequest(Body):
+    note: Name
+
+
+class HoldRequest(Body):
+    """From now on. `until`: None holds until somebody releases it."""
+
+    account: Identifier
+    kind: HoldKind
+    reason: Name
+    until: Annotated[str, StringConstraints(max_length=40)] | None = None
+
+
+class AdjustmentRequest(Body):
+    """`amount`: above zero credits the account, below zero debits it; the customer reads why."""
+
+    account: Identifier
+    amount: Number
+    currency: Currency | None = None
+    reason: Name
+
+
+class OperatorReversalRequest(Body):
+    """`top_up`: our id of it."""
+
+    top_up: Identifier
+    reason: Name
+
+
+class LowCreditRequest(Body):
+    amount: Number
+    currency: Currency | None = None
+
+
+class AssignmentRequest(Body):
+    tariff: Identifier
+    from_: Annotated[date, Field(alias="from", strict=False)]
+    reason: Name
+
+
+class DraftRequest(Body):
+    """`version`: as in the rating contract, section 10."""
+
+    version: dict[str, object]
+    note: Name
+
+
+class SimulationRequest(Body):
+    """Local dates of the past; `to` is excluded. `version` needs no `valid_from`."""
+
+    version: dict[str, object]
+    from_: Annotated[date, Field(alias="from", strict=False)]
+    to: Annotated[date, Field(strict=False)]
+
+
+class CentreRequest(Body):
+    code: Identifier
+    name: Name
+
+
+class ReprintRequest(Body):
+    top_up: Identifier
+    reason: Name
+
+
+class EngineeringRequest(Body):
+    """`fields`: `mpl` (W), `register`, or `control` and `mfr_code`, as the work asks for."""
+
+    meter: Number
+    work: Annotated[Work, Field(strict=False)]
+    fields: dict[str, Annotated[int, Field(ge=0, le=2**32)]] = Field(default_factory=dict)
+    reason: Name
+
+
+class KeyChangeConfirmation(Body):
+    """`note`: who saw the meter accept the set, and where."""
+
+    note: Name
+
+
+class DecodeRequest(Body):
+    """`digits`: of an STS token, as typed. `meter`: where it was typed in, to read all of it."""
+
+    digits: Annotated[str, StringConstraints(min_length=1, max_length=60)]
+    meter: Number | None = None
 
 
 class StsAttributes(Body):

@@ -1,10 +1,14 @@
 """What an operator may set about the API; plain values, given by the composition root."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
 from schemas.quantities import MICRO_PER_UNIT
+
+# Engineering tokens that one operator may ask for in a day: a crew's round, not a business.
+ENGINEERING_PER_DAY: Mapping[str, int] = {"desk": 10, "field": 40, "supervisor": 40, "admin": 40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +28,11 @@ class ApiSettings:
     """Limits of one installation.
 
     `min_payment_micro`, `max_payment_micro`: what a channel may take for one payment.
+    `engineering_per_day`: requests for engineering tokens by role; none where it is not named.
     `body_limit_bytes`: no request of this contract comes near it.
     """
 
+    engineering_per_day: Mapping[str, int] = field(default_factory=lambda: ENGINEERING_PER_DAY)
     min_payment_micro: int = 1 * MICRO_PER_UNIT
     max_payment_micro: int = 100_000 * MICRO_PER_UNIT
     body_limit_bytes: int = 64 * 1024

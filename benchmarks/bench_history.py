@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from psycopg import Connection
 
+from benchmarks.measure import server_cpu_s
+from benchmarks.population import TARIFF
 from credit_engine.terms import Installation
 from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
@@ -45,38 +46,6 @@ LATE_HOURS = 3
 # Above noise on a shared machine, far below any growth with history (12 and 24 times).
 FLAT_RATIO = 1.5
 END_MS = parse_instant_ms("2026-06-15T00:00:00Z")
-TICKS = os.sysconf("SC_CLK_TCK")
-
-TARIFF: dict[str, Any] = {
-    "timezone": "Africa/Nouakchott",
-    "currency": "MRU",
-    "holidays": [],
-    "tariff": {
-        "versions": [
-            {
-                "valid_from": "2024-01-01",
-                "period": "month",
-                "bands": [
-                    {
-                        "name": "peak",
-                        "windows": [{"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
-                                     "from": "19:00", "to": "23:00"}],
-                        "method": "graduated",
-                        "blocks": [{"price": "5.903"}],
-                    },
-                    {
-                        "name": "all",
-                        "method": "graduated",
-                        "blocks": [{"up_to_kwh": "100", "price": "2.459"}, {"price": "5.903"}],
-                    },
-                ],
-                "standing_per_day": "1.20",
-                "taxes": [{"name": "vat", "percent": "16", "on": ["energy", "standing"],
-                           "included": False}],
-            }
-        ]
-    },
-}  # fmt: skip
 
 
 class CountingConnection(Connection[Any]):
@@ -227,19 +196,6 @@ class Bench:
             wanted = (whole.status.balance_micro, accepted, whole.position.register_wh)
             if found != wanted:
                 yield f"{age.months} months, account {meter.account}: {found} is not {wanted}"
-
-
-def server_cpu_s(conn: Connection[Any]) -> float:
-    """CPU seconds of the connection's backend, in clock ticks; 0 where it is on another machine."""
-    try:
-        stat = Path(f"/proc/{conn.info.backend_pid}/stat").read_text(encoding="ascii")
-    except OSError:
-        return 0.0
-    name, _, rest = stat.rpartition(")")
-    if "postgres" not in name:
-        return 0.0
-    fields = rest.split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def run(url: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ COMMANDS = {
     "hold": "hold",
     "hsm": "hsm",
     "migrate": "migrate",
+    "operator": "staff",
     "rate": "rate",
     "replay": "replay",
     "sign": "sign",

@@ -9,7 +9,7 @@ from typing import Literal
 
 from psycopg import Connection
 
-from store import decisions
+from store import audit_log, decisions
 from store.errors import Conflict, NotFound
 from store.settlement import TermsCache, lock_accounts, settle_account
 from store.sql import query
@@ -90,10 +90,21 @@ def enter(
                     f"adjustment {adjustment} was entered with another content: use a new number",
                 )
             return known.state
+        entered: AdjustmentState = "posted" if alone else "requested"
         if alone:
             settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=now_ms)
             decisions.record(conn, [settled], now_ms)
-        return "posted" if alone else "requested"
+        audit_log.record(
+            conn,
+            who,
+            "adjustment.enter",
+            f"adjustment:{adjustment}",
+            now_ms,
+            reason=reason,
+            after={"amount_micro": amount_micro, "state": entered},
+            account=account_id,
+        )
+        return entered
 
 
 def approve(conn: Connection, terms: TermsCache, adjustment: str, *, who: str, now_ms: int) -> bool:
@@ -165,6 +176,16 @@ def carry_over(
             "adjusted_ms": opened_ms,
         },
     )
+    audit_log.record(
+        conn,
+        carried.who,
+        "adjustment.enter",
+        f"adjustment:carried-over-{number}",
+        now_ms,
+        reason=reason,
+        after={"amount_micro": carried.credit_micro, "state": "posted", "second": second},
+        account=account_id,
+    )
 
 
 def _check(amount_micro: int, reason: str, who: str) -> None:
@@ -213,4 +234,14 @@ def _decide(
         if posted:
             settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=now_ms)
             decisions.record(conn, [settled], now_ms)
+        audit_log.record(
+            conn,
+            who,
+            f"adjustment.{'approve' if posted else 'refuse'}",
+            f"adjustment:{adjustment}",
+            now_ms,
+            before={"state": known.state, "amount_micro": known.amount_micro},
+            after={"state": wanted, "amount_micro": known.amount_micro},
+            account=account_id,
+        )
         return True

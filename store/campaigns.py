@@ -12,6 +12,7 @@ from typing import Literal
 from psycopg import Connection
 
 from schemas.quantities import format_instant
+from store import audit_log
 from store.errors import Conflict, NotFound
 from store.issuing import Owner, sections, store_tokens
 from store.key_changes import current_vending_key, issue_key_change, lock_token_meter
@@ -125,6 +126,15 @@ def plan(
             raise Conflict(
                 "nothing_to_change", f"every meter of SGC {sgc} holds the current vending key"
             )
+        audit_log.record(
+            conn,
+            by,
+            "campaign.plan",
+            f"campaign:{code}",
+            now_ms,
+            reason=reason,
+            after=target | {"meters": planned.rowcount},
+        )
     return campaign(conn, code)
 
 

@@ -5,8 +5,9 @@ A decision is the difference between the levels of the state row and those that 
 now, so that a reading that comes again, a re-rating or another worker finds nothing to decide.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from psycopg import Connection
 
@@ -14,6 +15,8 @@ from credit_engine.thresholds import Crossing, Kind, Levels, Threshold, crossing
 from store import supply
 from store.settlement import AccountState, Settled, write
 from store.sql import query
+
+NOTHING_ASKED: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,14 @@ def record(
     *,
     live: Collection[int] | None = None,
     released: str | None = None,
+    asked: Mapping[int, str] = NOTHING_ASKED,
 ) -> int:
     """Write settlements with their decisions and queue the orders; returns how many were queued.
 
     `live`: the accounts that something new was said about; nothing cuts the others (a replayed
     reading is never by itself the cause of a cut; what it takes off a bill may put a supply back
     at once). None: all. `released`: the hold whose end made the caller settle.
+    `asked`: as for `supply.decide`.
     """
     held = _held(conn, settled, now_ms)
     decided: list[Settled] = []
@@ -61,7 +66,7 @@ def record(
             for each in decided
             if each.state.account_id in live or each.state.supply == "connected"
         ]
-    return supply.decide(conn, decided, held, now_ms)
+    return supply.decide(conn, decided, held, now_ms, asked)
 
 
 def _held(conn: Connection, settled: Sequence[Settled], now_ms: int) -> dict[int, str]:

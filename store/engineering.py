@@ -8,10 +8,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from store import audit_log
 from store.errors import Conflict, NotFound
 from store.issuing import Made, Owner, allocate_tid, store_tokens
 from store.key_changes import TokenMeter, lock_token_meter
@@ -75,11 +77,13 @@ def request_engineering_token(
     reason: str,
     by: str,
     now_ms: int,
+    daily_limit: int | None = None,
 ) -> int:
     """Ask for a token; returns the request's number. Nothing is issued yet.
 
-    Errors: NotFound; Conflict `reason_missing`, `bad_field` (names), `no_tokens`; TokenError
-    `field_out_of_range`, `amount_out_of_range` (values that no token carries).
+    `daily_limit`: how many `by` may ask for in a day. Errors: NotFound; Conflict `reason_missing`,
+    `bad_field` (names), `no_tokens`, `daily_limit_reached`; TokenError `field_out_of_range`,
+    `amount_out_of_range` (values that no token carries).
     """
     if not by.strip() or not reason.strip():
         raise Conflict("reason_missing", "say who asks and why: both are kept with the token")
@@ -90,6 +94,8 @@ def request_engineering_token(
     # An approval must not fail for what could be seen at the request.
     _demand_encodable(cls, subclass, fields)
     with conn.transaction():
+        if daily_limit is not None:
+            _demand_within(conn, by, daily_limit, now_ms)
         row = conn.execute(query("find_meter"), {"number": meter}).fetchone()
         if row is None:
             raise NotFound(f"Meter {meter}")
@@ -107,7 +113,29 @@ def request_engineering_token(
             },
         ).fetchone()
         assert made is not None, "inserted above"
+        audit_log.record(
+            conn,
+            by,
+            "engineering_token.request",
+            f"engineering_token:{made[0]}",
+            now_ms,
+            reason=reason,
+            after={"meter": meter, "work": work.value, **fields},
+            meter=meter,
+        )
         return int(made[0])
+
+
+def _demand_within(conn: Connection, by: str, daily_limit: int, now_ms: int) -> None:
+    conn.execute(query("lock_operator"), {"name": by})
+    of = {"by": by, "since_ms": now_ms - REQUEST_LIFE_MS}
+    row = conn.execute(query("engineering_requests_since"), of).fetchone()
+    assert row is not None, "a count always comes"
+    if row[0] >= daily_limit:
+        raise Conflict(
+            "daily_limit_reached",
+            f"{by} asked for {row[0]} engineering tokens in a day: let somebody else ask",
+        )
 
 
 def _demand_encodable(cls: int, subclass: int, fields: Mapping[str, int]) -> None:
@@ -140,7 +168,7 @@ def approve_engineering_token(
                 f"meter {asked.meter} may hold either of two keys: have its key change set entered "
                 "and confirm it first",
             )
-        _decide(conn, request, "approved", by, None, now_ms)
+        _decide(conn, asked, "approved", by, None, now_ms)
         made = _make(conn, module, meter, asked, now_ms)
         store_tokens(conn, meter, [made], now_ms, carry=meter.online)
         return made.digits
@@ -182,7 +210,7 @@ def refuse_engineering_token(
         asked = _lock(conn, request)
         if asked.decision is not None:
             raise _already(asked)
-        _decide(conn, request, "refused", by, reason, now_ms)
+        _decide(conn, asked, "refused", by, reason, now_ms)
 
 
 def engineering_tokens(
@@ -221,9 +249,25 @@ def _already(asked: EngineeringToken) -> Conflict:
 
 
 def _decide(
-    conn: Connection, request: int, decision: str, by: str, reason: str | None, now_ms: int
+    conn: Connection,
+    asked: EngineeringToken,
+    decision: Literal["approved", "refused"],
+    by: str,
+    reason: str | None,
+    now_ms: int,
 ) -> None:
     conn.execute(
         query("decide_engineering_token"),
-        {"id": request, "decision": decision, "by": by, "reason": reason, "now_ms": now_ms},
+        {"id": asked.id, "decision": decision, "by": by, "reason": reason, "now_ms": now_ms},
+    )
+    audit_log.record(
+        conn,
+        by,
+        "engineering_token.approve" if decision == "approved" else "engineering_token.refuse",
+        f"engineering_token:{asked.id}",
+        now_ms,
+        reason=reason,
+        before={"decision": None},
+        after={"decision": decision, "meter": asked.meter, "work": asked.work.value},
+        meter=asked.meter,
     )

@@ -4,6 +4,7 @@ StoreError
 ├── NotFound       no such row, or not yours
 ├── Conflict       the same key with another body, or an operation that the state does not allow
 ├── Unavailable    the database is away; try again
+├── TooManyAttempts  a bound on tries is reached; try again later
 └── MigrationError the database is not the one that this code expects
 """
 
@@ -23,6 +24,14 @@ class NotFound(StoreError):  # noqa: N818 - a state of the world, as in HTTP
 
 class Conflict(StoreError):  # noqa: N818 - as above
     """The request contradicts what is already recorded."""
+
+
+class TooManyAttempts(StoreError):  # noqa: N818 - as above
+    """A bound on tries is reached; `retry_after_s` from now it begins anew."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("too_many_attempts", f"wait {retry_after_s} seconds and try again")
+        self.retry_after_s = retry_after_s
 
 
 class MigrationError(StoreError):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from psycopg import Connection
 
-from store import decisions, supply
+from store import audit_log, decisions, supply
 from store.errors import Conflict, NotFound
 from store.settlement import AccountState, TermsCache, lock_accounts, settle_account
 from store.sql import query
@@ -75,6 +75,16 @@ def place(
             withdrawn = conn.execute(query("withdraw_unsent_cut"), {"meter": meter.id}).fetchone()
             if withdrawn is not None:
                 conn.execute(query("desire_relay"), {"meter": meter.id, "relay": "closed"})
+        audit_log.record(
+            conn,
+            who,
+            "hold.place",
+            f"hold:{row[0]}",
+            now_ms,
+            reason=reason,
+            after={"kind": kind, "from_ms": from_ms, "until_ms": until_ms},
+            account=account_id,
+        )
         return int(row[0])
 
 
@@ -90,7 +100,21 @@ def release(
     row = conn.execute(query("hold_to_release"), {"hold": hold}).fetchone()
     if row is None:
         raise NotFound("The hold")
-    return _end(conn, terms, hold, row[0], who, reason, now_ms)
+    with conn.transaction():
+        ended = _end(conn, terms, hold, row[0], who, reason, now_ms)
+        if ended:
+            audit_log.record(
+                conn,
+                who,
+                "hold.release",
+                f"hold:{hold}",
+                now_ms,
+                reason=reason,
+                before={"released_ms": None},
+                after={"released_ms": now_ms},
+                account=row[0],
+            )
+        return ended
 
 
 def end(conn: Connection, terms: TermsCache, hold: int, account_id: int, now_ms: int) -> bool:
@@ -105,7 +129,13 @@ def of_account(conn: Connection, account_id: int, *, limit: int) -> list[Hold]:
 
 
 def set_low_credit(
-    conn: Connection, terms: TermsCache, account_id: int, threshold_micro: int, now_ms: int
+    conn: Connection,
+    terms: TermsCache,
+    account_id: int,
+    threshold_micro: int,
+    now_ms: int,
+    *,
+    who: str,
 ) -> None:
     """Warn this account at or below another balance from now on.
 
@@ -114,12 +144,22 @@ def set_low_credit(
     if threshold_micro < 0:
         raise Conflict("threshold_refused", "warn at a balance of zero or above")
     with conn.transaction():
-        _lock(conn, account_id)
+        before = _lock(conn, account_id)
         of = {"account": account_id, "threshold_micro": threshold_micro}
         conn.execute(query("set_low_credit"), of)
         state = _lock(conn, account_id)
         settled = settle_account(conn, terms, state, (), now_ms)
         decisions.record(conn, [settled], now_ms)
+        audit_log.record(
+            conn,
+            who,
+            "account.low_credit",
+            f"account:{account_id}",
+            now_ms,
+            before={"threshold_micro": before.low_credit_micro},
+            after={"threshold_micro": threshold_micro},
+            account=account_id,
+        )
 
 
 def _end(

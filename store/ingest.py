@@ -4,7 +4,6 @@ Nothing is acknowledged before `record` has committed, and everything that a mes
 that commit: readings and their verdicts, ledger rows, quarantine, commands. Repeats change nothing.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,10 +15,12 @@ from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
-from store import decisions, supply
+from store import decisions, events, supply
+from store.binary import Bools, Int8s, Texts
 from store.quarantine import Quarantine, Refusal
 from store.settlement import (
     AccountState,
+    Settled,
     TermsCache,
     lock_accounts,
     settle_account,
@@ -126,7 +127,7 @@ class Batch:
         self._meters: dict[str, _Meter] = {}
         self._states: dict[int, AccountState] = {}
         self._quarantine = Quarantine()
-        self._events: list[tuple[int, str, bytes]] = []
+        self._events: list[events.Reported] = []
         self.recorded = Recorded()
 
     def record(self, messages: Sequence[Incoming]) -> Recorded:
@@ -140,7 +141,7 @@ class Batch:
         for message in messages:
             self._take_ack(message)
         self._quarantine.write(self._conn, self._now_ms)
-        self._write_events()
+        events.write(self._conn, self._events, self._now_ms)
         self._write_meters()
         return self.recorded
 
@@ -153,18 +154,18 @@ class Batch:
     # --- who is concerned -------------------------------------------------------------------
 
     def _lock(self, messages: Sequence[Incoming]) -> None:
-        numbers = sorted({number for message in messages for number in _numbers(message)})
-        if not numbers:
+        concerned_numbers = {number for message in messages for number in _numbers(message)}
+        if not concerned_numbers:
             return
+        numbers = {"numbers": Texts(sorted(concerned_numbers))}
         accounts = [
-            account
-            for (account,) in self._conn.execute(query("accounts_of_meters"), {"numbers": numbers})
+            account for (account,) in self._conn.execute(query("accounts_of_meters"), numbers)
         ]
         if accounts:
             self._states = lock_accounts(self._conn, accounts)
-        self._conn.execute(query("lock_meters"), {"numbers": numbers})
+        self._conn.execute(query("lock_meters"), numbers)
         # Looked up after the locks: an installation that we waited for is seen.
-        for number, *rest in self._conn.execute(query("meters_of_batch"), {"numbers": numbers}):
+        for number, *rest in self._conn.execute(query("meters_of_batch"), numbers):
             meter_id, gateway, boot, seq, seq_ms, desired, of_accounts, opened = rest
             self._meters[number] = _Meter(
                 meter_id, number, gateway, boot, seq, seq_ms, desired, of_accounts, opened
@@ -230,9 +231,9 @@ class Batch:
             meter.online = True
             if hello.relay is not None:
                 meter.report(hello.relay, hello.ts_ms)
-            self._events.append((meter.id, "hello", message.payload))
+            self._events.append(events.Reported(meter.id, "hello", message.payload))
         if event is not None:
-            self._events.append((meter.id, event.type, message.payload))
+            self._events.append(events.Reported(meter.id, event.type, message.payload))
 
     def _take_ack(self, message: Incoming) -> None:
         ack = message.decoded.ack
@@ -305,9 +306,9 @@ class Batch:
         found = self._conn.execute(
             query("known_readings"),
             {
-                "meters": [meter for meter, _, _ in keys],
-                "registers": [register for _, register, _ in keys],
-                "ts": [ts_ms for _, _, ts_ms in keys],
+                "meters": Int8s([meter for meter, _, _ in keys]),
+                "registers": Texts([register for _, register, _ in keys]),
+                "ts": Int8s([ts_ms for _, _, ts_ms in keys]),
                 "first_ms": min(ts_ms for _, _, ts_ms in keys),
                 "last_ms": max(ts_ms for _, _, ts_ms in keys),
             },
@@ -330,18 +331,32 @@ class Batch:
                     live.add(row.account)
             elif row.verdict == CLOCK_LOST:
                 newest_lost[row.account] = max(reading.ts_ms, newest_lost.get(row.account, 0))
+        self._terms.prepare(self._conn, (self._states[account] for account in facts))
         settled = [
             settle_account(self._conn, self._terms, self._states[account], new, self._now_ms)
             for account, new in sorted(facts.items())
         ]
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
         # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
-        self.recorded.commands += decisions.record(self._conn, settled, self._now_ms, live=live)
+        self.recorded.commands += decisions.record(
+            self._conn, settled, self._now_ms, live=live, asked=self._asked(settled)
+        )
         if newest_lost:
             self._conn.execute(
                 query("remember_newest"),
                 {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
             )
+
+    def _asked(self, settled: Sequence[Settled]) -> dict[int, str]:
+        """What the meters that still serve their accounts were last asked for."""
+        asked: dict[int, str] = {}
+        for each in settled:
+            meter = self._meters.get(each.state.position.installation.meter_id)
+            # With a tail, an exchange may have come after the position.
+            serves = meter is not None and meter.accounts[-1:] == [each.state.account_id]
+            if meter is not None and serves and not each.state.has_tail:
+                asked[each.state.account_id] = meter.desired_relay
+        return asked
 
     def _insert(self, rows: Sequence[_Row], verdicts: Mapping[tuple[str, int], str]) -> None:
         if not rows:
@@ -364,19 +379,23 @@ class Batch:
             query("insert_readings"),
             {
                 "now_ms": self._now_ms,
-                "meter_id": [row.meter.id for row in rows],
-                "register": [row.reading.register for row in rows],
-                "ts": [row.reading.ts_ms for row in rows],
-                "value_wh": [row.reading.value_wh for row in rows],
-                "boot": [row.reading.boot for row in rows],
-                "seq": [row.reading.seq for row in rows],
-                "clock": [row.reading.tq for row in rows],
-                "historical": [row.reading.hist for row in rows],
-                "verdict": judged,
-                "detail": [
-                    None if row.reading.rest is None else orjson.dumps(row.reading.rest).decode()
-                    for row in rows
-                ],
+                "meter_id": Int8s([row.meter.id for row in rows]),
+                "register": Texts([row.reading.register for row in rows]),
+                "ts": Int8s([row.reading.ts_ms for row in rows]),
+                "value_wh": Int8s([row.reading.value_wh for row in rows]),
+                "boot": Int8s([row.reading.boot for row in rows]),
+                "seq": Int8s([row.reading.seq for row in rows]),
+                "clock": Texts([row.reading.tq for row in rows]),
+                "historical": Bools([row.reading.hist for row in rows]),
+                "verdict": Texts(judged),
+                "detail": Texts(
+                    [
+                        None
+                        if row.reading.rest is None
+                        else orjson.dumps(row.reading.rest).decode()
+                        for row in rows
+                    ]
+                ),
             },
         )
 
@@ -415,23 +434,6 @@ class Batch:
         )
         self.recorded.quarantined += self._quarantine.add(refusal)
 
-    def _write_events(self) -> None:
-        if not self._events:
-            return
-        self._conn.execute(
-            query("insert_events"),
-            {
-                "now_ms": self._now_ms,
-                "meter_id": [meter for meter, _, _ in self._events],
-                "kind": [kind for _, kind, _ in self._events],
-                "body": [_as_json(payload) for _, _, payload in self._events],
-                "fingerprint": [
-                    hashlib.sha256(kind.encode() + b"\0" + payload).digest()
-                    for _, kind, payload in self._events
-                ],
-            },
-        )
-
     def _write_meters(self) -> None:
         heard = sorted(
             (meter for meter in self._meters.values() if meter.heard), key=lambda meter: meter.id
@@ -440,15 +442,22 @@ class Batch:
             return
         self._conn.execute(
             query("update_meters"),
-            {"now_ms": self._now_ms, "meter_id": [meter.id for meter in heard]}
-            | {
-                name: [getattr(meter, name) for meter in heard]
-                for name in ("boot", "seq", "seq_ms", "relay", "relay_ms", "online")
+            {
+                "now_ms": self._now_ms,
+                "meter_id": Int8s([meter.id for meter in heard]),
+                "boot": Int8s([meter.boot for meter in heard]),
+                "seq": Int8s([meter.seq for meter in heard]),
+                "seq_ms": Int8s([meter.seq_ms for meter in heard]),
+                "relay": Texts([meter.relay for meter in heard]),
+                "relay_ms": Int8s([meter.relay_ms for meter in heard]),
+                "online": Bools([meter.online for meter in heard]),
             },
         )
         closed = [meter.id for meter in heard if meter.relay == "closed"]
         if closed:
-            self._conn.execute(query("mark_on_supply"), {"meters": closed, "now_ms": self._now_ms})
+            self._conn.execute(
+                query("mark_on_supply"), {"meters": Int8s(closed), "now_ms": self._now_ms}
+            )
 
 
 def record(
@@ -478,14 +487,6 @@ def _went_back(meter: _Meter, reading: DecodedReading) -> bool:
         and reading.seq <= meter.seq
         and reading.ts_ms > meter.seq_ms
     )
-
-
-def _as_json(payload: bytes) -> str:
-    """The report as JSON text; what came as CBOR is kept as its hexadecimal digits."""
-    try:
-        return orjson.dumps(orjson.loads(payload)).decode()
-    except orjson.JSONDecodeError:
-        return orjson.dumps(payload.hex()).decode()
 
 
 def set_aside(conn: Connection, message: Incoming, detail: str, now_ms: int) -> Recorded:

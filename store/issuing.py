@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from psycopg import Connection
 
-from store import supply
+from store import audit_log, supply
 from store.errors import Conflict, NotFound
 from store.key_changes import OpenKeyChange, TokenMeter, issue_key_change
 from store.sql import query
@@ -203,7 +203,8 @@ def reprint(conn: Connection, top_up: str, by: str, reason: str, now_ms: int) ->
     if not by.strip() or not reason.strip():
         raise Conflict("reason_missing", "say who reprints and why: both are kept")
     with conn.transaction():
-        if conn.execute(query("find_top_up"), {"top_up": top_up}).fetchone() is None:
+        found = conn.execute(query("find_top_up"), {"top_up": top_up}).fetchone()
+        if found is None:
             raise NotFound("The top-up")
         rows = conn.execute(query("tokens_of_top_up"), {"top_up": top_up}).fetchall()
         if not rows:
@@ -211,6 +212,16 @@ def reprint(conn: Connection, top_up: str, by: str, reason: str, now_ms: int) ->
         conn.execute(
             query("insert_reprint"),
             {"top_up": top_up, "by": by, "reason": reason, "now_ms": now_ms},
+        )
+        audit_log.record(
+            conn,
+            by,
+            "token.reprint",
+            f"top_up:{top_up}",
+            now_ms,
+            reason=reason,
+            after={"tokens": len(rows)},
+            account=found[0],
         )
     return tuple(digits for (digits,) in rows)
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from psycopg import Connection
 
 from schemas.quantities import format_instant
+from store import audit_log
 from store.errors import Conflict, NotFound
 from store.sql import query
 from tokens import tid
@@ -115,6 +116,9 @@ def adopt_vending_key(
                 "DKGA02: name a vending key that they can follow",
             )
         conn.execute(query("add_vending_key"), asdict(wanted) | {"by": by, "now_ms": now_ms})
+        audit_log.record(
+            conn, by, "vending_key.adopt", f"supply_group:{sgc}", now_ms, after=asdict(wanted)
+        )
     return wanted
 
 
@@ -250,7 +254,9 @@ def _confirm(conn: Connection, change_id: int, by: str | None, now_ms: int) -> N
     )
 
 
-def confirm_entry(conn: Connection, meter: str, by: str, now_ms: int) -> KeyAttributes:
+def confirm_entry(
+    conn: Connection, meter: str, by: str, now_ms: int, *, note: str | None = None
+) -> KeyAttributes:
     """An operator saw the set accepted at the keypad; returns what the meter holds now.
 
     Errors: NotFound; Conflict `no_key_change` (no set is open: the record stands).
@@ -260,6 +266,17 @@ def confirm_entry(conn: Connection, meter: str, by: str, now_ms: int) -> KeyAttr
         if found.open is None:
             raise Conflict("no_key_change", f"meter {meter} has no open key change to confirm")
         _confirm(conn, found.open.id, by, now_ms)
+        audit_log.record(
+            conn,
+            by,
+            "key_change.confirm",
+            f"meter:{meter}",
+            now_ms,
+            reason=note,
+            before=asdict(found.held),
+            after=asdict(found.open.to),
+            meter=meter,
+        )
         return found.open.to
 
 
@@ -283,6 +300,16 @@ def abandon(conn: Connection, meter: str, by: str, reason: str, now_ms: int) -> 
         conn.execute(
             query("abandon_key_changes"),
             {"meter": found.id, "but": 0, "by": by, "reason": reason, "now_ms": now_ms},
+        )
+        audit_log.record(
+            conn,
+            by,
+            "key_change.abandon",
+            f"meter:{meter}",
+            now_ms,
+            reason=reason,
+            before={"key_change": found.open.id},
+            meter=meter,
         )
 
 

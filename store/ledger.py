@@ -5,12 +5,14 @@ Nothing recorded is edited: a key whose posting is otherwise today gets one more
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from struct import Struct
 
 from psycopg import Connection
-from psycopg.types.json import Jsonb
 
 from credit_engine.outcome import Legs, Posting
 from credit_engine.settlement import Correction, New, Posted
+from store import binary
 from store.sql import query
 
 
@@ -25,7 +27,7 @@ class LedgerRow:
     kind: str
     from_ms: int | None
     at_ms: int
-    local_day: object
+    local_day: date
     band: str | None
     energy_wh: int
     legs: Legs
@@ -40,7 +42,7 @@ class Recorded:
     posted: list[Posted] = field(default_factory=list)
     corrections: dict[str, int] = field(default_factory=dict)
     # kind, from_ms, at_ms, local_day, band of the first transaction of a key
-    places: dict[str, tuple[str, int | None, int, object, str | None]] = field(default_factory=dict)
+    places: dict[str, tuple[str, int | None, int, date, str | None]] = field(default_factory=dict)
 
 
 def ledger_codes(conn: Connection) -> dict[int, str]:
@@ -135,27 +137,50 @@ def write_ledger(conn: Connection, rows: Sequence[LedgerRow], now_ms: int) -> No
     if missing:
         conn.execute(query("add_ledger_accounts"), {"codes": sorted(missing)})
         numbers = {code: number for number, code in ledger_codes(conn).items()}
-    recorded_at = conn.execute(query("instant"), {"ms": now_ms}).fetchone()
-    assert recorded_at is not None
+    recorded_us = binary.microseconds(now_ms)
     with conn.cursor().copy(query("copy_ledger")) as copy:
-        for row in rows:
-            copy.write_row(
-                (
-                    row.account_id,
-                    row.key,
-                    row.correction,
-                    row.kind,
-                    row.from_ms,
-                    row.at_ms,
-                    recorded_at[0],
-                    row.local_day,
-                    row.band,
-                    row.energy_wh,
-                    [numbers[code] for code, _ in row.legs],
-                    [amount for _, amount in row.legs],
-                    sum(amount for code, amount in row.legs if code == "customer"),
-                    row.balance_micro,
-                    row.corrects,
-                    Jsonb(row.explanation),
-                )
-            )
+        copy.write(binary.COPY_HEAD)
+        copy.write(b"".join([_packed(row, numbers, recorded_us) for row in rows]))
+        copy.write(binary.COPY_TAIL)
+
+
+# The columns of fixed size, each behind its length; `copy_ledger` names all in this order.
+_COLUMNS = 16
+_FIXED = Struct("!hiqiiiqiqiqiiiqiq").pack
+
+
+def _packed(row: LedgerRow, numbers: Mapping[str, int], recorded_us: int) -> bytes:
+    legs = row.legs
+    customer_micro = sum([amount for code, amount in legs if code == "customer"])
+    fixed = _FIXED(
+        _COLUMNS,
+        8,
+        row.account_id,
+        4,
+        row.correction,
+        8,
+        row.at_ms,
+        8,
+        recorded_us,
+        8,
+        row.energy_wh,
+        4,
+        binary.day_number(row.local_day),
+        8,
+        customer_micro,
+        8,
+        row.balance_micro,
+    )
+    return b"".join(
+        (
+            fixed,
+            binary.int8(row.from_ms),
+            binary.int8(row.corrects),
+            binary.text(row.key),
+            binary.text(row.kind),
+            binary.text(row.band),
+            binary.array_field(binary.int2_array([numbers[code] for code, _ in legs])),
+            binary.array_field(binary.int8_array([amount for _, amount in legs])),
+            binary.jsonb(row.explanation),
+        )
+    )

@@ -1,14 +1,16 @@
 """What operators look at and enter: quarantine, commands, meters, and a new supply point."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import Connection
 from psycopg.errors import UndefinedTable
 
 from credit_engine.terms import Installation
-from store import migrate, registry
-from store.errors import NotFound
+from store import audit_log, migrate, registry
+from store.errors import Conflict, NotFound
 from store.registry import NewMeter
 from store.sql import query
 
@@ -24,6 +26,10 @@ class Quarantined:
     meter: str | None
     reading_ms: int | None
     reading_wh: int | None
+    item: str
+    closed_by: str | None
+    closed_ms: int | None
+    note: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,42 +90,178 @@ class NewSupply:
     installation: Installation | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Centre:
+    """A utility's centre with what it has."""
+
+    code: str
+    name: str
+    accounts: int
+    meters: int
+
+
+def listed(centres: Sequence[int] | None) -> list[int] | None:
+    """Centres as the queries take them; None for every one."""
+    return None if centres is None else list(centres)
+
+
+def centres_of(conn: Connection, centres: Sequence[int] | None) -> list[Centre]:
+    """Every centre, or those of an operator, by code."""
+    of = {"centres": listed(centres)}
+    return [Centre(*row) for row in conn.execute(query("centres_by_code"), of)]
+
+
+def open_centre(conn: Connection, code: str, name: str, *, who: str, now_ms: int) -> None:
+    """A new centre. Errors: Conflict `centre_exists`."""
+    with conn.transaction():
+        if conn.execute(query("find_centre"), {"code": code}).fetchone() is not None:
+            raise Conflict("centre_exists", f"centre {code} is there already: choose another code")
+        registry.add_centre(conn, code, name)
+        audit_log.record(conn, who, "centre.open", f"centre:{code}", now_ms, after={"name": name})
+
+
+def close_quarantined(
+    conn: Connection,
+    item: str,
+    note: str,
+    *,
+    centres: Sequence[int] | None,
+    who: str,
+    now_ms: int,
+) -> Quarantined:
+    """Say what came of an item; it stays where it is, and a repeat by the same person is one.
+
+    Errors: NotFound, also for another centre's; Conflict `already_closed`.
+    """
+    with conn.transaction():
+        of = _place(item) | {"centres": listed(centres)}
+        row = conn.execute(query("quarantined_item"), of).fetchone()
+        if row is None:
+            raise NotFound("The item")
+        found = Quarantined(*row)
+        made = {"item": item, "who": who, "note": note, "now_ms": now_ms}
+        if conn.execute(query("close_quarantined"), made).fetchone() is None:
+            found = Quarantined(*_one(conn, "quarantined_item", of))
+            if (found.closed_by, found.note) != (who, note):
+                raise Conflict(
+                    "already_closed", f"it was closed by {found.closed_by}: {found.note}"
+                )
+            return found
+        audit_log.record(
+            conn,
+            who,
+            "quarantine.close",
+            f"quarantine:{item}",
+            now_ms,
+            reason=note,
+            after={"reason": found.reason},
+            meter=found.meter,
+        )
+        return Quarantined(*_one(conn, "quarantined_item", of))
+
+
+_ITEM = re.compile(
+    r"message-(?P<message>\d{1,18})|"
+    r"reading-(?P<meter>\d{1,18})-(?P<register>[\d.]{1,20})-(?P<at_ms>\d{1,15})"
+)
+
+
+def _place(item: str) -> dict[str, object]:
+    found = _ITEM.fullmatch(item)
+    if found is None:
+        raise NotFound("The item")
+    return found.groupdict()
+
+
+def _one(conn: Connection, name: str, of: Mapping[str, object]) -> tuple[Any, ...]:
+    row = conn.execute(query(name), of).fetchone()
+    assert row is not None, "found above"
+    return row
+
+
 def quarantined(
-    conn: Connection, *, reason: str | None, until_ms: int | None, skip: int, limit: int
+    conn: Connection,
+    *,
+    reason: str | None,
+    until_ms: int | None,
+    skip: int,
+    limit: int,
+    centres: Sequence[int] | None = None,
+    closed: bool | None = None,
 ) -> list[Quarantined]:
-    """Newest first from `until_ms` on, without the first `skip`; one more than `limit`."""
-    of = {"reason": reason, "until_ms": until_ms, "skip": skip, "limit": limit + 1}
+    """Newest first from `until_ms` on, without the first `skip`; one more than `limit`.
+
+    `centres`: only items about meters of these. `closed`: only those that are, or are not.
+    """
+    of = {
+        "reason": reason,
+        "until_ms": until_ms,
+        "skip": skip,
+        "limit": limit + 1,
+        "centres": listed(centres),
+        "closed": closed,
+    }
     return [Quarantined(*row) for row in conn.execute(query("quarantined_newest"), of)]
 
 
 def commands(
-    conn: Connection, *, meter: str | None, state: str | None, before_id: str | None, limit: int
+    conn: Connection,
+    *,
+    meter: str | None,
+    state: str | None,
+    before_id: str | None,
+    limit: int,
+    centres: Sequence[int] | None = None,
 ) -> list[IssuedCommand]:
     """Newest first; one more than `limit` when there is a next page."""
-    of = {"meter": meter, "state": state, "before": before_id, "limit": limit + 1}
+    of = {
+        "meter": meter,
+        "state": state,
+        "before": before_id,
+        "limit": limit + 1,
+        "centres": listed(centres),
+    }
     return [IssuedCommand(*row) for row in conn.execute(query("commands_newest"), of)]
 
 
-def meter(conn: Connection, number: str) -> MeterReport:
-    """One meter. Errors: NotFound."""
-    row = conn.execute(query("meter_report"), {"number": number}).fetchone()
+def meter(conn: Connection, number: str, centres: Sequence[int] | None = None) -> MeterReport:
+    """One meter. Errors: NotFound, also for one of another centre."""
+    of = {"number": number, "centres": listed(centres)}
+    row = conn.execute(query("meter_report"), of).fetchone()
     if row is None:
         raise NotFound("The meter")
     return MeterReport(*row)
 
 
-def register_supply(conn: Connection, new: NewSupply, now_ms: int) -> str | None:
+def register_supply(
+    conn: Connection,
+    new: NewSupply,
+    now_ms: int,
+    *,
+    who: str,
+    centres: Sequence[int] | None = None,
+) -> str | None:
     """Register a meter and open its account in one transaction; returns the holder's access key,
     None without an account.
 
-    Errors: as registry.add_meter and registry.open_account; NotFound (centre, tariff).
+    `centres`: those that the operator has. Errors: as registry.add_meter and
+    registry.open_account; NotFound (centre, tariff).
     """
     with conn.transaction():
         row = conn.execute(query("find_centre"), {"code": new.centre}).fetchone()
-        if row is None:
+        if row is None or (centres is not None and row[0] not in centres):
             raise NotFound(f"Centre {new.centre}")
         centre = row[0]
         registry.add_meter(conn, centre, new.meter)
+        audit_log.record(
+            conn,
+            who,
+            "meter.register",
+            f"meter:{new.meter.number}",
+            now_ms,
+            after={"centre": new.centre, "account": new.account, "tariff": new.tariff or None},
+            meter=new.meter.number,
+        )
         if new.account is None:
             return None
         assert new.installation is not None, "an account is opened with its first meter"
@@ -137,7 +279,7 @@ def register_supply(conn: Connection, new: NewSupply, now_ms: int) -> str | None
             installation=new.installation,
             now_ms=now_ms,
         )
-        return registry.add_access_key(conn, "customer", customer, now_ms)
+        return registry.add_access_key(conn, customer, now_ms)
 
 
 @dataclass(frozen=True, slots=True)

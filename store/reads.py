@@ -21,6 +21,7 @@ from credit_engine.quote import Quote, quote
 from credit_engine.terms import Terms
 from schemas.errors import DomainError
 from store.errors import Conflict, NotFound
+from store.operators import OperatorRole
 from store.pool import snapshot
 from store.settlement import AccountState, TermsCache, look, read_account
 from store.sql import query
@@ -31,15 +32,26 @@ MAX_SLOTS = 1000
 MAX_RANGE_MS = 800 * 24 * HOUR_MS
 
 Resolution = Literal["raw", "hour", "day", "month"]
+Role = Literal["customer"] | OperatorRole
 Quality = Literal["measured", "interpolated", "gap"]
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who an access key stands for; an operator has no customer."""
+    """Who an access key or a session stands for: a customer, or an operator by role and name.
 
-    role: Literal["customer", "operator"]
+    `centres`: whose accounts and meters an operator may see; None for every centre.
+    """
+
+    role: Role
     customer_id: int | None
+    operator_id: int | None = None
+    name: str | None = None
+    centres: Sequence[int] | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        return self.operator_id is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +142,56 @@ class OpenedEntry:
     corrected_by: tuple[int, ...]
 
 
-def principal_of_key(conn: Connection, sha256: bytes) -> Principal | None:
-    """Whose access key has this digest; None for unknown and revoked ones."""
-    row = conn.execute(query("principal_of_key"), {"sha256": sha256}).fetchone()
+def principal_of_key(conn: Connection, sha256: bytes, wall_ms: int) -> Principal | None:
+    """Whose access key or live session has this digest; None for unknown and ended ones."""
+    of = {"sha256": sha256, "wall_ms": wall_ms}
+    row = conn.execute(query("principal_of_key"), of).fetchone()
     return None if row is None else Principal(*row)
 
 
 def accounts(
-    conn: Connection, customer_id: int | None, *, after_id: int | None, limit: int
+    conn: Connection,
+    customer_id: int | None,
+    *,
+    after_id: int | None,
+    limit: int,
+    centres: Sequence[int] | None = None,
+    search: str | None = None,
 ) -> list[Account]:
-    """A customer's accounts in the order in which they were opened; all for `customer_id` None."""
-    of = {"customer": customer_id, "number": None, "after": after_id, "limit": limit + 1}
+    """A customer's accounts in the order in which they were opened; all for `customer_id` None.
+
+    `centres`: only those of these centres. `search`: the beginning of an account's or a meter's
+    number, or a part of the holder's name.
+    """
+    like = None
+    if search is not None:
+        like = search.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    of = {
+        "customer": customer_id,
+        "number": None,
+        "centres": None if centres is None else list(centres),
+        "like": like,
+        "after": after_id,
+        "limit": limit + 1,
+    }
     return [Account(*row) for row in conn.execute(query("accounts_of_customer"), of)]
 
 
-def account(conn: Connection, number: str, customer_id: int | None) -> Account:
-    """An account by its number. Errors: NotFound, also for that of another customer."""
-    of = {"customer": customer_id, "number": number, "after": None, "limit": 1}
+def account(
+    conn: Connection,
+    number: str,
+    customer_id: int | None,
+    centres: Sequence[int] | None = None,
+) -> Account:
+    """An account by its number. Errors: NotFound, also for that of another customer or centre."""
+    of = {
+        "customer": customer_id,
+        "number": number,
+        "centres": None if centres is None else list(centres),
+        "like": None,
+        "after": None,
+        "limit": 1,
+    }
     row = conn.execute(query("accounts_of_customer"), of).fetchone()
     if row is None:
         raise NotFound("The account")

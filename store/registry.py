@@ -317,14 +317,13 @@ def _meter(conn: Connection, number: str) -> int:
     return meter
 
 
-def add_access_key(conn: Connection, role: str, customer: int | None, now_ms: int) -> str:
-    """A new credential for a customer or an operator; shown once, only its digest is stored."""
+def add_access_key(conn: Connection, customer: int, now_ms: int) -> str:
+    """A new credential for a customer; shown once, only its digest is stored."""
     key = secrets.token_urlsafe(32)
     conn.execute(
         query("add_access_key"),
         {
             "sha256": hashlib.sha256(key.encode()).digest(),
-            "role": role,
             "customer": customer,
             "now_ms": now_ms,
         },

@@ -10,6 +10,7 @@ fails (SettlementError): a wrong balance is never committed.
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from psycopg import Connection
@@ -26,6 +27,7 @@ from credit_engine.settlement import settle
 from credit_engine.tariff import parse_account, parse_tariff
 from credit_engine.terms import Tariff, Terms
 from schemas.quantities import format_instant
+from store.binary import Bools, Column, Int8s, Texts
 from store.errors import StoreError
 from store.facts import Place, installations, stored_facts
 from store.ledger import LedgerRow, Recorded, recorded_from, rows_to_write, write_ledger
@@ -83,44 +85,65 @@ class Settled:
 class TermsCache:
     """Parsed terms by account, kept by a worker until the account's revision moves on.
 
-    Accounts whose tariffs read the same share one parsed tariff, and with it its worked-out days.
+    Accounts whose tariffs read the same share one parsed tariff, and with it its worked-out days;
+    those whose terms read the same share these, too.
     """
 
     limit: int = 200_000
     _terms: dict[int, tuple[int, Terms]] = field(default_factory=dict)
     _tariffs: dict[bytes, Tariff] = field(default_factory=dict)
+    _agreed: dict[tuple[bytes, str], Terms] = field(default_factory=dict)
 
     def get(self, conn: Connection, account_id: int, revision: int) -> Terms:
         kept = self._terms.get(account_id)
         if kept is not None and kept[0] == revision:
             return kept[1]
-        terms = self._load(conn, account_id)
-        if len(self._terms) >= self.limit:
-            self._terms.clear()
-        self._terms[account_id] = (revision, terms)
-        return terms
+        self._load(conn, {account_id: revision})
+        return self._terms[account_id][1]
 
-    def _load(self, conn: Connection, account_id: int) -> Terms:
-        row = conn.execute(query("terms_of_account"), {"account": account_id}).fetchone()
-        if row is None:
-            raise SettlementError(account_id, "it has no terms")
-        timezone, currency, holidays, account, versions = row
-        form = {
-            "timezone": timezone,
-            "currency": currency,
-            "holidays": holidays,
-            "tariff": {"versions": versions or []},
+    def prepare(self, conn: Connection, states: Iterable[AccountState]) -> None:
+        """Load what is not known of a batch's accounts at once."""
+        missing = {
+            state.account_id: state.terms_revision
+            for state in states
+            if self._terms.get(state.account_id, (None,))[0] != state.terms_revision
         }
+        if missing:
+            self._load(conn, missing)
+
+    def _load(self, conn: Connection, revisions: Mapping[int, int]) -> None:
+        if len(self._terms) + len(revisions) > self.limit:
+            self._terms.clear()
+            self._agreed.clear()
+        found = conn.execute(
+            query("terms_of_accounts"), {"accounts": Int8s(list(revisions))}
+        ).fetchall()
+        if len(found) != len(revisions):
+            lost = revisions.keys() - {row[0] for row in found}
+            raise SettlementError(min(lost), "it has no terms")
+        parsed: dict[str, bytes] = {}
+        for account_id, tariff, agreed in found:
+            digest = parsed.get(tariff)
+            if digest is None:
+                digest = parsed[tariff] = self._parse_tariff(tariff)
+            terms = self._agreed.get((digest, agreed))
+            if terms is None:
+                terms = parse_account(orjson.loads(agreed), self._tariffs[digest])
+                self._agreed[digest, agreed] = terms
+            self._terms[account_id] = (revisions[account_id], terms)
+
+    def _parse_tariff(self, text: str) -> bytes:
+        form = orjson.loads(text)
         digest = hashlib.sha256(orjson.dumps(form, option=orjson.OPT_SORT_KEYS)).digest()
-        tariff = self._tariffs.get(digest)
-        if tariff is None:
-            tariff = self._tariffs[digest] = parse_tariff(form)
-        return parse_account(account, tariff)
+        if digest not in self._tariffs:
+            self._tariffs[digest] = parse_tariff(form)
+        return digest
 
 
 def lock_accounts(conn: Connection, account_ids: Iterable[int]) -> dict[int, AccountState]:
     """Lock and read the states of these accounts; the lock lasts until the transaction ends."""
-    rows = conn.execute(query("lock_accounts"), {"accounts": sorted(account_ids)}).fetchall()
+    wanted = {"accounts": Int8s(sorted(account_ids))}
+    rows = conn.execute(query("lock_accounts"), wanted).fetchall()
     return {row[0]: _state(row) for row in rows}
 
 
@@ -328,27 +351,30 @@ def write(conn: Connection, settled: Sequence[Settled], now_ms: int) -> None:
         )
 
 
+_STATE_COLUMNS: dict[type[Column[Any]], tuple[str, ...]] = {
+    Int8s: (
+        "account_id",
+        "anchor_ms",
+        "newest_reading_ms",
+        "settled_until_ms",
+        "due_ms",
+        "balance_micro",
+        "debt_micro",
+        "decisions",
+    ),
+    Texts: ("supply", "decided_supply"),
+    Bools: ("has_tail", "emergency_in_use", "low_credit"),
+}
+
+
 def _write_states(conn: Connection, settled: Sequence[Settled]) -> None:
     states = [each.state for each in settled]
-    columns: dict[str, list[object]] = {
-        name: [getattr(state, name) for state in states]
-        for name in (
-            "account_id",
-            "anchor_ms",
-            "newest_reading_ms",
-            "has_tail",
-            "settled_until_ms",
-            "due_ms",
-            "balance_micro",
-            "debt_micro",
-            "supply",
-            "emergency_in_use",
-            "low_credit",
-            "decided_supply",
-            "decisions",
-        )
+    columns: dict[str, Column[Any]] = {
+        name: kind([getattr(state, name) for state in states])
+        for kind, names in _STATE_COLUMNS.items()
+        for name in names
     }
-    columns["position"] = [_json(state.position) for state in states]
+    columns["position"] = Texts([_json(state.position) for state in states])
     conn.execute(query("update_accounts"), columns)
 
 
@@ -366,9 +392,9 @@ def _write_checkpoints(conn: Connection, settled: Sequence[Settled]) -> None:
         conn.execute(
             query("keep_checkpoints"),
             {
-                "accounts": [account for account, _ in kept],
-                "anchors": [point.at_ms for _, point in kept],
-                "positions": [_json(point) for _, point in kept],
+                "accounts": Int8s([account for account, _ in kept]),
+                "anchors": Int8s([point.at_ms for _, point in kept]),
+                "positions": Texts([_json(point) for _, point in kept]),
             },
         )
 

@@ -44,18 +44,29 @@ def meter_of_account(conn: Connection, account_id: int) -> InstalledMeter | None
     return None if row is None else InstalledMeter(*row)
 
 
-def decide(conn: Connection, settled: Sequence[Settled], held: Container[int], now_ms: int) -> int:
+def decide(
+    conn: Connection,
+    settled: Sequence[Settled],
+    held: Container[int],
+    now_ms: int,
+    asked: Mapping[int, str],
+) -> int:
     """Queue what the supply states ask for; returns how many commands were queued.
 
     `connected` wants the relay closed, `disconnected` open; `protected`, and a hold on one of the
     accounts `held`, change nothing: they keep a supply from being cut and do not restore one.
+    `asked`: what the meter of an account was last asked for, where the caller has read that under
+    the locks; the other meters are looked up.
     """
     queued = 0
     for each in settled:
+        account = each.state.account_id
         wanted = {"connected": "closed", "disconnected": "open"}.get(each.state.supply)
-        if wanted is None or (wanted == "open" and each.state.account_id in held):
+        if wanted is None or asked.get(account) == wanted:
             continue
-        meter = meter_of_account(conn, each.state.account_id)
+        if wanted == "open" and account in held:
+            continue
+        meter = meter_of_account(conn, account)
         if meter is None or meter.desired_relay == wanted:
             continue
         order_relay(conn, each, meter, wanted, now_ms)

@@ -7,7 +7,7 @@ prices what nobody has used yet.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
@@ -17,7 +17,7 @@ from credit_engine.errors import CreditError
 from credit_engine.form import Form
 from credit_engine.tariff import parse_tariff
 from credit_engine.terms import Tariff
-from store import registry
+from store import audit_log, registry
 from store.errors import Conflict, NotFound
 from store.settlement import TermsCache, lock_accounts
 from store.sql import query
@@ -31,6 +31,7 @@ class _Draft:
     state: str
     drafted_by: str
     decided_by: str | None
+    code: str
 
     @property
     def version(self) -> dict[str, object]:
@@ -72,6 +73,10 @@ def draft(
             },
         ).fetchone()
         assert row is not None, "an insert returns its row"
+        subject = f"tariff:{code}/draft:{row[0]}"
+        audit_log.record(
+            conn, who, "tariff.draft", subject, now_ms, reason=note, after=dict(version)
+        )
         return int(row[0])
 
 
@@ -93,8 +98,7 @@ def approve(conn: Connection, number: int, *, who: str, now_ms: int) -> bool:
         parsed = with_version(registry.tariff_form(conn, found.tariff), found.version)
         _refuse_past(conn, found.tariff, parsed, _date(found.version), now_ms)
         registry.add_tariff_version(conn, found.tariff, found.version)
-        decided = {"draft": number, "state": "approved", "who": who, "now_ms": now_ms}
-        conn.execute(query("decide_tariff_draft"), decided)
+        _record_decision(conn, number, found, "approved", who, now_ms)
         return True
 
 
@@ -109,9 +113,30 @@ def withdraw(conn: Connection, number: int, *, who: str, now_ms: int) -> bool:
             return False
         if found.state == "approved":
             raise Conflict("draft_approved", "it is a version already: draft the next one")
-        decided = {"draft": number, "state": "withdrawn", "who": who, "now_ms": now_ms}
-        conn.execute(query("decide_tariff_draft"), decided)
+        _record_decision(conn, number, found, "withdrawn", who, now_ms)
         return True
+
+
+def _record_decision(
+    conn: Connection,
+    number: int,
+    found: _Draft,
+    state: Literal["approved", "withdrawn"],
+    who: str,
+    now_ms: int,
+) -> None:
+    decided = {"draft": number, "state": state, "who": who, "now_ms": now_ms}
+    conn.execute(query("decide_tariff_draft"), decided)
+    action = "tariff.approve" if state == "approved" else "tariff.withdraw"
+    audit_log.record(
+        conn,
+        who,
+        action,
+        f"tariff:{found.code}/draft:{number}",
+        now_ms,
+        before={"state": found.state},
+        after={"state": state, "valid_from": found.valid_from},
+    )
 
 
 def assign(
@@ -164,6 +189,16 @@ def assign(
         # What was put together from both must be what the engine takes.
         state = lock_accounts(conn, [account_id])[account_id]
         TermsCache().get(conn, account_id, state.terms_revision)
+        audit_log.record(
+            conn,
+            who,
+            "tariff.assign",
+            f"tariff:{code}",
+            now_ms,
+            reason=reason,
+            after={"account_id": account_id, "valid_from": valid_from.isoformat()},
+            account=account_id,
+        )
         return True
 
 

@@ -17,7 +17,18 @@ from api.answers import (
     TopUpAnswer,
     TopUpPage,
 )
-from api.dependencies import PAGE_DEFAULT, Around, Caller, Cursor, Database, Limit, OwnAccount
+from api.dependencies import (
+    DIGITS_ROLES,
+    PAGE_DEFAULT,
+    AccountWithDigits,
+    Around,
+    Caller,
+    Cursor,
+    Database,
+    Limit,
+    OwnAccount,
+    ServedAccount,
+)
 from api.numbers import cursor_id, instant_ms, positive_micro
 from api.requests import QuoteRequest
 from credit_engine.days import DAY_MS
@@ -39,10 +50,29 @@ InstantText = Annotated[str | None, Query(max_length=40, description="RFC 3339 i
 
 @router.get("")
 def list_accounts(
-    conn: Database, caller: Caller, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
+    conn: Database,
+    caller: Caller,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
+    search: Annotated[
+        str | None,
+        Query(
+            min_length=2,
+            max_length=64,
+            pattern=r"^[^\x00-\x1f]+$",
+            description="The beginning of an account's or a meter's number, or a part of a name.",
+        ),
+    ] = None,
 ) -> AccountPage:
-    """The accounts that the caller holds; an operator sees each."""
-    found = reads.accounts(conn, caller.customer_id, after_id=cursor_id(cursor), limit=limit)
+    """The accounts that the caller holds; an operator sees each of his centres."""
+    found = reads.accounts(
+        conn,
+        caller.customer_id,
+        after_id=cursor_id(cursor),
+        limit=limit,
+        centres=caller.centres,
+        search=search,
+    )
     items, following = answers.page(found, limit, lambda account: str(account.id))
     return AccountPage(
         items=[answers.account_answer(account) for account in items], next_cursor=following
@@ -123,6 +153,7 @@ def ask_quote(
 def list_top_ups(
     conn: Database,
     around: Around,
+    caller: Caller,
     account: OwnAccount,
     limit: Limit = PAGE_DEFAULT,
     cursor: Cursor = None,
@@ -130,9 +161,10 @@ def list_top_ups(
     """Top-ups newest first, each with every state reached."""
     found = top_ups.top_ups(conn, account.id, before_id=cursor, limit=limit)
     items, following = answers.page(found, limit, lambda top_up: top_up.id)
-    now_ms = around.now_ms()
+    now_ms, digits = around.now_ms(), caller.role in DIGITS_ROLES
     return TopUpPage(
-        items=[answers.top_up_answer(top_up, now_ms) for top_up in items], next_cursor=following
+        items=[answers.top_up_answer(top_up, now_ms, digits=digits) for top_up in items],
+        next_cursor=following,
     )
 
 
@@ -140,16 +172,18 @@ def list_top_ups(
 def show_top_up(
     conn: Database,
     around: Around,
+    caller: Caller,
     account: OwnAccount,
     top_up: Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")],
 ) -> TopUpAnswer:
     """One top-up with every state reached."""
-    return answers.top_up_answer(top_ups.top_up(conn, account.id, top_up), around.now_ms())
+    found = top_ups.top_up(conn, account.id, top_up)
+    return answers.top_up_answer(found, around.now_ms(), digits=caller.role in DIGITS_ROLES)
 
 
 @router.get("/{account}/tokens")
 def list_tokens(
-    conn: Database, account: OwnAccount, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
+    conn: Database, account: AccountWithDigits, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
 ) -> TokenPage:
     """STS tokens newest first, each with its state at the meter."""
     found = top_ups.tokens(conn, account.id, before_id=cursor_id(cursor), limit=limit)
@@ -159,7 +193,7 @@ def list_tokens(
 
 @router.post("/{account}/emergency-credit")
 def request_emergency_credit(
-    conn: Database, around: Around, account: OwnAccount
+    conn: Database, around: Around, account: ServedAccount
 ) -> EmergencyRequestAnswer:
     """Asks for emergency credit where it is on request; asking twice changes nothing."""
     now_ms = around.now_ms()

@@ -6,13 +6,13 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.answers import Answer, Instant, instant
-from api.dependencies import Around
+from api.dependencies import Around, Open
 from schemas.quantities import format_instant
 from store import operations
 from store.errors import Unavailable
 from store.pool import borrow
 
-router = APIRouter(tags=["service"])
+router = APIRouter(tags=["service"], dependencies=[Open])
 
 
 class HealthAnswer(Answer):

@@ -2,14 +2,23 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 
 from api import answers
 from api.answers import Answer, Instant
-from api.dependencies import PAGE_DEFAULT, Around, Cursor, Database, Limit, Operator
+from api.dependencies import (
+    PAGE_DEFAULT,
+    Allowed,
+    Around,
+    Cursor,
+    Database,
+    Limit,
+    Operator,
+    name_of,
+)
 from api.errors import RequestRefused
 from api.numbers import LARGEST, meter_number
-from api.requests import NewAccount, NewMeterRequest, StsAttributes
+from api.requests import NewAccount, NewMeterRequest, NoteRequest, StsAttributes
 from credit_engine.errors import CreditError
 from credit_engine.terms import Installation
 from schemas.commands import CommandState
@@ -18,6 +27,7 @@ from schemas.quantities import format_instant
 from schemas.wire import DesiredRelay, Relay
 from store import operations
 from store.operations import IssuedCommand, MeterReport, NewSupply, Quarantined
+from store.reads import Principal
 from store.registry import NewMeter
 from tokens.errors import TokenError
 from tokens.keys import KeyAttributes
@@ -72,6 +82,9 @@ class NewMeterAnswer(MeterAnswer):
 
 
 class QuarantinedAnswer(Answer):
+    """`id` closes it; `note` is what came of it."""
+
+    id: str
     received_at: Instant
     reason: str
     detail: str
@@ -79,6 +92,9 @@ class QuarantinedAnswer(Answer):
     meter: str | None
     at: Instant | None
     wh: int | None
+    closed_by: str | None
+    closed_at: Instant | None
+    note: str | None
 
 
 class QuarantinePage(Answer):
@@ -109,7 +125,10 @@ class CommandPage(Answer):
 
 @router.post("/meters", status_code=201)
 def register_meter(
-    conn: Database, around: Around, caller: Operator, body: NewMeterRequest
+    conn: Database,
+    around: Around,
+    caller: Annotated[Principal, Depends(Allowed("desk", "supervisor", "admin"))],
+    body: NewMeterRequest,
 ) -> NewMeterAnswer:
     """Registers a meter and, with `account`, opens its supply point in the same transaction."""
     now_ms = around.now_ms()
@@ -122,7 +141,9 @@ def register_meter(
     if body.account is not None:
         new = _with_account(new, body.account, now_ms)
     try:
-        key = operations.register_supply(conn, new, now_ms)
+        key = operations.register_supply(
+            conn, new, now_ms, who=name_of(caller), centres=caller.centres
+        )
     except CreditError as error:
         raise RequestRefused(error.code, str(error), "/account/terms") from None
     report = operations.meter(conn, number)
@@ -170,7 +191,7 @@ def show_meter(
     number: Annotated[str, Path(max_length=40)],
 ) -> MeterAnswer:
     """A meter as registered and as it last spoke."""
-    report = operations.meter(conn, meter_number(number, "{number}"))
+    report = operations.meter(conn, meter_number(number, "{number}"), caller.centres)
     return MeterAnswer.model_validate(_meter_form(report, around.now_ms()))
 
 
@@ -181,10 +202,19 @@ def list_quarantine(
     limit: Limit = PAGE_DEFAULT,
     cursor: Cursor = None,
     reason: Annotated[str | None, Query(max_length=64, pattern=r"^[a-z0-9_]+$")] = None,
+    closed: bool | None = None,
 ) -> QuarantinePage:
     """Refused messages and readings that charge nothing, newest first, with the reason."""
     until_ms, skip = _quarantine_place(cursor)
-    found = operations.quarantined(conn, reason=reason, until_ms=until_ms, skip=skip, limit=limit)
+    found = operations.quarantined(
+        conn,
+        reason=reason,
+        until_ms=until_ms,
+        skip=skip,
+        limit=limit,
+        centres=caller.centres,
+        closed=closed,
+    )
     items = found[:limit]
     following = None
     if len(found) > limit:
@@ -195,6 +225,26 @@ def list_quarantine(
     return QuarantinePage(
         items=[_quarantined_answer(item) for item in items], next_cursor=following
     )
+
+
+@router.post("/quarantine/{item}/closing")
+def close_quarantined(
+    conn: Database,
+    around: Around,
+    caller: Annotated[Principal, Depends(Allowed("desk", "supervisor", "field", "admin"))],
+    item: Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")],
+    body: NoteRequest,
+) -> QuarantinedAnswer:
+    """Says what came of an item; it stays where it is."""
+    found = operations.close_quarantined(
+        conn,
+        item,
+        body.note,
+        centres=caller.centres,
+        who=name_of(caller),
+        now_ms=around.now_ms(),
+    )
+    return _quarantined_answer(found)
 
 
 def _quarantine_place(cursor: str | None) -> tuple[int | None, int]:
@@ -226,7 +276,9 @@ def list_commands(
 ) -> CommandPage:
     """Commands to meters, newest first, each with what the meter answered."""
     number = None if meter is None else meter_number(meter, "?meter")
-    found = operations.commands(conn, meter=number, state=state, before_id=cursor, limit=limit)
+    found = operations.commands(
+        conn, meter=number, state=state, before_id=cursor, limit=limit, centres=caller.centres
+    )
     items, following = answers.page(found, limit, lambda command: command.id)
     return CommandPage(items=[_command_answer(item) for item in items], next_cursor=following)
 
@@ -256,6 +308,7 @@ def _meter_form(report: MeterReport, now_ms: int) -> dict[str, object]:
 
 def _quarantined_answer(item: Quarantined) -> QuarantinedAnswer:
     return QuarantinedAnswer(
+        id=item.item,
         received_at=format_instant(item.received_ms),
         reason=item.reason,
         detail=item.detail,
@@ -263,6 +316,9 @@ def _quarantined_answer(item: Quarantined) -> QuarantinedAnswer:
         meter=item.meter,
         at=answers.instant(item.reading_ms),
         wh=item.reading_wh,
+        closed_by=item.closed_by,
+        closed_at=answers.instant(item.closed_ms),
+        note=item.note,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meter_gateway.gateway import Gateway, GatewaySettings, stop_on_signals
+from meter_gateway.gateway import Gateway, GatewaySettings, collect_seldom, stop_on_signals
 from meter_gateway.ingest import BATCH_MAX
 from prepaid import logs
 from prepaid.clock import Clock
@@ -63,4 +63,5 @@ async def _run(settings: GatewaySettings) -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
 
+    collect_seldom()
     await Gateway(settings).run(stopping, ready)

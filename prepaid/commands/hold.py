@@ -62,11 +62,11 @@ def release(hold: int, by: Who, reason: Reason) -> None:
 
 
 @app.command("low-credit")
-def low_credit(account: str, amount: str) -> None:
+def low_credit(account: str, amount: str, by: Who) -> None:
     """Warn an account at or below an amount, as 20.00."""
     settings = Settings()
     now_ms = Clock.parse(settings.clock).now_ms()
     with connected(settings) as conn:
         found = reads.account(conn, account, None)
-        holds.set_low_credit(conn, TermsCache(), found.id, parse_micro(amount), now_ms)
+        holds.set_low_credit(conn, TermsCache(), found.id, parse_micro(amount), now_ms, who=by)
     sys.stdout.write(f"warned at {amount} {found.currency}\n")

@@ -21,7 +21,7 @@ from credit_engine.terms import Installation
 from prepaid.secrets_files import read_secret, write_secret
 from schemas.errors import DomainError
 from schemas.quantities import format_instant
-from store import registry, vending
+from store import operators, registry, vending
 from store.pool import Connection
 from store.settlement import TermsCache
 from tokens.key_file import RANDOM_OCTETS, seal, unseal
@@ -30,6 +30,7 @@ from tokens.numbers import drn, meter_pan
 
 CENTRE = ("TVZ-1", "Tevragh Zeina 1 (demonstration)")
 BANK = ("demo-bank", "Demonstration Bank")
+OPERATOR = "demo"
 IIN = "600727"
 BASE_DATE = 2014
 # One key group per algorithm, so that both are seen at work.
@@ -255,7 +256,7 @@ def provision(conn: Connection, files: DemoFiles, meters: int, now_ms: int) -> i
     added = 0
     access = json.loads(read_secret(files.access_keys)) if files.access_keys.exists() else {}
     if "operator" not in access:
-        access["operator"] = registry.add_access_key(conn, "operator", None, now_ms)
+        access["operator"] = _operator_key(conn, now_ms)
     for serial in range(FIRST_SERIAL, FIRST_SERIAL + meters):
         household = Household(serial)
         if household.number in forms:
@@ -265,13 +266,20 @@ def provision(conn: Connection, files: DemoFiles, meters: int, now_ms: int) -> i
         added += 1
     if "customer" not in access:
         customer = registry.customer_of_account(conn, first.account)
-        key = registry.add_access_key(conn, "customer", customer, now_ms)
+        key = registry.add_access_key(conn, customer, now_ms)
         access["customer"] = {"account": first.account, "key": key}
     if added:
         fleet = {"v": 1, "meters": list(forms.values())}
         write_secret(files.meters, json.dumps(fleet).encode())
     write_secret(files.access_keys, json.dumps(access).encode())
     return added
+
+
+def _operator_key(conn: Connection, now_ms: int) -> str:
+    """Of an administrator without a password: the demonstration's own programs have the key."""
+    if all(each.name != OPERATOR for each in operators.listed(conn)):
+        operators.add(conn, OPERATOR, "admin", who=OPERATOR, now_ms=now_ms)
+    return operators.add_access_key(conn, OPERATOR, "prepaid up", who=OPERATOR, now_ms=now_ms)
 
 
 def _known_meters(files: DemoFiles) -> dict[str, dict[str, Any]]:

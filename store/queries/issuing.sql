@@ -36,8 +36,8 @@ UPDATE token SET command_id = %(command)s WHERE id = ANY(%(tokens)s)
 SELECT digits FROM token WHERE top_up_id = %(top_up)s ORDER BY ordinal
 
 -- name: find_top_up
--- Whether there is such a top-up.
-SELECT id FROM top_up WHERE id = %(top_up)s
+-- The account of a top-up.
+SELECT account_id FROM top_up WHERE id = %(top_up)s
 
 -- name: insert_reprint
 -- Somebody was shown tokens again.

@@ -1,17 +1,27 @@
 -- name: principal_of_key
--- Whose access key this digest is; nobody's once it is revoked.
-SELECT role, customer_id FROM access_key WHERE sha256 = %(sha256)s AND revoked_at IS NULL
+-- Whose access key or session this digest is; nobody's once it ended or its operator is disabled.
+SELECT coalesce(o.role, k.role), k.customer_id, o.id, o.name, o.centres
+FROM access_key k LEFT JOIN operator o ON o.id = k.operator_id
+WHERE k.sha256 = %(sha256)s AND k.revoked_at IS NULL AND o.disabled_at IS NULL
+UNION ALL
+SELECT o.role, NULL, o.id, o.name, o.centres
+FROM operator_session s JOIN operator o ON o.id = s.operator_id
+WHERE s.sha256 = %(sha256)s AND s.ended_ms IS NULL AND s.expires_ms > %(wall_ms)s
+  AND o.disabled_at IS NULL
 
 -- name: accounts_of_customer
 -- The accounts that a customer holds, each with the meter that serves it now; all for an operator.
-SELECT a.id, a.number, c.name, t.currency, t.timezone,
-       (SELECT m.number FROM installation i JOIN meter m ON m.id = i.meter_id
-        WHERE i.account_id = a.id ORDER BY i.opened_at DESC LIMIT 1)
+SELECT a.id, a.number, c.name, t.currency, t.timezone, m.number
 FROM account a
 JOIN customer c ON c.id = a.customer_id
 JOIN tariff t ON t.id = a.tariff_id
+LEFT JOIN LATERAL (SELECT m.number FROM installation i JOIN meter m ON m.id = i.meter_id
+                   WHERE i.account_id = a.id ORDER BY i.opened_at DESC LIMIT 1) m ON true
 WHERE (%(customer)s::bigint IS NULL OR a.customer_id = %(customer)s)
   AND (%(number)s::text IS NULL OR a.number = %(number)s)
+  AND (%(centres)s::smallint[] IS NULL OR a.centre_id = ANY(%(centres)s))
+  AND (%(like)s::text IS NULL OR a.number ILIKE %(like)s || '%%' OR m.number LIKE %(like)s || '%%'
+       OR c.name ILIKE '%%' || %(like)s || '%%')
   AND (%(after)s::bigint IS NULL OR a.id > %(after)s)
 ORDER BY a.id
 LIMIT %(limit)s
@@ -180,12 +190,53 @@ LIMIT %(limit)s
 
 -- name: quarantined_newest
 -- What was refused or charges nothing, newest first; rows of one instant in a fixed order.
-SELECT ms_of(q.received_at), q.reason, q.detail, q.topic, m.number, ms_of(q.ts), q.value_wh
-FROM quarantined q LEFT JOIN meter m ON m.id = q.meter_id
-WHERE (%(until_ms)s::bigint IS NULL OR q.received_at <= at_ms(%(until_ms)s))
+SELECT ms_of(q.received_at), q.reason, q.detail, q.topic, m.number, ms_of(q.ts), q.value_wh,
+       i.item, k.closed_by, ms_of(k.closed_at), k.note
+FROM quarantined q
+CROSS JOIN LATERAL (SELECT coalesce('message-' || q.message_id, 'reading-' || q.meter_id || '-'
+                                    || q.detail || '-' || ms_of(q.ts)) AS item) i
+LEFT JOIN meter m ON m.id = q.meter_id
+LEFT JOIN quarantine_closing k ON k.item = i.item
+WHERE (%(centres)s::smallint[] IS NULL OR coalesce(m.centre_id, (
+          SELECT t.centre_id FROM meter t
+          WHERE split_part(q.topic, '/', 3) = 'm' AND t.number = split_part(q.topic, '/', 4)))
+       = ANY(%(centres)s))
+  AND (%(closed)s::boolean IS NULL OR (k.item IS NOT NULL) = %(closed)s)
+  AND (%(until_ms)s::bigint IS NULL OR q.received_at <= at_ms(%(until_ms)s))
   AND (%(reason)s::text IS NULL OR q.reason = %(reason)s)
 ORDER BY q.received_at DESC, q.topic, q.meter_id, q.ts, q.reason, q.detail
 OFFSET %(skip)s LIMIT %(limit)s
+
+-- name: quarantined_item
+-- One item of the quarantine, by its id.
+SELECT ms_of(q.received_at), q.reason, q.detail, q.topic, m.number, ms_of(q.ts), q.value_wh,
+       i.item, k.closed_by, ms_of(k.closed_at), k.note
+FROM quarantined q
+CROSS JOIN LATERAL (SELECT coalesce('message-' || q.message_id, 'reading-' || q.meter_id || '-'
+                                    || q.detail || '-' || ms_of(q.ts)) AS item) i
+LEFT JOIN meter m ON m.id = q.meter_id
+LEFT JOIN quarantine_closing k ON k.item = i.item
+WHERE (q.message_id = %(message)s
+       OR (q.meter_id = %(meter)s AND q.ts = at_ms(%(at_ms)s) AND q.detail = %(register)s))
+  AND (%(centres)s::smallint[] IS NULL OR coalesce(m.centre_id, (
+          SELECT t.centre_id FROM meter t
+          WHERE split_part(q.topic, '/', 3) = 'm' AND t.number = split_part(q.topic, '/', 4)))
+       = ANY(%(centres)s))
+
+-- name: close_quarantined
+-- What came of an item, once.
+INSERT INTO quarantine_closing (item, closed_by, note, closed_at)
+VALUES (%(item)s, %(who)s, %(note)s, at_ms(%(now_ms)s))
+ON CONFLICT (item) DO NOTHING
+RETURNING item
+
+-- name: centres_by_code
+-- Centres with the number of their accounts and meters.
+SELECT c.code, c.name, (SELECT count(*) FROM account WHERE centre_id = c.id),
+       (SELECT count(*) FROM meter WHERE centre_id = c.id)
+FROM centre c
+WHERE %(centres)s::smallint[] IS NULL OR c.id = ANY(%(centres)s)
+ORDER BY c.code
 
 -- name: commands_newest
 -- Commands newest first: their ids sort by the instant of issue.
@@ -195,6 +246,7 @@ FROM command c JOIN meter m ON m.id = c.meter_id
 WHERE (%(before)s::uuid IS NULL OR c.id < %(before)s)
   AND (%(state)s::text IS NULL OR c.state = %(state)s)
   AND (%(meter)s::text IS NULL OR m.number = %(meter)s)
+  AND (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))
 ORDER BY c.id DESC
 LIMIT %(limit)s
 
@@ -217,6 +269,7 @@ JOIN centre c ON c.id = m.centre_id
 JOIN meter_state s ON s.meter_id = m.id
 LEFT JOIN gateway g ON g.id = m.gateway_id
 WHERE m.number = %(number)s
+  AND (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))
 
 -- name: newest_commit
 -- When the ledger last grew.

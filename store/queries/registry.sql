@@ -116,9 +116,9 @@ WHERE i.account_id = %(account)s AND i.opened_at = at_ms(%(opened_ms)s)
 SELECT ms_of(max(ts)) FROM reading WHERE meter_id = %(meter)s AND register = '1.8.0'
 
 -- name: add_access_key
--- A credential; only its digest.
+-- A customer's credential; only its digest.
 INSERT INTO access_key (sha256, role, customer_id, created_at)
-VALUES (%(sha256)s, %(role)s, %(customer)s, at_ms(%(now_ms)s))
+VALUES (%(sha256)s, 'customer', %(customer)s, at_ms(%(now_ms)s))
 
 -- name: simulated_now
 -- Where the demonstration's time stood.

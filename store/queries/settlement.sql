@@ -16,10 +16,6 @@ SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, 
 FROM account_state
 WHERE account_id = %(account)s
 
--- name: instant
--- Milliseconds as the database's instant, exactly.
-SELECT at_ms(%(ms)s)
-
 -- name: lock_due_accounts
 -- Accounts for which time alone may have changed something; other workers' are skipped.
 SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
@@ -31,14 +27,31 @@ ORDER BY due_ms
 LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 
--- name: terms_of_account
--- Everything that prices one account, as the mapping of rating.md section 10.
-SELECT t.timezone, t.currency, t.holidays, a.terms,
-       (SELECT jsonb_agg(v.body || jsonb_build_object('valid_from', v.valid_from::text)
-                         ORDER BY v.valid_from)
-        FROM account_version v WHERE v.account_id = a.id) AS versions
-FROM account a JOIN tariff t ON t.id = a.tariff_id
-WHERE a.id = %(account)s
+-- name: terms_of_accounts
+-- Everything that prices accounts, as the mappings of rating.md section 10: the tariff as text, the
+-- same for all accounts that share it, and the account's own terms.
+WITH asked AS MATERIALIZED (
+    SELECT a.id, a.tariff_id, a.terms::text AS terms,
+           EXISTS (SELECT FROM tariff_assignment s WHERE s.account_id = a.id) AS assigned
+    FROM account a WHERE a.id = ANY(%(accounts)s)
+), shared AS MATERIALIZED (
+    SELECT t.id, jsonb_build_object(
+               'timezone', t.timezone, 'currency', t.currency, 'holidays', t.holidays,
+               'tariff', jsonb_build_object('versions', coalesce(
+                   (SELECT jsonb_agg(v.body || jsonb_build_object('valid_from', v.valid_from::text)
+                                     ORDER BY v.valid_from)
+                    FROM tariff_version v WHERE v.tariff_id = t.id), '[]')))::text AS form
+    FROM tariff t WHERE t.id IN (SELECT tariff_id FROM asked WHERE NOT assigned)
+)
+SELECT a.id, s.form, a.terms FROM asked a JOIN shared s ON s.id = a.tariff_id WHERE NOT a.assigned
+UNION ALL
+SELECT a.id, jsonb_build_object(
+           'timezone', t.timezone, 'currency', t.currency, 'holidays', t.holidays,
+           'tariff', jsonb_build_object('versions', coalesce(
+               (SELECT jsonb_agg(v.body || jsonb_build_object('valid_from', v.valid_from::text)
+                                 ORDER BY v.valid_from)
+                FROM account_version v WHERE v.account_id = a.id), '[]')))::text, a.terms
+FROM asked a JOIN tariff t ON t.id = a.tariff_id WHERE a.assigned
 
 -- name: installations_of_account
 -- The meters of an account in their order; the first opens it, each later one is an exchange.
@@ -133,7 +146,7 @@ FROM unnest(%(account_id)s::bigint[], %(position)s::text[], %(anchor_ms)s::bigin
             %(newest_reading_ms)s::bigint[], %(has_tail)s::boolean[],
             %(settled_until_ms)s::bigint[], %(due_ms)s::bigint[], %(balance_micro)s::bigint[],
             %(debt_micro)s::bigint[], %(supply)s::text[], %(emergency_in_use)s::boolean[],
-            %(low_credit)s::boolean[], %(decided_supply)s::text[], %(decisions)s::integer[])
+            %(low_credit)s::boolean[], %(decided_supply)s::text[], %(decisions)s::bigint[])
     AS n (account_id, position, anchor_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
           balance_micro, debt_micro, supply, emergency_in_use, low_credit, decided_supply, decisions)
 WHERE s.account_id = n.account_id
@@ -163,8 +176,8 @@ SELECT code, id FROM ledger_account
 INSERT INTO ledger_account (code) SELECT unnest(%(codes)s::text[]) ON CONFLICT (code) DO NOTHING
 
 -- name: copy_ledger
--- New transactions, in the order in which they are recorded.
-COPY ledger_transaction (account_id, key, correction, kind, from_ms, at_ms, recorded_at, local_day,
-                         band, energy_wh, legs, amounts, customer_micro, balance_micro, corrects,
-                         explanation)
-FROM STDIN
+-- New transactions, in the order in which they are recorded; rows as `store.ledger` packs them.
+COPY ledger_transaction (account_id, correction, at_ms, recorded_at, energy_wh, local_day,
+                         customer_micro, balance_micro, from_ms, corrects, key, kind, band, legs,
+                         amounts, explanation)
+FROM STDIN (FORMAT BINARY)

@@ -6,8 +6,9 @@ RETURNING id
 
 -- name: lock_tariff_draft
 -- A draft that is about to be decided.
-SELECT tariff_id, valid_from::text, body, state, drafted_by, decided_by
-FROM tariff_draft WHERE id = %(draft)s FOR UPDATE
+SELECT d.tariff_id, d.valid_from::text, d.body, d.state, d.drafted_by, d.decided_by, t.code
+FROM tariff_draft d JOIN tariff t ON t.id = d.tariff_id
+WHERE d.id = %(draft)s FOR UPDATE OF d
 
 -- name: decide_tariff_draft
 -- A draft is approved or withdrawn, once.

@@ -27,7 +27,7 @@ from prepaid.runtime import Instance
 from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
-from store import ingest, registry
+from store import ingest, operators, registry
 from store.ingest import Incoming, Recorded
 from store.pool import make_pool
 from store.registry import NewMeter
@@ -133,7 +133,7 @@ class Site:
             installation=Installation(number, 10**9, OPENED, 100_000, 100_000),
             now_ms=max(self.clock.now, OPENED),
         )
-        key = registry.add_access_key(self.conn, "customer", holder, OPENED)
+        key = registry.add_access_key(self.conn, holder, OPENED)
         return Customer(f"A-{serial}", number, account_id, {"Authorization": f"Bearer {key}"})
 
     def free_of_charges(self) -> int:
@@ -281,7 +281,8 @@ def opened_site(database_url: str) -> Iterator[Site]:
     with psycopg.connect(database_url, autocommit=True) as conn:
         centre = registry.add_centre(conn, "north", "North")
         tariff = registry.add_tariff(conn, "social", "Social", TARIFF)
-        operator = registry.add_access_key(conn, "operator", None, OPENED)
+        operators.add(conn, "admin", "admin", who="test", now_ms=OPENED)
+        operator = operators.add_access_key(conn, "admin", "test", who="test", now_ms=OPENED)
         with serving(app) as client:
             yield Site(client, conn, clock, tariff, centre, {"Authorization": f"Bearer {operator}"})
 

@@ -83,7 +83,7 @@ def test_a_late_fact_that_undoes_a_crossing_is_decided_anew_and_history_stands(d
 
 def test_a_balance_that_wavers_around_the_warning_is_one_warning(desk: Desk) -> None:
     account = desk.open()
-    holds.set_low_credit(desk.conn, desk.terms, account, 20 * 10**6, desk.now)
+    holds.set_low_credit(desk.conn, desk.terms, account, 20 * 10**6, desk.now, who="vera")
     desk.pay(account, 30, "2026-03-01T01:00:00Z")
     desk.read(account, "2026-03-01T02:00:00Z", 5_000)
     for hour, register in ((3, 6_500), (5, 8_000), (7, 9_500)):

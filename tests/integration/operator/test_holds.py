@@ -153,9 +153,9 @@ def test_what_is_not_there_cannot_be_held_released_or_warned(desk: Desk) -> None
     with pytest.raises(NotFound):
         release(desk, 7)
     with pytest.raises(NotFound):
-        holds.set_low_credit(desk.conn, desk.terms, account + 1, 5, desk.now)
+        holds.set_low_credit(desk.conn, desk.terms, account + 1, 5, desk.now, who="vera")
     with pytest.raises(Conflict, match="zero or above"):
-        holds.set_low_credit(desk.conn, desk.terms, account, -1, desk.now)
+        holds.set_low_credit(desk.conn, desk.terms, account, -1, desk.now, who="vera")
     number = hold(desk, account)
     with pytest.raises(Conflict, match="why"):
         holds.release(desk.conn, desk.terms, number, who="x", reason=" ", now_ms=desk.now)

@@ -12,7 +12,7 @@ from store.session import POINT_LOOKUPS
 from store.sql import queries
 
 # COPY has no parameters to prepare; its test is every test that settles anything.
-PREPARABLE = {name: text for name, text in queries().items() if not text.endswith("FROM STDIN")}
+PREPARABLE = {name: text for name, text in queries().items() if "FROM STDIN" not in text}
 
 
 class _Anything(dict[str, object]):

@@ -1,0 +1,84 @@
+"""Who may call which route: read from what the routes themselves declare."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+
+from api.dependencies import OPERATOR_ROLES, Allowed, anyone, signed_by
+
+PARTNER = "partner"
+ANYONE = "anyone"
+CALLERS = ("customer", PARTNER, *OPERATOR_ROLES, ANYONE)
+TITLE = """# Roles
+
+Who may call which route of the API; generated from the routes by `scripts/generate_roles.py`, and
+a test calls every route as every role. A customer sees what is his own; an operator sees his
+centres, and what lies outside them looks like what does not exist. `all` asks for an operator of
+every centre.
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a route declares; `callers` is empty for one that declares nothing: a defect."""
+
+    method: str
+    path: str
+    callers: frozenset[str]
+    everywhere: bool
+
+
+def declared(app: FastAPI) -> list[Declared]:
+    """Every route below `/v1` and of the service, by path."""
+    found = [
+        _declared(route, method) for route in _routes(app) for method in sorted(route.methods)
+    ]
+    return sorted(found, key=lambda each: (each.path, each.method))
+
+
+def roles_text(app: FastAPI) -> str:
+    """docs/roles.md."""
+    head = ["method", "path", *CALLERS, "centres"]
+    rows = [
+        [
+            each.method,
+            f"`{each.path}`",
+            *("x" if caller in each.callers else "" for caller in CALLERS),
+            "all" if each.everywhere else "",
+        ]
+        for each in declared(app)
+    ]
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    return TITLE + "\n".join(lines) + "\n"
+
+
+def _routes(app: FastAPI) -> Iterator[Any]:
+    """The framework keeps included routers as they are and says their routes when asked."""
+    for route in app.routes:
+        if hasattr(route, "effective_route_contexts"):
+            yield from route.effective_route_contexts()
+        elif hasattr(route, "dependant"):
+            yield route
+
+
+def _declared(route: Any, method: str) -> Declared:
+    calls = list(_calls(route.dependant))
+    allowed = [call for call in calls if isinstance(call, Allowed)]
+    callers: frozenset[str] = frozenset()
+    if allowed:
+        callers = frozenset.intersection(*(frozenset[str](each.roles) for each in allowed))
+    elif signed_by in calls:
+        callers = frozenset({PARTNER})
+    elif anyone in calls:
+        callers = frozenset(CALLERS)
+    return Declared(method, route.path, callers, any(each.everywhere for each in allowed))
+
+
+def _calls(dependant: Dependant) -> Iterator[Any]:
+    for each in dependant.dependencies:
+        yield each.call
+        yield from _calls(each)

@@ -1,0 +1,147 @@
+"""A fleet to measure with: one account opened and rated by the production code, and its copies.
+
+Every meter says a register every quarter of an hour; what it says never depends on what was sent.
+"""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import orjson
+from psycopg import ClientCursor, Connection
+
+from credit_engine.terms import Installation
+from schemas.decoding import decode_up
+from schemas.quantities import format_instant, parse_instant_ms
+from schemas.topics import parse
+from store import ingest, registry
+from store.adjustments import CarriedOver
+from store.ingest import Incoming
+from store.registry import NewMeter
+from store.settlement import TermsCache
+
+SLOT_MS = 15 * 60 * 1000
+OPENED_MS = parse_instant_ms("2026-06-01T00:05:00Z")
+# The first slot that a measurement may send; the template has said everything before it.
+FIRST_SLOT = 1
+SLOTS_A_DAY = 96
+MAX_POWER_W = 6_600
+# A meter number is followed by another far away, as meters report in the order of no table.
+STRIDE = 7919
+
+TARIFF: dict[str, Any] = {
+    "timezone": "Africa/Nouakchott",
+    "currency": "MRU",
+    "holidays": [],
+    "tariff": {
+        "versions": [
+            {
+                "valid_from": "2024-01-01",
+                "period": "month",
+                "bands": [
+                    {
+                        "name": "peak",
+                        "windows": [
+                            {
+                                "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
+                                "from": "19:00",
+                                "to": "23:00",
+                            }
+                        ],
+                        "method": "graduated",
+                        "blocks": [{"price": "5.903"}],
+                    },
+                    {
+                        "name": "all",
+                        "method": "graduated",
+                        "blocks": [{"up_to_kwh": "100", "price": "2.459"}, {"price": "5.903"}],
+                    },
+                ],
+                "standing_per_day": "1.20",
+                "taxes": [
+                    {
+                        "name": "vat",
+                        "percent": "16",
+                        "on": ["energy", "standing"],
+                        "included": False,
+                    }
+                ],
+            }
+        ]
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Meters 1 to `meters`; meter n's number is n in 11 digits, its account is `B-n`."""
+
+    meters: int
+
+    def number(self, place: int) -> str:
+        """The number of the meter at a place of the sending order, from 0 on."""
+        return f"{place * STRIDE % self.meters + 1:011d}"
+
+
+def register_wh(slot: int) -> int:
+    """A load of 25 to 120 Wh a quarter of an hour that repeats after 20 of them."""
+    whole, rest = divmod(slot, 20)
+    return whole * 20 * 72 + sum(25 + 5 * each for each in range(rest))
+
+
+def payload(slot: int) -> bytes:
+    """What a meter says at a slot: a register and what a real one sends beside it."""
+    return orjson.dumps(
+        {
+            "v": 1,
+            "boot": 17,
+            "seq": slot,
+            "ts": format_instant(instant_ms(slot)),
+            "tq": "sync",
+            "hist": False,
+            "reg": {"1.8.0": register_wh(slot)},
+            "inst": {"P": 412, "V": [230.4], "I": [1.83]},
+            "relay": "closed",
+            "rcpt": False,
+        }
+    )
+
+
+def instant_ms(slot: int) -> int:
+    return OPENED_MS - OPENED_MS % SLOT_MS + slot * SLOT_MS
+
+
+def incoming(number: str, body: bytes, now_ms: int) -> Incoming:
+    """A message as the ingest loop would hand it to the store."""
+    text = f"pm/v1/m/{number}/up/reading"
+    topic = parse(text)
+    return Incoming(topic, text, body, None, decode_up(topic, body, None, now_ms))
+
+
+def populate(conn: Connection[Any], meters: int) -> Population:
+    """Fill an empty, migrated database; each account has its first reading and a carried credit."""
+    centre = registry.add_centre(conn, "bench", "Benchmark")
+    tariff = registry.add_tariff(conn, "bench", "Benchmark", TARIFF)
+    number = f"{1:011d}"
+    meter = registry.add_meter(conn, centre, NewMeter(number))
+    account = registry.open_account(
+        conn,
+        number="B-1",
+        customer=registry.add_customer(conn, "Benchmark", OPENED_MS),
+        centre=centre,
+        tariff=tariff,
+        terms={"activated_at": format_instant(OPENED_MS)},
+        installation=Installation(number, 10**9, OPENED_MS, 0, MAX_POWER_W),
+        now_ms=OPENED_MS,
+        carried_over=CarriedOver(10_000_000_000, "bench", "bench-2"),
+    )
+    first_ms = instant_ms(FIRST_SLOT)
+    said = ingest.record(
+        conn, TermsCache(), [incoming(number, payload(FIRST_SLOT), first_ms)], first_ms
+    )
+    assert said.accepted == 1, said
+    text = files("benchmarks").joinpath("population.sql").read_text(encoding="utf-8")
+    with ClientCursor(conn) as cursor:
+        cursor.execute(text.encode(), {"meters": meters, "meter": meter, "account": account})
+    conn.execute("VACUUM ANALYZE")
+    return Population(meters)

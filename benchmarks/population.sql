@@ -1,0 +1,54 @@
+-- A fleet for measurements: copies of one account that the production code opened and rated.
+-- %(meters)s copies beside the template; copy n has the meter whose number is n in 11 digits.
+
+INSERT INTO meter (number, centre_id)
+SELECT lpad(n::text, 11, '0'), (SELECT centre_id FROM meter WHERE id = %(meter)s)
+FROM generate_series(2, %(meters)s) AS n;
+
+INSERT INTO meter_state (meter_id, boot, seq, seq_ts, online, seen_at, desired_relay,
+                         reported_relay, reported_at)
+SELECT m.id, s.boot, s.seq, s.seq_ts, s.online, s.seen_at, s.desired_relay, s.reported_relay,
+       s.reported_at
+FROM meter m CROSS JOIN meter_state s WHERE s.meter_id = %(meter)s AND m.id <> %(meter)s;
+
+INSERT INTO account (number, customer_id, centre_id, tariff_id, terms, opened_at)
+SELECT 'B-' || n, a.customer_id, a.centre_id, a.tariff_id, a.terms, a.opened_at
+FROM account a CROSS JOIN generate_series(2, %(meters)s) AS n WHERE a.id = %(account)s;
+
+CREATE TEMP TABLE copied AS
+SELECT a.id AS account_id, a.number AS account, m.id AS meter_id, m.number
+FROM account a JOIN meter m ON m.number = lpad(substr(a.number, 3), 11, '0')
+WHERE a.id <> %(account)s;
+
+INSERT INTO installation (account_id, opened_at, meter_id, opening_wh, closing_wh, max_power_w,
+                          modulus_wh, recorded_at)
+SELECT c.account_id, i.opened_at, c.meter_id, i.opening_wh, i.closing_wh, i.max_power_w,
+       i.modulus_wh, i.recorded_at
+FROM copied c CROSS JOIN installation i WHERE i.account_id = %(account)s;
+
+INSERT INTO account_state
+SELECT (jsonb_populate_record(s, jsonb_build_object('account_id', c.account_id, 'position',
+        jsonb_set(s.position, '{installation,meter_id}', to_jsonb(c.number))))).*
+FROM copied c CROSS JOIN account_state s WHERE s.account_id = %(account)s;
+
+INSERT INTO checkpoint (account_id, anchor_ms, position)
+SELECT c.account_id, p.anchor_ms,
+       jsonb_set(p.position, '{installation,meter_id}', to_jsonb(c.number))
+FROM copied c CROSS JOIN checkpoint p WHERE p.account_id = %(account)s;
+
+INSERT INTO adjustment
+SELECT (jsonb_populate_record(d, jsonb_build_object('account_id', c.account_id,
+                                                    'id', 'carried-over-' || c.account))).*
+FROM copied c CROSS JOIN adjustment d WHERE d.account_id = %(account)s;
+
+INSERT INTO reading
+SELECT (jsonb_populate_record(r, jsonb_build_object('meter_id', c.meter_id))).*
+FROM copied c CROSS JOIN reading r WHERE r.meter_id = %(meter)s;
+
+INSERT INTO ledger_transaction (account_id, key, correction, kind, from_ms, at_ms, recorded_at,
+    local_day, band, energy_wh, legs, amounts, customer_micro, balance_micro, corrects, explanation)
+SELECT c.account_id, replace(t.key, 'B-1', c.account), t.correction, t.kind, t.from_ms, t.at_ms, t.recorded_at,
+    t.local_day, t.band, t.energy_wh, t.legs, t.amounts, t.customer_micro, t.balance_micro, NULL,
+    t.explanation
+FROM copied c CROSS JOIN ledger_transaction t WHERE t.account_id = %(account)s
+ORDER BY c.account_id, t.id;

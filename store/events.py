@@ -1,0 +1,45 @@
+"""What meters report beside readings, kept as they said it; the same report twice is one."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+from psycopg import Connection
+
+from store.sql import query
+
+
+class Reported(NamedTuple):
+    """One report of a registered meter."""
+
+    meter_id: int
+    kind: str
+    payload: bytes
+
+
+def write(conn: Connection, reported: Sequence[Reported], now_ms: int) -> None:
+    """Keep the reports of a batch."""
+    if not reported:
+        return
+    conn.execute(
+        query("insert_events"),
+        {
+            "now_ms": now_ms,
+            "meter_id": [each.meter_id for each in reported],
+            "kind": [each.kind for each in reported],
+            "body": [_as_json(each.payload) for each in reported],
+            "fingerprint": [
+                hashlib.sha256(each.kind.encode() + b"\0" + each.payload).digest()
+                for each in reported
+            ],
+        },
+    )
+
+
+def _as_json(payload: bytes) -> str:
+    """The report as JSON text; what came as CBOR is kept as its hexadecimal digits."""
+    try:
+        return orjson.dumps(orjson.loads(payload)).decode()
+    except orjson.JSONDecodeError:
+        return orjson.dumps(payload.hex()).decode()
