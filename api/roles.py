@@ -34,9 +34,7 @@ class Declared:
 
 def declared(app: FastAPI) -> list[Declared]:
     """Every route below `/v1` and of the service, by path."""
-    found = [
-        _declared(route, method) for route in _routes(app) for method in sorted(route.methods)
-    ]
+    found = [_declared(route, method) for route in _routes(app) for method in sorted(route.methods)]
     return sorted(found, key=lambda each: (each.path, each.method))
 
 

@@ -1,13 +1,8 @@
 """`prepaid simulate`: a fleet of meters until it is told to stop, or meters that misbehave."""
 
 import asyncio
-import json
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +10,8 @@ import typer
 
 from prepaid import logs
 from prepaid.clock import Clock
-from prepaid.runtime import Folders, Instance
-from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
 from prepaid.scenarios.catalogue import SCENARIOS
-from prepaid.scenarios.rig import Servers, rigged
-from prepaid.scenarios.runner import Result, Scenario, form, line, run_scenario, write_table
+from prepaid.scenarios.playing import chosen, play
 from schemas.errors import DomainError
 from simulators.faults import Faults
 from simulators.fleet import Broker, Member, Site, run_fleet
@@ -79,7 +71,7 @@ def simulate(
     if listing:
         sys.stdout.writelines(f"{name:<32}{each.happens}.\n" for name, each in SCENARIOS.items())
     elif scenario:
-        _play(_chosen(scenario), seed, table, as_json=as_json)
+        play(chosen(scenario), seed, table, as_json=as_json)
     elif meters_file is None or state_dir is None or not broker:
         raise DomainError(
             "nothing_to_simulate",
@@ -127,78 +119,3 @@ async def _until_signal(site: Site, fleet: FleetFile) -> None:
         for form in fleet.meters
     ]
     await run_fleet(site, members, stop)
-
-
-# --- scenarios --------------------------------------------------------------------------------
-
-
-def _chosen(names: Sequence[str]) -> list[Scenario]:
-    if "all" in names:
-        return list(SCENARIOS.values())
-    unknown = sorted(set(names) - SCENARIOS.keys())
-    if unknown:
-        raise DomainError(
-            "no_such_scenario", f"there is no scenario {unknown[0]}: see prepaid simulate --list"
-        )
-    return [SCENARIOS[name] for name in names]
-
-
-def _play(scenarios: Sequence[Scenario], seed: int, table: Path | None, *, as_json: bool) -> None:
-    logs.configure(as_json=False, level="critical")
-
-    def tell(result: Result) -> None:
-        if not as_json:
-            lines = [line(result), *(f"        {failure}" for failure in result.failures)]
-            sys.stdout.write("\n".join(lines) + "\n")
-            sys.stdout.flush()
-
-    # Those that kill servers come last, on servers of their own where others were given.
-    kind = [each for each in scenarios if not each.kills]
-    cruel = [each for each in scenarios if each.kills]
-    results: list[Result] = []
-    if kind:
-        with _servers(given=True) as servers:
-            results += asyncio.run(_played(servers, kind, seed, tell))
-    if cruel:
-        with _servers(given=False) as servers:
-            results += asyncio.run(_played(servers, cruel, seed, tell))
-    failed = sum(not result.passed for result in results)
-    if as_json:
-        sys.stdout.write(json.dumps(form(results), ensure_ascii=False, indent=2) + "\n")
-    else:
-        sys.stdout.write(f"{len(results) - failed} passed, {failed} failed\n")
-    if table is not None:
-        write_table(results, table)
-    raise typer.Exit(1 if failed else 0)
-
-
-async def _played(
-    servers: Servers, scenarios: Sequence[Scenario], seed: int, tell: Callable[[Result], None]
-) -> list[Result]:
-    results = []
-    with tempfile.TemporaryDirectory(prefix="prepaid-scenarios-") as folder:
-        async with rigged(servers, Path(folder), seed) as rig:
-            for each in scenarios:
-                result = await run_scenario(rig, each)
-                tell(result)
-                results.append(result)
-            if not all(result.passed for result in results):
-                sys.stderr.write(rig.gateway_log() + "\n")
-    return results
-
-
-@contextmanager
-def _servers(*, given: bool) -> Iterator[Servers]:
-    """The servers of the settings where they are wanted and set, private ones otherwise."""
-    own = {DATABASE_VARIABLE, BROKER_VARIABLE}
-    environ = {name: text for name, text in os.environ.items() if given or name not in own}
-    with tempfile.TemporaryDirectory(prefix="prepaid-servers-") as folder:
-        # The servers' account goes through it.
-        Path(folder).chmod(0o755)
-        folders = Folders(Path(folder) / "data", Folders.choose(os.environ).cache)
-        with Instance(_progress, environ=environ, folders=folders) as instance:
-            yield Servers(instance.database_url, instance.broker_url, instance)
-
-
-def _progress(text: str) -> None:
-    sys.stderr.write(f"prepaid: {text}\n")
