@@ -40,7 +40,7 @@ async def _amid(
     """An hour of a meter, then bytes (with their content type), then an hour more."""
     if home is None:
         home = await trial.household()
-        await home.device.connect()
+        await trial.connect(home.device)
     await trial.advance(HOUR_MS, home.device)
     for payload, content_type in bad:
         await home.device.publish_raw("reading", payload, content_type)
@@ -50,7 +50,7 @@ async def _amid(
 
 async def _connected(trial: Trial) -> Household:
     home = await trial.household()
-    await home.device.connect()
+    await trial.connect(home.device)
     return home
 
 

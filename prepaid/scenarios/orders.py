@@ -37,7 +37,7 @@ async def _cut(trial: Trial, home: Household, state: str = "done") -> bytes:
     """The household runs out of credit, its meter hears the order, and the server heard of it; the
     order as it came.
     """
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.use_up(home)
     await trial.until_heard(home.device, "relay")
     await trial.until_command(home, "relay", state)
@@ -76,7 +76,7 @@ async def ack_after_expiry(trial: Trial) -> None:
     link = LostAcks()
     home = await trial.household(Plan(credit=LITTLE.credit, distort=link))
     away = await trial.household()
-    await away.device.connect()
+    await trial.connect(away.device)
     await trial.rig.settle()
     await _cut(trial, home, "sent")
     await away.device.vanish()
@@ -87,7 +87,7 @@ async def ack_after_expiry(trial: Trial) -> None:
     link.losing = False
     await home.device.say(link.lost)
     await trial.until_command(home, "relay", "done")
-    await away.device.connect()
+    await trial.connect(away.device)
     await trial.until_heard(away.device, "relay")
     await trial.until_command(away, "relay", "failed")
     trial.expect("answer to the late order", "failed", away.device.answers.get(too_late))
@@ -100,7 +100,7 @@ async def ack_for_unknown_command(trial: Trial) -> None:
     """
     home = await trial.household(Plan(credit=LITTLE.credit))
     other = await trial.household()
-    await other.device.connect()
+    await trial.connect(other.device)
     order = orjson.loads(await _cut(trial, home))
     nobodys = command_id(trial.rig.now_ms(), secrets.token_bytes(10))
     for cmd in (nobodys, order["cmd"], "no-number-of-ours"):

@@ -34,14 +34,14 @@ async def will_without_power_fail(trial: Trial) -> None:
     is ordered or charged meanwhile, and its buffer brings the energy.
     """
     home = await trial.household()
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(HOUR_MS, home.device)
     await home.device.vanish()
     await trial.until("offline", lambda: _online(trial, home, wanted=False))
     await trial.advance(3 * HOUR_MS, home.device)
     await trial.rig.settle()
     trial.expect("commands while offline", [], await trial.commands(home))
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.until("online", lambda: _online(trial, home, wanted=True))
 
 
@@ -97,7 +97,7 @@ async def consumer_killed_before_puback(trial: Trial) -> None:
     """
     rig = trial.rig
     home = await trial.household()
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(HOUR_MS, home.device)
     await rig.settle()
     rig.gateway_wire.hold()
@@ -132,8 +132,7 @@ async def broker_restart(trial: Trial) -> None:
     assert instance.mosquitto is not None, "it kills its own broker"
     homes = [await trial.household() for _ in range(4)]
     devices = [home.device for home in homes]
-    for device in devices:
-        await device.connect()
+    await trial.connect(*devices)
     await trial.advance(HOUR_MS, *devices)
     # Nothing that is said now is acknowledged: it is in flight when the broker dies.
     rig.gateway_wire.hold()
@@ -174,8 +173,7 @@ async def database_down_10_minutes(trial: Trial) -> None:
     plan = Plan(interval_ms=MINUTE_MS)
     homes = [await trial.household(plan) for _ in range(4)]
     devices = [home.device for home in homes]
-    for device in devices:
-        await device.connect()
+    await trial.connect(*devices)
     await trial.advance(5 * MINUTE_MS, *devices)
     await rig.settle()
     began_s = time.monotonic()

@@ -62,7 +62,7 @@ async def duplicate(trial: Trial) -> None:
     charged once.
     """
     home = await trial.household(Plan(distort=twice))
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(EVENING_MS, home.device)
     again = [form for form in home.device.said if form.kind == "reading"]
     await home.device.say(again)
@@ -73,7 +73,7 @@ async def out_of_order(trial: Trial) -> None:
     """A network mixes the readings of six hours: all is as if they had come in order."""
     link = Hold()
     home = await trial.household(Plan(distort=link))
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(EVENING_MS, home.device)
     trial.random.shuffle(link.held)
     await home.device.say(link.held)
@@ -89,7 +89,7 @@ async def late_by_1_hour(trial: Trial) -> None:
     link = Hold()
     home = await trial.household(Plan(distort=link))
     link.holding = False
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(HOUR_MS, home.device)
     link.holding = True
     await trial.advance(HOUR_MS, home.device)
@@ -105,26 +105,26 @@ async def late_by_3_days(trial: Trial) -> None:
     registers, the standing charges stay as they were.
     """
     home = await trial.household(Plan(credit=3000 * MICRO))
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(HOUR_MS, home.device)
     await home.device.vanish()
     await trial.advance(3 * DAY_MS, home.device)
     await trial.rig.settle()
     trial.figures["late"] = f"{len(home.device.meter.state.pending)} readings"
-    await home.device.connect()
+    await trial.connect(home.device)
 
 
 async def gap_then_register_returns(trial: Trial) -> None:
     """A meter loses six hours of readings for ever: the next register charges their energy."""
     home = await trial.household()
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(HOUR_MS, home.device)
     await home.device.vanish()
     await trial.advance(EVENING_MS, home.device)
     trial.figures["lost"] = f"{len(home.device.meter.state.pending)} readings"
     home.device.meter.state.pending.clear()
     await trial.advance(INTERVAL_MS, home.device)
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(HOUR_MS, home.device)
 
 
@@ -143,7 +143,7 @@ async def _rollover(trial: Trial, digits: int) -> None:
         distort=rewritten(wrap),
     )
     home = await trial.household(plan)
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(EVENING_MS, home.device)
     last = home.device.arrived[max(home.device.arrived)]
     trial.expect("the register went over", True, last < opening_wh)
@@ -171,7 +171,7 @@ async def exchange(trial: Trial) -> None:
     """
     home = await trial.household()
     old = home.device
-    await old.connect()
+    await trial.connect(old)
     await trial.advance(HOUR_MS, old)
     await old.vanish()
     await trial.advance(HOUR_MS, old)
@@ -189,9 +189,9 @@ async def exchange(trial: Trial) -> None:
     home.truth.installed.append(Installed(new, at_ms, plan.opening_wh))
     trial.rig.pass_ms(60_000)
     new.power_up()
-    await new.connect()
+    await trial.connect(new)
     await trial.advance(HOUR_MS, new, old)
-    await old.connect()
+    await trial.connect(old)
     await trial.advance(HOUR_MS, new, old)
     for ts_ms in old.truth:
         if ts_ms > at_ms:
@@ -210,7 +210,7 @@ async def reset_to_zero(trial: Trial) -> None:
 
     home = await trial.household(Plan(distort=rewritten(reset)))
     device = home.device
-    await device.connect()
+    await trial.connect(device)
     await trial.advance(HOUR_MS, device)
     before = set(device.arrived)
     start_ms = trial.rig.now_ms()
@@ -234,7 +234,7 @@ async def dst_day(trial: Trial) -> None:
         credit=2000 * MICRO,
     )
     home = await trial.household(plan)
-    await home.device.connect()
+    await trial.connect(home.device)
     instants = [datetime.fromtimestamp(ts // 1000, UTC) for ts in home.device.arrived]
     trial.expect("readings of the long day", 25, _of_long_day(instants))
 
@@ -258,7 +258,7 @@ async def seq_gap_and_resend(trial: Trial) -> None:
         return [message for message in said if not is_lost(message)]
 
     home = await trial.household(Plan(distort=lossy))
-    await home.device.connect()
+    await trial.connect(home.device)
     await trial.advance(4 * HOUR_MS, home.device)
     await trial.rig.settle()
     state = home.device.meter.state

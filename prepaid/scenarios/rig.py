@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +49,7 @@ READY_S = 60.0
 # One word with its receipt takes milliseconds; this is for a machine with a lot else to do.
 RECEIPT_S = 60.0
 REPEAT_S = 2.0
+SOON_S = 0.05
 SECOND_MS = 1000
 
 
@@ -156,6 +157,7 @@ class Rig:
 
     async def close(self) -> None:
         """Nothing of the run stays at the broker: no session, no retained word."""
+        await self._beacon.close()
         if self.gateway is not None:
             await asyncio.to_thread(self.gateway.stop)
         await self.gateway_wire.close()
@@ -202,11 +204,19 @@ class Beacon:
         self._confirmed = 0
         self._number = ""
         self._news = asyncio.Event()
+        self._stack: AsyncExitStack | None = None
+        self._client: aiomqtt.Client | None = None
 
     async def open(self) -> None:
         self._number = self._rig.new_number()
         new = NewMeter(self._number)
         await self._rig.look(lambda conn: registry.add_meter(conn, self._rig.centre, new))
+
+    async def close(self) -> None:
+        stack, self._stack, self._client = self._stack, None, None
+        if stack is not None:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await stack.aclose()
 
     async def answered(self) -> None:
         """Errors: TimeoutError."""
@@ -221,26 +231,39 @@ class Beacon:
             "rcpt": True,
         }
         topic = topics.build(Topic("m", self._number, "up", "reading"))
-        receipt = topics.build(Topic("m", self._number, "dn", "receipt"))
-        async with asyncio.timeout(RECEIPT_S), self._rig.anybody() as client:
+        async with asyncio.timeout(RECEIPT_S):
+            while self._confirmed < self._seq:
+                self._news.clear()
+                try:
+                    client = await self._connected()
+                    await client.publish(topic, orjson.dumps(form), qos=1)
+                except aiomqtt.MqttError:
+                    # The broker was restarted meanwhile, or is away still.
+                    await self.close()
+                    await asyncio.sleep(SOON_S)
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    # A receipt may be lost with the gateway that would have sent it.
+                    await asyncio.wait_for(self._news.wait(), REPEAT_S)
+
+    async def _connected(self) -> aiomqtt.Client:
+        if self._client is None:
+            self._stack = AsyncExitStack()
+            client = await self._stack.enter_async_context(self._rig.anybody())
+            receipt = topics.build(Topic("m", self._number, "dn", "receipt"))
             await client.subscribe(receipt, qos=1)
             hearing = asyncio.create_task(self._hear(client))
-            try:
-                while self._confirmed < self._seq:
-                    await client.publish(topic, orjson.dumps(form), qos=1)
-                    self._news.clear()
-                    with contextlib.suppress(TimeoutError):
-                        # A receipt may be lost with the gateway that would have sent it.
-                        await asyncio.wait_for(self._news.wait(), REPEAT_S)
-            finally:
-                hearing.cancel()
-                await asyncio.gather(hearing, return_exceptions=True)
+            self._stack.callback(hearing.cancel)
+            self._client = client
+        return self._client
 
     async def _hear(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            assert isinstance(message.payload, bytes), "receipts are bytes"
-            self._confirmed = max(self._confirmed, orjson.loads(message.payload)["seq"])
-            self._news.set()
+        # The connection's end shows at the next word; there is nothing to hear until then.
+        with contextlib.suppress(aiomqtt.MqttError):
+            async for message in client.messages:
+                assert isinstance(message.payload, bytes), "receipts are bytes"
+                self._confirmed = max(self._confirmed, orjson.loads(message.payload)["seq"])
+                self._news.set()
 
 
 @asynccontextmanager

@@ -164,6 +164,12 @@ class Trial:
 
     # --- what happens to them -----------------------------------------------------------------
 
+    async def connect(self, *devices: Device) -> None:
+        """They come online, and their hello is heard before time goes on: it tells their clock."""
+        for device in devices:
+            await device.connect()
+        await self.rig.settle()
+
     async def advance(self, ms: int, *devices: Device) -> None:
         """Time passes, and these meters live through it: each reads at its own instants."""
         end_ms = self.rig.now_ms() + ms
