@@ -68,6 +68,7 @@ class Device:
         broker: Broker,
         now_ms: Callable[[], int],
         tokens: TokenMemory | None = None,
+        behind_ms: int = 0,
     ) -> None:
         self.meter = meter
         self.number = meter.plate.meter
@@ -84,7 +85,9 @@ class Device:
         self.spoke = False
         self.distort: Distort = list
         self.deaf = False
-        self._now_ms = now_ms
+        # Its clock is behind the others by so much.
+        self._behind_ms = behind_ms
+        self._clock_ms = now_ms
         self._wire = Wire(broker.host, broker.port)
         self._stack: AsyncExitStack | None = None
         self._client: aiomqtt.Client | None = None
@@ -97,6 +100,13 @@ class Device:
     def power_up(self) -> list[Publish]:
         """A new boot at the clock's instant; what it has to tell is returned, for `say`."""
         return self._noted(self.meter.power_up(self._now_ms()))
+
+    def _now_ms(self) -> int:
+        return self._clock_ms() - self._behind_ms
+
+    def wake_ms(self) -> int:
+        """When, by the others' clock, something is due at the meter."""
+        return self.meter.next_wake_ms() + self._behind_ms
 
     async def live(self) -> None:
         """What fell due up to now; said if it is connected."""

@@ -189,13 +189,24 @@ async def relay_moved_by_hand(trial: Trial) -> None:
     """A customer without credit closes the relay by hand: the energy is charged, and the meter is
     ordered to cut again.
     """
-    home = await trial.household(LITTLE)
+    await _moved_by_hand(trial, LITTLE)
+
+
+async def _moved_by_hand(trial: Trial, plan: Plan) -> None:
+    home = await trial.household(plan)
     device = home.device
     await _cut(trial, home)
     trial.rig.pass_ms(MINUTE_MS)
     await device.move_by_hand("closed")
-    await trial.advance(device.meter.next_wake_ms() - trial.rig.now_ms(), device)
+    await trial.advance(device.wake_ms() - trial.rig.now_ms(), device)
     await trial.until_heard(device, "relay", 2)
     await trial.advance(HOUR_MS, device)
     trial.expect("the relay", "open", device.meter.state.relay)
     trial.expect("the relay moved", 3, device.switched)
+
+
+async def relay_moved_by_hand_and_clock_behind(trial: Trial) -> None:
+    """The same with a meter whose clock is five minutes behind, as far as may be: it is ordered to
+    cut again all the same.
+    """
+    await _moved_by_hand(trial, Plan(credit=LITTLE.credit, ago_ms=HOUR_MS, behind_ms=5 * MINUTE_MS))

@@ -14,6 +14,7 @@ from schemas.identity import ACTIVE_IMPORT
 from schemas.quantities import parse_instant_ms
 from simulators.device import Distort
 from simulators.meter import Publish
+from simulators.meter_state import dump, load
 from simulators.truth import Installed
 from store import registry
 
@@ -268,3 +269,33 @@ async def seq_gap_and_resend(trial: Trial) -> None:
     await trial.rig.settle()
     said = sorted(home.device.arrived)
     trial.expect("instants said without a gap", sorted(home.device.truth), said)
+
+
+async def clone(trial: Trial) -> None:
+    """Somebody copies a meter's memory into another meter, and the two take the connection from
+    each other: the copy's readings are kept as boot_reused or conflict and charge nothing, and the
+    true meter's are all charged.
+    """
+    home = await trial.household()
+    true = home.device
+    await trial.connect(true)
+    await trial.advance(HOUR_MS, true)
+    copy = trial.new_device(Plan(watts=4000, opening_wh=50_000), trial.rig.now_ms(), true.number)
+    copy.meter.state = load(dump(true.meter.state))
+    await true.vanish()
+    true.meter.power_up(trial.rig.now_ms())
+    await trial.connect(true)
+    for _ in range(2):
+        # The broker knows one session of a name: the newer connection ends the older one.
+        await copy.connect()
+        await true.vanish()
+        await trial.rig.settle()
+        await trial.advance(HOUR_MS, copy, true)
+        await trial.rig.settle()
+        await true.connect()
+        await copy.vanish()
+        await trial.rig.settle()
+        await trial.advance(HOUR_MS, true)
+    # What it replays was said by the true one before: another value at a known instant.
+    home.truth.refused.update(boot_reused=8, conflict=6)
+    trial.figures["copy said"] = f"{len(copy.arrived)} readings"

@@ -71,6 +71,7 @@ class Plan:
     max_power_w: int | None = None
     gateway: str | None = None
     interval_ms: int = INTERVAL_MS
+    behind_ms: int = 0
     terms: Mapping[str, object] = field(default_factory=dict)
     load: Load | None = None
     distort: Distort = list
@@ -130,7 +131,7 @@ class Trial:
         watts = plan.watts or self.random.randint(900, 1800)
         load = plan.load or SteadyLoad(watts, since_ms)
         meter = Meter(plate, load, MeterState(), memory.entering(enter))
-        device = Device(meter, self.rig.broker, self.rig.now_ms, memory)
+        device = Device(meter, self.rig.broker, self.rig.now_ms, memory, plan.behind_ms)
         device.distort = plan.distort
         self.devices.append(device)
         return device
@@ -174,11 +175,11 @@ class Trial:
         """Time passes, and these meters live through it: each reads at its own instants."""
         end_ms = self.rig.now_ms() + ms
         while (now_ms := self.rig.now_ms()) < end_ms:
-            wakes = [device.meter.next_wake_ms() for device in devices]
+            wakes = [device.wake_ms() for device in devices]
             next_ms = max(min([*wakes, end_ms]), now_ms + 1)
             self.rig.clock.set(next_ms)
             for device in devices:
-                if device.meter.next_wake_ms() <= next_ms:
+                if device.wake_ms() <= next_ms:
                     await device.live()
 
     async def pay(self, household: Household, micro: int) -> str:
