@@ -37,6 +37,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(outages.gateway_silent),
         Scenario(outages.reconnect_storm),
         Scenario(outages.consumer_killed_before_puback),
+        Scenario(outages.laws_after_all),
         Scenario(outages.broker_restart, kills=True),
         Scenario(outages.database_down_10_minutes, kills=True),
     )

@@ -22,6 +22,7 @@ from prepaid.scenarios.trial import (
 from schemas.commands import encode
 from simulators.device import Device
 from simulators.meter import RETRY_MS
+from store.audit import audit
 from store.errors import Unavailable
 
 STORM_METERS = 60
@@ -186,3 +187,18 @@ async def database_down_10_minutes(trial: Trial) -> None:
     await rig.settle()
     trial.figures["back"] = f"after {time.monotonic() - began_s:.1f} s"
     await trial.advance(5 * MINUTE_MS, *devices)
+
+
+async def laws_after_all(trial: Trial) -> None:
+    """After everything that was played before it the whole database is audited: every law of
+    `prepaid audit` holds.
+    """
+    home = await trial.household()
+    await trial.connect(home.device)
+    await trial.advance(HOUR_MS, home.device)
+    await trial.rig.settle()
+    checks = await trial.rig.look(audit)
+    for check in checks:
+        broken = [f"{each.where}: {each.expected}, not {each.found}" for each in check.failures]
+        trial.expect(check.name, [], broken)
+    trial.figures["audited"] = f"{sum(check.checked for check in checks)} things"
