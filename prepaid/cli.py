@@ -10,9 +10,11 @@ from schemas.errors import DomainError
 # Command -> its module in prepaid.commands, each with `register(app)`.
 COMMANDS = {
     "account": "account",
+    "adapter": "adapter",
     "adjustment": "adjustment",
     "api": "api",
     "audit": "audit",
+    "device": "device",
     "doctor": "doctor",
     "explain": "account",
     "gateway": "gateway",
@@ -22,6 +24,7 @@ COMMANDS = {
     "operator": "staff",
     "rate": "rate",
     "replay": "replay",
+    "security-module": "security_module",
     "sign": "sign",
     "simulate": "simulate",
     "tariff": "tariff",
