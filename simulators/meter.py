@@ -222,8 +222,7 @@ class Meter:
             said += self._over_power(row)
         state = self.state
         if state.relay == "armed" and now_ms >= state.armed_ms + BUTTON_DELAY_MS:
-            self._move_relay(now_ms, "closed")
-            said.append(self._event(now_ms, "relay_by_hand", {"relay": "closed"}))
+            said += self.move_by_hand(now_ms, "closed")
         if self._online and now_ms - self._replayed_ms >= RETRY_MS:
             unanswered = [row for row in state.pending if now_ms - row.ts_ms >= RETRY_MS]
             self._replayed_ms = now_ms
@@ -256,6 +255,11 @@ class Meter:
         taken = parse_configuration(payload, self.plate.meter, self.command_keys, state.cfg_version)
         state.cfg_version = taken.version
         state.command_keys = [key.text for key in taken.command_keys]
+
+    def move_by_hand(self, now_ms: int, to: Relay) -> list[Publish]:
+        """Somebody at the meter moves its relay: an armed one lawfully, any other as tampering."""
+        self._move_relay(now_ms, to)
+        return [self._event(now_ms, "relay_by_hand", {"relay": to})]
 
     # --- readings -----------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
-"""`prepaid simulate`: a fleet of meters on a broker, until it is told to stop."""
+"""`prepaid simulate`: a fleet of meters until it is told to stop, or meters that misbehave."""
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from prepaid import logs
 from prepaid.clock import Clock
+from prepaid.scenarios.catalogue import SCENARIOS
+from prepaid.scenarios.playing import chosen, play
 from schemas.errors import DomainError
 from simulators.faults import Faults
 from simulators.fleet import Broker, Member, Site, run_fleet
@@ -27,10 +30,12 @@ def register(app: typer.Typer) -> None:
 
 def simulate(
     meters_file: Annotated[
-        Path, typer.Option(help="JSON that describes the meters (simulators/fleet_file.py).")
-    ],
-    state_dir: Annotated[Path, typer.Option(help="Where the meters keep their memory.")],
-    broker: Annotated[str, typer.Option(help="HOST or HOST:PORT of the MQTT broker.")],
+        Path | None, typer.Option(help="JSON that describes the meters (simulators/fleet_file.py).")
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Where the meters keep their memory.")
+    ] = None,
+    broker: Annotated[str, typer.Option(help="HOST or HOST:PORT of the MQTT broker.")] = "",
     broker_ca: Annotated[
         Path | None, typer.Option(help="Authority (PEM) of the broker's certificate: use TLS.")
     ] = None,
@@ -47,18 +52,55 @@ def simulate(
     delay: Annotated[int, typer.Option(help="Of 1000 readings, half an hour late.")] = 0,
     drop: Annotated[int, typer.Option(help="Of 1000 steps, after which the link drops.")] = 0,
     reboot: Annotated[int, typer.Option(help="Of 1000 steps, after which it reboots.")] = 0,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Play this one (may be repeated), or `all`."),
+    ] = None,
+    listing: Annotated[
+        bool, typer.Option("--list", help="Say which scenarios there are and what they prove.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same story.")] = 1,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the results as a page in Markdown.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Run simulated meters and gateways: readings, acknowledgements, tokens, outages."""
-    logs.configure(as_json=False)
-    faults = Faults(duplicate, reorder, delay, drop=drop, reboot=reboot)
-    fleet = read_fleet_file(meters_file)
-    clocked = Clock.parse(clock)
+    """Run simulated meters and gateways: readings, acknowledgements, tokens, outages.
+
+    Either a fleet that lives until it is told to stop (--meters-file, --state-dir and --broker), or
+    scenarios in which meters and networks misbehave (--scenario): each against a real broker, a
+    database of its own and a gateway process, with an auditor who knows what the meters really did.
+    A run of scenarios uses PREPAID_DATABASE__URL and PREPAID_BROKER__URL where they are set, and
+    servers of its own where a scenario kills them. It ends with `N passed, M failed`.
+    """
+    if listing:
+        sys.stdout.writelines(f"{name:<32}{each.happens}.\n" for name, each in SCENARIOS.items())
+    elif scenario:
+        play(chosen(scenario), seed, table, as_json=as_json)
+    elif meters_file is None or state_dir is None or not broker:
+        raise DomainError(
+            "nothing_to_simulate",
+            "give --meters-file, --state-dir and --broker for a fleet, or --scenario NAME",
+        )
+    else:
+        logs.configure(as_json=False)
+        faults = Faults(duplicate, reorder, delay, drop=drop, reboot=reboot)
+        _live(
+            read_fleet_file(meters_file),
+            state_dir,
+            _broker(broker, broker_ca),
+            Clock.parse(clock),
+            faults,
+        )
+
+
+def _live(fleet: FleetFile, state_dir: Path, broker: Broker, clock: Clock, faults: Faults) -> None:
     with StateFile(state_dir) as state_file:
         site = Site(
-            broker=_broker(broker, broker_ca),
+            broker=broker,
             state_file=state_file,
-            now_ms=clocked.now_ms,
-            speed=clocked.speed,
+            now_ms=clock.now_ms,
+            speed=clock.speed,
             faults=faults,
         )
         asyncio.run(_until_signal(site, fleet))
