@@ -125,8 +125,10 @@ ORDER BY anchor_ms DESC LIMIT 1
 DELETE FROM checkpoint WHERE account_id = %(account)s AND anchor_ms > %(after_ms)s
 
 -- name: drop_checkpoints_before
--- Positions from before an instant whose readings are no longer kept.
-DELETE FROM checkpoint WHERE anchor_ms < %(before_ms)s
+-- Positions from before an instant whose readings are no longer kept; that of an account itself
+-- needs none before it, and stays.
+DELETE FROM checkpoint c USING account_state s
+WHERE s.account_id = c.account_id AND c.anchor_ms < least(%(before_ms)s, s.anchor_ms)
 
 -- name: keep_checkpoints
 -- New positions to rate again from.
