@@ -8,12 +8,21 @@ from typing import Any
 import orjson
 
 from credit_engine.terms import Installation
-from prepaid.scenarios.trial import DAY_MS, HOUR_MS, INTERVAL_MS, MICRO, MODULUS_WH, Plan, Trial
+from prepaid.scenarios.trial import (
+    DAY_MS,
+    HOUR_MS,
+    INTERVAL_MS,
+    MICRO,
+    MODULUS_WH,
+    WAIT_S,
+    Plan,
+    Trial,
+)
 from schemas.commands import encode
 from schemas.identity import ACTIVE_IMPORT
 from schemas.quantities import parse_instant_ms
 from simulators.device import Distort
-from simulators.meter import Publish
+from simulators.meter import RECEIPT_EVERY, Publish
 from simulators.meter_state import dump, load
 from simulators.truth import Installed
 from store import registry
@@ -246,10 +255,11 @@ def _of_long_day(instants: Sequence[datetime]) -> int:
 
 
 async def seq_gap_and_resend(trial: Trial) -> None:
-    """Four readings are lost on the way and a receipt covers them: the server asks for the gap, the
-    meter sends it from its archive, and nothing is missing.
+    """Three readings are lost on the way and a receipt covers them: the meter is asked for the gap,
+    sends it from its archive, and nothing is missing.
     """
-    lost = range(6, 10)
+    # The next one asks for a receipt, which frees these before the meter would say them again.
+    lost = range(RECEIPT_EVERY + 1, 2 * RECEIPT_EVERY)
 
     def lossy(said: Sequence[Publish]) -> list[Publish]:
         def is_lost(message: Publish) -> bool:
@@ -259,9 +269,12 @@ async def seq_gap_and_resend(trial: Trial) -> None:
         return [message for message in said if not is_lost(message)]
 
     home = await trial.household(Plan(distort=lossy))
-    await trial.connect(home.device)
-    await trial.advance(4 * HOUR_MS, home.device)
-    await trial.rig.settle()
+    device = home.device
+    await trial.connect(device)
+    for _ in range(4):
+        await trial.advance(HOUR_MS, device)
+        freed = await device.until(lambda: len(device.meter.state.pending) < RECEIPT_EVERY, WAIT_S)
+        trial.expect("a receipt for the hour", True, freed)
     state = home.device.meter.state
     args = {"boot": state.boot, "from": lost.start, "to": lost.stop - 1}
     await trial.order(home, "resend", args)
