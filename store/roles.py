@@ -27,7 +27,7 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
     "adjustment": ("state", "decided_by", "adjusted_ms"),
     "campaign": (),
     "campaign_meter": ("key_change_id", "refusal"),
-    "command": ("state", "sent_at", "answered_at", "answer"),
+    "command": ("state", "sent_at", "answered_at", "answer", "claimed_until_ms", "retry_ms"),
     "customer": ("name",),
     "engineering_token": ("decision", "decided_by", "decided_at", "decision_reason"),
     "hold": ("released_ms", "released_by", "release_reason"),
@@ -58,11 +58,20 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
     "tariff": ("name", "holidays"),
     "tariff_draft": ("state", "decided_by", "decided_at"),
     "token": ("command_id", "result", "answered_at"),
-    "top_up": ("token_issued_at", "delivered_at", "accepted_at", "on_supply_at", "rejected_at"),
+    "top_up": (
+        "token_issued_at",
+        "delivered_at",
+        "accepted_at",
+        "on_supply_at",
+        "rejected_at",
+        "reconnects",
+    ),
 }
 # Stored positions affect cost, never meaning; attempts are counted anew; sessions are over; which
 # device a meter is may have been entered wrongly (the act is in the audit log).
-DELETABLE = frozenset({"attempt", "checkpoint", "foreign_device", "operator_session"})
+DELETABLE = frozenset(
+    {"attempt", "checkpoint", "credit_base", "cut_count", "foreign_device", "operator_session"}
+)
 # What only migrations write.
 READ_ONLY = frozenset({"schema_migration"})
 
