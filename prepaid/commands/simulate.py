@@ -15,11 +15,13 @@ from prepaid.scenarios.playing import chosen, play
 from schemas.errors import DomainError
 from simulators.faults import Faults
 from simulators.fleet import Broker, Member, Site, run_fleet
-from simulators.fleet_file import FleetFile, read_fleet_file
+from simulators.fleet_file import FleetFile, GatewayForm, MeterForm, read_fleet_file
+from simulators.gateway import Gateway
 from simulators.meter import Meter
 from simulators.state_file import StateFile
 
 DEFAULT_PORT = 1883
+DEFAULT_TLS_PORT = 8883
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +36,9 @@ def simulate(
         Path | None, typer.Option(help="Where the meters keep their memory.")
     ] = None,
     broker: Annotated[str, typer.Option(help="HOST or HOST:PORT of the MQTT broker.")] = "",
+    broker_ca: Annotated[
+        Path | None, typer.Option(help="Authority (PEM) of the broker's certificate: use TLS.")
+    ] = None,
     clock: Annotated[
         str,
         typer.Option(
@@ -60,7 +65,7 @@ def simulate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Run simulated meters: readings, acknowledgements, tokens, outages.
+    """Run simulated meters and gateways: readings, acknowledgements, tokens, outages.
 
     Either a fleet that lives until it is told to stop (--meters-file, --state-dir and --broker), or
     scenarios in which meters and networks misbehave (--scenario): each against a real broker, a
@@ -80,7 +85,13 @@ def simulate(
     else:
         logs.configure(as_json=False)
         faults = Faults(duplicate, reorder, delay, drop=drop, reboot=reboot)
-        _live(read_fleet_file(meters_file), state_dir, _broker(broker), Clock.parse(clock), faults)
+        _live(
+            read_fleet_file(meters_file),
+            state_dir,
+            _broker(broker, broker_ca),
+            Clock.parse(clock),
+            faults,
+        )
 
 
 def _live(fleet: FleetFile, state_dir: Path, broker: Broker, clock: Clock, faults: Faults) -> None:
@@ -95,13 +106,18 @@ def _live(fleet: FleetFile, state_dir: Path, broker: Broker, clock: Clock, fault
         asyncio.run(_until_signal(site, fleet))
 
 
-def _broker(text: str) -> Broker:
-    host, colon, port = text.removeprefix("mqtt://").rpartition(":")
+def _broker(text: str, ca: Path | None = None) -> Broker:
+    scheme, divider, rest = text.rpartition("://")
+    if divider and scheme not in {"mqtt", "mqtts"}:
+        raise DomainError("bad_broker", f"Write the broker as HOST:PORT, not {text!r}.")
+    if scheme == "mqtts" and ca is None:
+        raise DomainError("bad_broker", "Give --broker-ca for a broker with TLS.")
+    host, colon, port = rest.rpartition(":")
     if not colon:
-        return Broker(port, DEFAULT_PORT)
+        return Broker(port, DEFAULT_PORT if ca is None else DEFAULT_TLS_PORT, ca)
     if not host or not port.isdecimal():
         raise DomainError("bad_broker", f"Write the broker as HOST:PORT, not {text!r}.")
-    return Broker(host, int(port))
+    return Broker(host, int(port), ca)
 
 
 async def _until_signal(site: Site, fleet: FleetFile) -> None:
@@ -109,13 +125,40 @@ async def _until_signal(site: Site, fleet: FleetFile) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    members = [
-        Member(
-            Meter(
-                form.nameplate(), form.load(), site.state_file.load(form.number), form.enter_token()
-            ),
-            None if form.password is None else form.password.get_secret_value(),
+    await run_fleet(site, _members(site.state_file, fleet), stop)
+
+
+def _members(state_file: StateFile, fleet: FleetFile) -> list[Member]:
+    """Whoever has a connection: meters of their own, and gateways with theirs."""
+    alone: list[Member] = []
+    behind: dict[str, list[Meter]] = {each.name: [] for each in fleet.gateways}
+    intervals_ms: dict[str, int] = {}
+    for form in fleet.meters:
+        meter = Meter(
+            form.nameplate(), form.load(), state_file.load(form.number), form.enter_token()
         )
-        for form in fleet.meters
+        if form.gateway is None:
+            alone.append(Member(meter, _password(form), form.certificate, form.private_key))
+        else:
+            behind[form.gateway].append(meter)
+            intervals_ms[form.gateway] = form.interval_s * 1000
+    gateways = [
+        Member(
+            Gateway(
+                each.name,
+                behind[each.name],
+                state_file.load(each.name),
+                interval_ms=intervals_ms[each.name],
+                cbor=each.cbor,
+            ),
+            _password(each),
+            each.certificate,
+            each.private_key,
+        )
+        for each in fleet.gateways
     ]
-    await run_fleet(site, members, stop)
+    return [*alone, *gateways]
+
+
+def _password(form: MeterForm | GatewayForm) -> str | None:
+    return None if form.password is None else form.password.get_secret_value()
