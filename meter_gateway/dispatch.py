@@ -19,8 +19,11 @@ import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from meter_gateway.checked_client import CheckedClient
 from meter_gateway.receiver import BrokerAddress
 from schemas.commands import Command, gateway_receipt, payload, receipt
+from schemas.errors import DomainError
+from schemas.signing import SigningKey
 from schemas.topics import Side, Topic, build
 from store.errors import Unavailable
 from store.ingest import Receipt
@@ -48,12 +51,14 @@ class Dispatcher:
         session: Session,
         now_ms: Callable[[], int],
         speed: int,
+        signing_key: SigningKey | None = None,
     ) -> None:
         self._address = address
         self._client_id = client_id
         self._session = session
         self._now_ms = now_ms
         self._speed = speed
+        self._signing_key = signing_key
         self._answers: asyncio.Queue[tuple[str, bytes, int]] = asyncio.Queue(ANSWERS_MAX)
 
     # --- what ingest asks for ---------------------------------------------------------------
@@ -92,32 +97,33 @@ class Dispatcher:
                 async with self._client() as client, asyncio.TaskGroup() as tasks:
                     answering = tasks.create_task(self._send_answers(client))
                     tasks.create_task(self._send_commands(client, stopping, answering))
-            except* aiomqtt.MqttError as group:
+            except* (aiomqtt.MqttError, DomainError) as group:
                 log.warning("dispatch_lost_broker", reason=str(group.exceptions[0]))
                 await asyncio.sleep(RETRY_S)
 
-    def _client(self) -> aiomqtt.Client:
-        return aiomqtt.Client(
+    def _client(self) -> CheckedClient:
+        tls = self._address.tls
+        return CheckedClient(
             self._address.host,
             self._address.port,
             username=self._address.username,
             password=self._address.password,
             identifier=self._client_id,
             protocol=aiomqtt.ProtocolVersion.V5,
-            tls_params=aiomqtt.TLSParameters() if self._address.tls else None,
+            tls_context=tls.context() if tls else None,
             max_queued_outgoing_messages=0,
             max_inflight_messages=AT_ONCE,
             logger=_QUIET,
         )
 
-    async def _send_answers(self, client: aiomqtt.Client) -> None:
+    async def _send_answers(self, client: CheckedClient) -> None:
         while True:
             topic, content, qos = await self._answers.get()
             await client.publish(topic, content, qos=qos)
 
     async def _send_commands(
         self,
-        client: aiomqtt.Client,
+        client: CheckedClient,
         stopping: asyncio.Event,
         answering: asyncio.Task[None],
     ) -> None:
@@ -126,6 +132,7 @@ class Dispatcher:
                 rows = await self._session.run(partial(queued_commands, limit=AT_ONCE))
                 if rows:
                     await asyncio.gather(*(self._publish(client, *row) for row in rows))
+                    client.raise_refused()
                     ids = [command.cmd for _, _, command in rows]
                     now_ms = self._now_ms()
                     await self._session.run(partial(mark_sent, ids=ids, now_ms=now_ms))
@@ -138,7 +145,7 @@ class Dispatcher:
         answering.cancel()
 
     async def _publish(
-        self, client: aiomqtt.Client, meter: str, gateway: str | None, command: Command
+        self, client: CheckedClient, meter: str, gateway: str | None, command: Command
     ) -> None:
         left_s = (command.expires_ms - self._now_ms()) // 1000 // self._speed
         if left_s <= 0:
@@ -146,4 +153,6 @@ class Dispatcher:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho's
         properties.MessageExpiryInterval = left_s
         topic = Topic("g", gateway, "dn", "cmd") if gateway else Topic("m", meter, "dn", "cmd")
-        await client.publish(build(topic), payload(command), qos=1, properties=properties)
+        key = self._signing_key
+        content = payload(*key.sign_command(command, meter)) if key else payload(command)
+        await client.publish(build(topic), content, qos=1, properties=properties)

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from prometheus_client import start_http_server
@@ -15,6 +15,8 @@ from meter_gateway.dispatch import Dispatcher
 from meter_gateway.ingest import BATCH_MAX, IngestLoop
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
+from meter_gateway.tls import TlsFiles
+from schemas.signing import SigningKey
 from schemas.topics import shared_up_filter
 from store.session import POINT_LOOKUPS, Session
 
@@ -30,8 +32,9 @@ COLLECT = (100_000, 50, 100)
 class GatewaySettings:
     """Plain values; `name` makes the client ids and must be stable and unique per worker."""
 
-    database_url: str
-    broker_url: str
+    # Both addresses may hold a password.
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
     name: str
     now_ms: Callable[[], int]
     speed: int = 1
@@ -41,6 +44,13 @@ class GatewaySettings:
     session_expiry_s: int = SESSION_EXPIRY_S
     keep_days: int | None = None
     metrics_port: int | None = None
+    tls: TlsFiles | None = None
+    # The sending side's own user and certificate, so that each side has only the rights it needs;
+    # None: those of the receiving side.
+    dispatch_url: str | None = field(default=None, repr=False)
+    dispatch_tls: TlsFiles | None = None
+    # Commands are signed with it; None: meters without verification keys.
+    signing_key: SigningKey | None = None
 
 
 class Gateway:
@@ -55,7 +65,13 @@ class Gateway:
     ) -> None:
         """Errors: what ended a loop that should not end, as an exception group."""
         settings = self._settings
-        address = BrokerAddress.parse(settings.broker_url)
+        address = BrokerAddress.parse(settings.broker_url, settings.tls)
+        sending = BrokerAddress.parse(
+            settings.dispatch_url or settings.broker_url, settings.dispatch_tls or settings.tls
+        )
+        for each in (address, sending):
+            if each.tls is not None:
+                each.tls.context()  # files that cannot be read end the start, not a loop
         if settings.metrics_port is not None:
             start_http_server(
                 settings.metrics_port, addr="127.0.0.1", registry=self.metrics.registry
@@ -72,11 +88,12 @@ class Gateway:
             Session(settings.database_url, "clockwork", POINT_LOOKUPS),
         ]
         dispatcher = Dispatcher(
-            address,
+            sending,
             f"prepaid-dispatch-{settings.name}",
             sessions[1],
             settings.now_ms,
             settings.speed,
+            settings.signing_key,
         )
         ingest = IngestLoop(
             receiver, sessions[0], dispatcher, settings.now_ms, self.metrics, settings.batch_max

@@ -13,17 +13,19 @@ the `mqtt5` package; here is only the session: connect, subscribe, hand out, ack
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import mqtt5
 import structlog
+
+from meter_gateway.tls import TlsFiles
+from schemas.errors import DomainError
 
 log = structlog.get_logger()
 
@@ -46,16 +48,17 @@ MAX_PACKET_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """`mqtt://user:password@host:port`, or `mqtts://` for TLS."""
+    """`mqtt://user:password@host:port`, or `mqtts://` for TLS; `tls` is None without it."""
 
     host: str
     port: int
-    tls: bool
+    tls: TlsFiles | None
     username: str | None
-    password: str | None
+    password: str | None = field(repr=False)
 
     @classmethod
-    def parse(cls, url: str) -> "BrokerAddress":
+    def parse(cls, url: str, files: TlsFiles | None = None) -> "BrokerAddress":
+        """Raises ValueError, which does not repeat the URL: it holds a password."""
         parts = urlsplit(url)
         if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
             raise ValueError("the broker's URL is mqtt://host:port or mqtts://host:port")
@@ -63,7 +66,7 @@ class BrokerAddress:
         return cls(
             host=parts.hostname,
             port=parts.port or (8883 if tls else 1883),
-            tls=tls,
+            tls=(files or TlsFiles()) if tls else None,
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
@@ -109,7 +112,7 @@ class Receiver:
                 retry_s = RETRY_FIRST_S
                 await lost.wait()
                 log.warning("broker_lost", client_id=self._client_id)
-            except (OSError, TimeoutError, ConnectionError) as error:
+            except (OSError, TimeoutError, ConnectionError, DomainError) as error:
                 log.warning("broker_unreachable", reason=str(error), retry_s=retry_s)
             finally:
                 self._forget()
@@ -148,13 +151,13 @@ class Receiver:
 
     async def _connect(self) -> asyncio.Event:
         loop = asyncio.get_running_loop()
-        context = ssl.create_default_context() if self._address.tls else None
+        tls = self._address.tls
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, connection = await loop.create_connection(
                 lambda: _Connection(self),
                 self._address.host,
                 self._address.port,
-                ssl=context,
+                ssl=tls.context() if tls else None,
             )
             connection.write(self._connect_packet().write())
             await connection.subscribed

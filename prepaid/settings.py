@@ -19,6 +19,37 @@ class Server(BaseModel):
     url: SecretStr | None = None
 
 
+class Broker(Server):
+    """The broker as the receiving side connects to it; the other URLs where a part has a user of
+    its own: sending, enrolment, and `watch`, which ends connections. Files are PEM; `server_name`
+    is the name that the broker's certificate must carry where that is not the URL's host.
+    """
+
+    dispatch_url: SecretStr | None = None
+    enrolment_url: SecretStr | None = None
+    watch_url: SecretStr | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    dispatch_certificate: Path | None = None
+    dispatch_private_key: Path | None = None
+    server_name: str | None = None
+    # The folder that `prepaid broker config` wrote: access lists, revocations, the broker's pid.
+    folder: Path | None = None
+
+
+class Trust(BaseModel):
+    """The certificate authority's folder and the file with the passphrase of its key, and the key
+    that commands are signed with.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ca: Path | None = None
+    ca_passphrase_file: Path | None = None
+    signing_key: Path | None = None
+
+
 class Sts(BaseModel):
     """Vending keys: a sealed key file (`prepaid token new-key-file`) and what opens it, or a file
     of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token.
@@ -50,7 +81,8 @@ class Settings(BaseSettings):
     )
 
     database: Server = Server()
-    broker: Server = Server()
+    broker: Broker = Broker()
+    trust: Trust = Trust()
     sts: Sts = Sts()
     partners: Partners = Partners()
     # WALL_ORIGIN_MS:ORIGIN_MS:SPEED for a demonstration that runs faster; empty: the wall clock.

@@ -7,7 +7,7 @@ UTF-8), so that a signature over them can be checked by any party that holds the
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -82,7 +82,8 @@ class CommandError(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One order to one meter. `ctr` only grows per meter; `meter` only behind a gateway.
+    """One order to one meter. `ctr` only grows per meter; `meter` behind a gateway and wherever the
+    command is signed: an order to one meter must not be one to another.
 
     Raises DomainError `bad_command`: an unknown type, an argument missing or not of the type,
     an expiry not after the issue.
@@ -147,8 +148,20 @@ _COMMAND: TypeAdapter[wire.Command] = TypeAdapter(wire.Command)
 _RECEIPT: TypeAdapter[wire.Receipt] = TypeAdapter(wire.Receipt)
 
 
+class SignedCommand(NamedTuple):
+    """A command as it arrived, and the signature beside it: not yet checked."""
+
+    command: Command
+    signature: str | None
+
+
 def parse_command(data: bytes) -> Command:
-    """The command in a `dn/cmd` payload. Raises CommandError."""
+    """The command in a `dn/cmd` payload, whoever signed it. Raises CommandError."""
+    return parse_signed_command(data).command
+
+
+def parse_signed_command(data: bytes) -> SignedCommand:
+    """The command in a `dn/cmd` payload with its `sig`. Raises CommandError."""
     try:
         form = _COMMAND.validate_json(data)
     except ValidationError as error:
@@ -163,7 +176,7 @@ def parse_command(data: bytes) -> Command:
         message = f"Send one of {', '.join(COMMAND_TYPES)}."
         raise CommandError("unknown_type", message, form["cmd"])
     try:
-        return Command(
+        command = Command(
             cmd=form["cmd"],
             type=found,
             ctr=form["ctr"],
@@ -174,6 +187,7 @@ def parse_command(data: bytes) -> Command:
         )
     except DomainError as error:
         raise CommandError("bad_command", str(error), form["cmd"]) from None
+    return SignedCommand(command, form.get("sig"))
 
 
 def receipt(boot: int, seq: int) -> bytes:

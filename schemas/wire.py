@@ -23,6 +23,8 @@ MeterNumber = Annotated[str, Field(pattern=METER_NUMBER, strict=True)]
 PlainText = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]
 RegisterName = Annotated[str, Field(pattern=OBIS)]
 CommandId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
+# Ed25519, base64url without padding.
+Signature = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{86}$")]
 # Clock right; off by at most a quarter of an hour; unknown (stored, not billed).
 TimeQuality = Literal["sync", "drift", "lost"]
 Relay = Literal["closed", "open", "armed"]
@@ -156,6 +158,8 @@ class Hello(TypedDict):
     reg: NotRequired[dict[RegisterName, Counter]]
     relay: NotRequired[Relay]
     ctr: NotRequired[Counter]
+    # The version of the configuration that it holds; 0: as it left the factory.
+    cfg: NotRequired[Counter]
     buf: NotRequired[BufferRange]
 
 
@@ -211,7 +215,9 @@ class GatewayReceipt(TypedDict):
 
 @with_config(ConfigDict(strict=True))
 class Command(TypedDict):
-    """dn/cmd, as the meter receives it. `meter` names the target behind a gateway."""
+    """dn/cmd, as the meter receives it. `meter` names the target: behind a gateway, and always
+    where there is a `sig` (Ed25519 over the canonical payload without it).
+    """
 
     v: Version
     cmd: CommandId
@@ -222,3 +228,40 @@ class Command(TypedDict):
     args: dict[str, object]
     meter: NotRequired[MeterNumber]
     sig: NotRequired[str]
+
+
+@with_config(ConfigDict(strict=True))
+class Configuration(TypedDict):
+    """dn/cfg, retained: the newest version counts. `sig` is made with a key held already."""
+
+    v: Version
+    meter: MeterNumber
+    version: Counter
+    command_keys: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]],
+        Field(min_length=1, max_length=2),
+    ]
+    sig: Signature
+
+
+@with_config(ConfigDict(strict=True))
+class EnrolmentRequest(TypedDict):
+    """pm/v1/e/{claim}/csr: a PKCS #10 request (PEM) whose common name is the meter's number."""
+
+    v: Version
+    meter: MeterNumber
+    csr: Annotated[str, Field(max_length=4096)]
+
+
+@with_config(ConfigDict(strict=True))
+class EnrolmentAnswer(TypedDict):
+    """pm/v1/e/{claim}/cert: the certificate and its authority's (PEM), or why there is none.
+
+    All who ask under one claim read it: a certificate is public, and each looks for its number.
+    """
+
+    v: Version
+    meter: MeterNumber
+    certificate: NotRequired[str]
+    ca: NotRequired[str]
+    refused: NotRequired[str]

@@ -12,11 +12,13 @@ anything of it is sent. What happens when
 """
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from random import Random
 
 import aiomqtt
@@ -49,10 +51,20 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the meters connect."""
+    """Where the meters connect; by TLS to a broker that the authority `ca` (PEM) vouches for."""
 
     host: str
     port: int = 1883
+    ca: Path | None = None
+
+    def tls(self, certificate: Path | None, private_key: Path | None) -> ssl.SSLContext | None:
+        """What a meter shows and believes; None for plain text."""
+        if self.ca is None:
+            return None
+        context = ssl.create_default_context(cafile=self.ca)
+        if certificate is not None:
+            context.load_cert_chain(certificate, private_key)
+        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,9 @@ class Member:
     """A meter with what its connection needs."""
 
     meter: Meter
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
+    certificate: Path | None = None
+    private_key: Path | None = None
 
 
 # Called with (meter, kind, payload) for every publication that the broker has acknowledged.
@@ -118,6 +132,7 @@ class _Link:
         self.number = member.meter.plate.meter
         self._meter = member.meter
         self._password = member.password
+        self._tls = site.broker.tls(member.certificate, member.private_key)
         self._site = site
         self._disturber = Disturber(site.faults, self.number)
         # Spreads reconnections; each meter its own, so that no two storm together.
@@ -188,6 +203,7 @@ class _Link:
             will=aiomqtt.Will(topics.build(state), b"offline", qos=1, retain=True),
             keepalive=KEEPALIVE_S,
             timeout=ANSWER_S,
+            tls_context=self._tls,
         )
 
     def _greet(self, now_ms: int) -> list[Publish]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from schemas.errors import DomainError
 from schemas.identity import METER_NUMBER
 from schemas.quantities import WH_PER_KWH, parse_instant_ms
+from schemas.signing import MAX_KEYS, VERIFICATION_KEY, VerificationKey
 from simulators.load import HouseholdLoad
 from simulators.meter import EnterToken, Nameplate
 from simulators.token_entry import token_entry
@@ -70,12 +71,25 @@ class MeterForm(BaseModel):
     opening_wh: Annotated[int, Field(ge=0)] = 0
     interval_s: Annotated[int, Field(ge=1, le=86_400)] = 900
     utc_offset_min: Annotated[int, Field(ge=-840, le=840)] = 0
+    # What it leaves the factory with: it obeys only what one of these keys signed.
+    command_keys: Annotated[
+        list[Annotated[str, Field(pattern=VERIFICATION_KEY)]], Field(max_length=MAX_KEYS)
+    ] = []
+    # Its certificate and private key, for a broker that asks for one; PEM files.
+    certificate: Annotated[Path, Field(strict=False)] | None = None
+    private_key: Annotated[Path, Field(strict=False)] | None = None
 
     def nameplate(self) -> Nameplate:
         """Number and reading grid; the phase spreads a fleet evenly over the interval."""
         # 2654435761 is Knuth's multiplicative hash: neighbouring seeds land far apart.
         phase_s = self.seed * 2_654_435_761 % 2**32 * self.interval_s >> 32
-        return Nameplate(self.number, self.opening_wh, self.interval_s * 1000, phase_s * 1000)
+        return Nameplate(
+            self.number,
+            self.opening_wh,
+            self.interval_s * 1000,
+            phase_s * 1000,
+            tuple(VerificationKey(text) for text in self.command_keys),
+        )
 
     def load(self) -> HouseholdLoad:
         """The household behind the meter."""

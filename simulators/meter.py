@@ -5,6 +5,7 @@ supply, so it never falls and does not depend on when it is read. Every reading 
 `dn/receipt` covers its (boot, seq); a PUBACK frees nothing. After a connection: hello, the newest
 reading, then the buffer oldest first with `hist: true`. Commands follow their counter: the same
 `ctr` gets the stored answer again, a lower one is refused as stale, a late one fails as expired.
+A meter that holds verification keys obeys only what one of them signed for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +18,14 @@ from schemas.commands import (
     Command,
     CommandError,
     encode,
-    parse_command,
     parse_receipt,
+    parse_signed_command,
 )
+from schemas.configuration import parse_configuration
 from schemas.errors import DomainError
 from schemas.identity import ACTIVE_IMPORT
 from schemas.quantities import format_instant
+from schemas.signing import VerificationKey, verify_command
 from schemas.topics import Kind
 from schemas.wire import AckState, Relay, TokenOutcome
 from simulators.meter_state import MeterState, Row
@@ -71,13 +74,15 @@ EnterToken = Callable[[str | None, str], TokenEntry]
 class Nameplate:
     """What never changes: number, where the register started, when and how often it reads.
 
-    Readings are taken at instants of `phase_ms + k * interval_ms`.
+    Readings are taken at instants of `phase_ms + k * interval_ms`. `command_keys` are those that it
+    left the factory with; without any it obeys whoever can publish to it.
     """
 
     meter: str
     opening_wh: int
     interval_ms: int
     phase_ms: int
+    command_keys: tuple[VerificationKey, ...] = ()
 
 
 class Meter:
@@ -201,6 +206,10 @@ class Meter:
             # Of a receipt that cannot be read nothing is freed; the server will say it again.
             with suppress(DomainError):
                 self._free(*parse_receipt(payload))
+        if kind == "cfg":
+            # What is not signed with a key held already, or is no newer, changes nothing.
+            with suppress(DomainError):
+                self._configure(payload)
         if kind == "cmd":
             said += self._command(now_ms, payload)
         return said
@@ -209,6 +218,18 @@ class Meter:
         """Somebody at the meter moves its relay: an armed one lawfully, any other as tampering."""
         self._move_relay(now_ms, to)
         return [self._event(now_ms, "relay_by_hand", {"relay": to})]
+
+    @property
+    def command_keys(self) -> tuple[VerificationKey, ...]:
+        """The verification keys in force: those of the newest configuration, else the plate's."""
+        newest = tuple(VerificationKey(text) for text in self.state.command_keys)
+        return newest or self.plate.command_keys
+
+    def _configure(self, payload: bytes) -> None:
+        state = self.state
+        taken = parse_configuration(payload, self.plate.meter, self.command_keys, state.cfg_version)
+        state.cfg_version = taken.version
+        state.command_keys = [key.text for key in taken.command_keys]
 
     # --- readings -----------------------------------------------------------------------------
 
@@ -296,6 +317,7 @@ class Meter:
             "reg": {ACTIVE_IMPORT: self.register_wh(now_ms)},
             "relay": state.relay,
             "ctr": max(state.ctr, 0),
+            "cfg": state.cfg_version,
             "buf": buffered,
         }
         return Publish("hello", encode(form))
@@ -320,7 +342,9 @@ class Meter:
 
     def _command(self, now_ms: int, payload: bytes) -> list[Publish]:
         try:
-            command = parse_command(payload)
+            signed = parse_signed_command(payload)
+            keys = self.command_keys
+            command = verify_command(signed, self.plate.meter, keys) if keys else signed.command
         except CommandError as error:
             if error.cmd is None:
                 return []

@@ -48,6 +48,9 @@ class MeterState:
     display: str = ""
     pending: deque[Row] = field(default_factory=lambda: deque(maxlen=BUFFER_ROWS))
     archive: deque[Row] = field(default_factory=lambda: deque(maxlen=ARCHIVE_ROWS))
+    # The configuration taken last, and the verification keys that came with it; empty: the plate's.
+    cfg_version: int = 0
+    command_keys: list[str] = field(default_factory=list)
     # What the token side remembers (key, TIDs), as its own module writes it.
     token_memory: str | None = None
 
@@ -73,6 +76,7 @@ def dump(state: MeterState) -> bytes:
     """JSON bytes; the archive is left out, as a power failure may lose what the server has."""
     form: dict[str, object] = {name: getattr(state, name) for name in _PLAIN}
     form["last_ack"] = None if state.last_ack is None else state.last_ack.decode()
+    form["cfg"] = [state.cfg_version, *state.command_keys]
     form["pending"] = [list(row) for row in state.pending]
     return orjson.dumps(form)
 
@@ -82,5 +86,7 @@ def load(data: bytes) -> MeterState:
     form = orjson.loads(data)
     state = MeterState(**{name: form[name] for name in _PLAIN})
     state.last_ack = None if form["last_ack"] is None else form["last_ack"].encode()
+    # A memory of an earlier release has none.
+    state.cfg_version, *state.command_keys = form.get("cfg", [0])
     state.pending.extend(Row(*row) for row in form["pending"])
     return state

@@ -11,6 +11,7 @@ from meter_gateway.ingest import BATCH_MAX
 from prepaid import logs
 from prepaid.clock import Clock
 from prepaid.settings import Settings
+from prepaid.trust.files import broker_tls, dispatch_tls, dispatch_url, load_signing_key
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +45,10 @@ def gateway(
     settings = GatewaySettings(
         database_url=configured.database_url(),
         broker_url=configured.broker_url(),
+        tls=broker_tls(configured.broker),
+        dispatch_url=dispatch_url(configured.broker),
+        dispatch_tls=dispatch_tls(configured.broker),
+        signing_key=load_signing_key(configured.trust),
         name=name,
         now_ms=clock.now_ms,
         speed=clock.speed,

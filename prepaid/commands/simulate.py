@@ -20,6 +20,7 @@ from simulators.meter import Meter
 from simulators.state_file import StateFile
 
 DEFAULT_PORT = 1883
+DEFAULT_TLS_PORT = 8883
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +35,9 @@ def simulate(
         Path | None, typer.Option(help="Where the meters keep their memory.")
     ] = None,
     broker: Annotated[str, typer.Option(help="HOST or HOST:PORT of the MQTT broker.")] = "",
+    broker_ca: Annotated[
+        Path | None, typer.Option(help="Authority (PEM) of the broker's certificate: use TLS.")
+    ] = None,
     clock: Annotated[
         str,
         typer.Option(
@@ -80,7 +84,8 @@ def simulate(
     else:
         logs.configure(as_json=False)
         faults = Faults(duplicate, reorder, delay, drop=drop, reboot=reboot)
-        _live(read_fleet_file(meters_file), state_dir, _broker(broker), Clock.parse(clock), faults)
+        address = _broker(broker, broker_ca)
+        _live(read_fleet_file(meters_file), state_dir, address, Clock.parse(clock), faults)
 
 
 def _live(fleet: FleetFile, state_dir: Path, broker: Broker, clock: Clock, faults: Faults) -> None:
@@ -95,13 +100,18 @@ def _live(fleet: FleetFile, state_dir: Path, broker: Broker, clock: Clock, fault
         asyncio.run(_until_signal(site, fleet))
 
 
-def _broker(text: str) -> Broker:
-    host, colon, port = text.removeprefix("mqtt://").rpartition(":")
+def _broker(text: str, ca: Path | None = None) -> Broker:
+    scheme, divider, rest = text.rpartition("://")
+    if divider and scheme not in {"mqtt", "mqtts"}:
+        raise DomainError("bad_broker", f"Write the broker as HOST:PORT, not {text!r}.")
+    if scheme == "mqtts" and ca is None:
+        raise DomainError("bad_broker", "Give --broker-ca for a broker with TLS.")
+    host, colon, port = rest.rpartition(":")
     if not colon:
-        return Broker(port, DEFAULT_PORT)
+        return Broker(port, DEFAULT_PORT if ca is None else DEFAULT_TLS_PORT, ca)
     if not host or not port.isdecimal():
         raise DomainError("bad_broker", f"Write the broker as HOST:PORT, not {text!r}.")
-    return Broker(host, int(port))
+    return Broker(host, int(port), ca)
 
 
 async def _until_signal(site: Site, fleet: FleetFile) -> None:
@@ -115,6 +125,8 @@ async def _until_signal(site: Site, fleet: FleetFile) -> None:
                 form.nameplate(), form.load(), site.state_file.load(form.number), form.enter_token()
             ),
             None if form.password is None else form.password.get_secret_value(),
+            form.certificate,
+            form.private_key,
         )
         for form in fleet.meters
     ]

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from credit_engine.terms import Installation
+from prepaid.demo.trust import VISITOR, DemoTrust
 from prepaid.secrets_files import read_secret, write_secret
 from schemas.errors import DomainError
 from schemas.quantities import format_instant
@@ -128,8 +129,16 @@ class DemoFiles:
     def shell(self) -> Path:
         return self.folder / "shell"
 
-    def write_shell(self, api_url: str, broker_url: str, clients: Path | None) -> None:
-        """Addresses and keys as shell variables, to source in another terminal."""
+    @property
+    def trust(self) -> DemoTrust:
+        return DemoTrust(self.folder / "trust")
+
+    def write_shell(
+        self, api_url: str, broker_url: str, clients: Path | None, more: Mapping[str, str]
+    ) -> None:
+        """Addresses and keys as shell variables, to source in another terminal; `broker_url` is
+        the one for devices.
+        """
         access = json.loads(read_secret(self.access_keys))
         broker = urlsplit(broker_url)
         values = {
@@ -141,6 +150,8 @@ class DemoFiles:
             "ACCOUNT": access["customer"]["account"],
             "METER": Household(FIRST_SERIAL).number,
             "PREPAID_PARTNERS__FILE": str(self.partners),
+            "VISITOR_PASSWORD": self.trust.passwords(())[VISITOR],
+            **more,
         }
         own = [f"PATH=$PATH:{shlex.quote(str(path))}\n" for path in self._programs(clients)]
         lines = own + [f"export {name}={shlex.quote(value)}\n" for name, value in values.items()]
@@ -273,6 +284,19 @@ def provision(conn: Connection, files: DemoFiles, meters: int, now_ms: int) -> i
         write_secret(files.meters, json.dumps(fleet).encode())
     write_secret(files.access_keys, json.dumps(access).encode())
     return added
+
+
+def meter_numbers(files: DemoFiles, meters: int) -> list[str]:
+    """The meters that a start with `meters` meters will have: those there are, and those to be."""
+    wanted = range(FIRST_SERIAL, FIRST_SERIAL + meters)
+    return sorted({*_known_meters(files), *(Household(serial).number for serial in wanted)})
+
+
+def equip(files: DemoFiles, at: DemoTrust, *, tls: bool) -> None:
+    """Give every meter what it must show to the broker and the key that it obeys."""
+    forms = _known_meters(files)
+    at.equip(forms, tls=tls)
+    write_secret(files.meters, json.dumps({"v": 1, "meters": list(forms.values())}).encode())
 
 
 def _operator_key(conn: Connection, now_ms: int) -> str:

@@ -8,7 +8,7 @@ from typing import Self
 
 from prepaid.runtime.binaries import Binaries
 from prepaid.runtime.folders import Account, Folders
-from prepaid.runtime.mosquitto import Mosquitto
+from prepaid.runtime.mosquitto import Access, Mosquitto
 from prepaid.runtime.postgres import Postgres
 from prepaid.runtime.resolver import resolve
 
@@ -28,11 +28,14 @@ class Instance:
         environ: Mapping[str, str] = os.environ,
         folders: Folders | None = None,
         account: Account | None = None,
+        access: Access | None = None,
     ) -> None:
+        """`access` is what a private broker admits; None: whoever is on this machine."""
         self._progress = progress
         self._environ = environ
         self._folders = folders if folders is not None else Folders.choose(environ)
         self._account = account
+        self._access = access
         self._stack = ExitStack()
         self.binaries: Binaries | None = None
         self.postgres: Postgres | None = None
@@ -70,7 +73,7 @@ class Instance:
                 data_dir = self._folders.data / "mosquitto"
                 self._progress(f"Starting mosquitto {self.binaries.mosquitto.version}")
                 self.mosquitto = stack.enter_context(
-                    Mosquitto(self.binaries.mosquitto, data_dir, account)
+                    Mosquitto(self.binaries.mosquitto, data_dir, account, self._access)
                 )
             self._stack = stack.pop_all()
 

@@ -1,6 +1,6 @@
 """Every scenario by its name, in the order in which a run plays them."""
 
-from prepaid.scenarios import messages, orders, outages, readings
+from prepaid.scenarios import messages, orders, outages, readings, strangers
 from prepaid.scenarios.runner import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -40,5 +40,8 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(outages.laws_after_all),
         Scenario(outages.broker_restart, kills=True),
         Scenario(outages.database_down_10_minutes, kills=True),
+        Scenario(strangers.certificate_of_a_on_topic_of_b, trusts=True),
+        Scenario(strangers.revoked_certificate, trusts=True),
+        Scenario(strangers.forged_order, trusts=True),
     )
 }

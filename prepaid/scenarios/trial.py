@@ -131,7 +131,14 @@ class Trial:
         watts = plan.watts or self.random.randint(900, 1800)
         load = plan.load or SteadyLoad(watts, since_ms)
         meter = Meter(plate, load, MeterState(), memory.entering(enter))
-        device = Device(meter, self.rig.broker, self.rig.now_ms, memory, plan.behind_ms)
+        device = Device(
+            meter,
+            self.rig.broker,
+            self.rig.now_ms,
+            memory,
+            plan.behind_ms,
+            lambda: self.rig.credentials(number),
+        )
         device.distort = plan.distort
         self.devices.append(device)
         return device
@@ -140,6 +147,7 @@ class Trial:
         """A meter in stock."""
         new = NewMeter(number, meter_pan(IIN, number), KEYS[11], gateway)
         registry.add_meter(conn, self.rig.centre, new)
+        self.rig.certify(conn, number)
 
     def _open(self, plan: Plan, device: Device, opened_ms: int, conn: Connection) -> int:
         number, now_ms = device.number, self.rig.now_ms()

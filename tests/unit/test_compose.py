@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
-from prepaid.runtime.mosquitto import SETTINGS
+from prepaid.runtime.mosquitto_files import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 
