@@ -116,11 +116,13 @@ class Trial:
 
     def new_device(self, plan: Plan, since_ms: int, number: str | None = None) -> Device:
         """A meter with its key and its load that nobody has registered yet."""
+        trust = self.rig.servers.trust
         plate = Nameplate(
             self.rig.new_number() if number is None else number,
             plan.opening_wh,
             plan.interval_ms,
             0,
+            () if trust is None else (trust.signing_key().verification_key,),
         )
         attributes = KEYS[11]
         key = decoder_key(
@@ -137,7 +139,7 @@ class Trial:
             self.rig.now_ms,
             memory,
             plan.behind_ms,
-            lambda: self.rig.credentials(number),
+            lambda: self.rig.credentials(plate.meter),
         )
         device.distort = plan.distort
         self.devices.append(device)
