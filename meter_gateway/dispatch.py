@@ -94,27 +94,15 @@ class Dispatcher:
         """Stay connected and send, until `stopping`."""
         while not stopping.is_set():
             try:
-                async with self._client() as client, asyncio.TaskGroup() as tasks:
+                async with (
+                    publishing_client(self._address, self._client_id) as client,
+                    asyncio.TaskGroup() as tasks,
+                ):
                     answering = tasks.create_task(self._send_answers(client))
                     tasks.create_task(self._send_commands(client, stopping, answering))
             except* (aiomqtt.MqttError, DomainError) as group:
                 log.warning("dispatch_lost_broker", reason=str(group.exceptions[0]))
                 await asyncio.sleep(RETRY_S)
-
-    def _client(self) -> CheckedClient:
-        tls = self._address.tls
-        return CheckedClient(
-            self._address.host,
-            self._address.port,
-            username=self._address.username,
-            password=self._address.password,
-            identifier=self._client_id,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            tls_context=tls.context() if tls else None,
-            max_queued_outgoing_messages=0,
-            max_inflight_messages=AT_ONCE,
-            logger=_QUIET,
-        )
 
     async def _send_answers(self, client: CheckedClient) -> None:
         while True:
@@ -156,3 +144,20 @@ class Dispatcher:
         key = self._signing_key
         content = payload(*key.sign_command(command, meter)) if key else payload(command)
         await client.publish(build(topic), content, qos=1, properties=properties)
+
+
+def publishing_client(address: BrokerAddress, client_id: str) -> CheckedClient:
+    """A connection of ours that only publishes."""
+    tls = address.tls
+    return CheckedClient(
+        address.host,
+        address.port,
+        username=address.username,
+        password=address.password,
+        identifier=client_id,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        tls_context=tls.context() if tls else None,
+        max_queued_outgoing_messages=0,
+        max_inflight_messages=AT_ONCE,
+        logger=_QUIET,
+    )

@@ -10,11 +10,13 @@ from schemas.errors import DomainError
 # Command -> its module in prepaid.commands, each with `register(app)`.
 COMMANDS = {
     "account": "account",
+    "adapter": "adapter",
     "adjustment": "adjustment",
     "api": "api",
     "audit": "audit",
     "broker": "broker",
     "certs": "certs",
+    "device": "device",
     "doctor": "doctor",
     "enrolment": "enrolment",
     "explain": "account",
@@ -25,6 +27,7 @@ COMMANDS = {
     "operator": "staff",
     "rate": "rate",
     "replay": "replay",
+    "security-module": "security_module",
     "sign": "sign",
     "simulate": "simulate",
     "tariff": "tariff",

@@ -148,7 +148,7 @@ def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstr
         stack.callback(child.stop)
         if child.name in {"gateway", "api"} and not _ready(child, ended):
             return None
-    api_url = children[1].said()
+    (api_url,) = (child.said() for child in children if child.name == "api")
     binaries = instance.binaries
     files.write_shell(
         api_url,
@@ -185,8 +185,9 @@ def _children(
         Child("meters", simulate, values, logs),
     ]
     if broker is not None:
+        # First, so that it reads before anybody is refused.
         watch = ["broker", "watch", str(broker.log), "--trim"]
-        children.append(Child("broker-watch", watch, values, logs))
+        children.insert(0, Child("broker-watch", watch, values, logs))
     return children
 
 

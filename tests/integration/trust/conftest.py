@@ -71,6 +71,13 @@ class Site:
                 main()
         return int(ended.value.code or 0), out.getvalue(), err.getvalue()
 
+    def prepaid_reading(self, said: str, *words: str) -> tuple[int, str, str]:
+        """A command that reads its standard input, and would catch signals in a process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(said))
+            patch.setattr(signal, "signal", lambda *_: None)
+            return self.prepaid(*words)
+
     def done(self, *words: str) -> str:
         code, out, err = self.prepaid(*words)
         assert code == 0, err

@@ -1,6 +1,7 @@
 """Who gets in and what they may do, by real handshakes with a real broker."""
 
 import asyncio
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,17 @@ async def test_a_publication_on_anothers_topic_is_refused_and_counted(
         trust.count_refusals(conn, counted.values(), 1)
         rows = {(each.device, each.reason): each for each in trust.refusals(conn, 0)}
     assert rows[METER, "broker:denied_publish"].times == 4
+
+
+def test_an_operator_pipes_the_log_in_and_sees_who_was_refused(site: Site) -> None:
+    told = f"1: Denied PUBLISH from {OTHER} (d0, q1, r0, m1, '{up(METER)}', ... (2 bytes))\n"
+    assert site.prepaid_reading(told * 3, "broker", "watch", "-")[0] == 0
+    shown = [json.loads(line) for line in site.done("broker", "refusals", "--json").splitlines()]
+    (mine,) = [each for each in shown if each["device"] == OTHER]
+    assert (mine["reason"], mine["times"], mine["last_detail"]) == (
+        "broker:denied_publish", 3, up(METER),
+    )  # fmt: skip
+    assert f"{OTHER}  broker:denied_publish  3" in site.done("broker", "refusals")
 
 
 async def test_another_devices_downlink_is_not_delivered_even_if_it_is_asked_for(
