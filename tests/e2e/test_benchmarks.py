@@ -22,7 +22,7 @@ def test_the_token_rates_are_taken_from_tokens_that_are_right():
     assert all(report[name] > 0 for name in rates)
 
 
-def test_the_transaction_is_measured_on_balances_that_are_right(database_url):
+def test_the_transaction_is_measured_on_balances_that_are_right(database_url, as_owner):
     done = subprocess.run(
         [
             sys.executable,
@@ -31,7 +31,7 @@ def test_the_transaction_is_measured_on_balances_that_are_right(database_url):
             *("--meters", "30", "--batch", "20", "--repetitions", "2", "--json"),
         ],
         cwd=ROOT,
-        env=os.environ | {"PREPAID_DATABASE__URL": database_url},
+        env=os.environ | {"PREPAID_DATABASE__URL": as_owner(database_url)},
         capture_output=True,
         text=True,
         check=True,
