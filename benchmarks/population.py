@@ -1,6 +1,7 @@
 """A fleet to measure with: one account opened and rated by the production code, and its copies.
 
 Every meter says a register every quarter of an hour; what it says never depends on what was sent.
+What each account must have left is counted here once more, from the tariff's words alone.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ OPENED_MS = parse_instant_ms("2026-06-01T00:05:00Z")
 # The first slot that a measurement may send; the template has said everything before it.
 FIRST_SLOT = 1
 SLOTS_A_DAY = 96
+# Up to here the first block of the month lasts; beyond it the expectation would need the second.
+LAST_SLOT = 1_300
+CREDIT_MICRO = 10_000_000_000
+# Of TARIFF below, written down a second time: micro-units per Wh and per day, per cent.
+PEAK_HOURS = range(19, 23)
+PEAK_MICRO_PER_WH, MICRO_PER_WH = 5_903, 2_459
+STANDING_MICRO = 1_200_000
+VAT_PERCENT = 16
 MAX_POWER_W = 6_600
 # A meter number is followed by another far away, as meters report in the order of no table.
 STRIDE = 7919
@@ -111,6 +120,19 @@ def instant_ms(slot: int) -> int:
     return OPENED_MS - OPENED_MS % SLOT_MS + slot * SLOT_MS
 
 
+def expected_balance_micro(slot: int) -> int:
+    """What every account has left after the slot's reading; shares no line with the engine."""
+    assert slot <= LAST_SLOT, "a longer run reaches the second block"
+    spent = slot // SLOTS_A_DAY * STANDING_MICRO
+    for each in range(1, slot + 1):
+        used_wh = register_wh(each) - register_wh(each - 1)
+        began_hour = (each - 1) % SLOTS_A_DAY // 4
+        spent += used_wh * (PEAK_MICRO_PER_WH if began_hour in PEAK_HOURS else MICRO_PER_WH)
+    # Of the month so far, rounded once, half up.
+    vat = (2 * spent * VAT_PERCENT + 100) // 200
+    return CREDIT_MICRO - spent - vat
+
+
 def incoming(number: str, body: bytes, now_ms: int) -> Incoming:
     """A message as the ingest loop would hand it to the store."""
     text = f"pm/v1/m/{number}/up/reading"
@@ -133,7 +155,7 @@ def populate(conn: Connection[Any], meters: int) -> Population:
         terms={"activated_at": format_instant(OPENED_MS)},
         installation=Installation(number, 10**9, OPENED_MS, 0, MAX_POWER_W),
         now_ms=OPENED_MS,
-        carried_over=CarriedOver(10_000_000_000, "bench", "bench-2"),
+        carried_over=CarriedOver(CREDIT_MICRO, "bench", "bench-2"),
     )
     first_ms = instant_ms(FIRST_SLOT)
     said = ingest.record(

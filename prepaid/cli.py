@@ -13,6 +13,7 @@ COMMANDS = {
     "adjustment": "adjustment",
     "api": "api",
     "audit": "audit",
+    "bench": "bench",
     "doctor": "doctor",
     "explain": "account",
     "gateway": "gateway",

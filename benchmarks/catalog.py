@@ -1,0 +1,12 @@
+"""Every measurement by its name."""
+
+from collections.abc import Callable, Mapping
+
+from benchmarks import bench_transaction
+from benchmarks.report import Asked, Report, Servers
+
+Bench = Callable[[Servers, Asked], Report]
+
+BENCHES: Mapping[str, Bench] = {
+    "transaction": bench_transaction.run,
+}
