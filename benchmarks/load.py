@@ -6,6 +6,7 @@ that nothing is sent out of order on a connection and the offered rate is what w
 
 import array
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ WINDOW = 1_000
 COMPILERS = ("cc", "gcc", "clang")
 # A generator gives up by itself two minutes after the last acknowledgement.
 TIMEOUT_S = 900.0
+BROKER_VARIABLE = "PREPAID_BROKER__URL"
 
 
 class LoadError(DomainError):
@@ -37,7 +39,7 @@ class Sent:
     messages: int
     elapsed_s: float
     cpu_s: float
-    stamps_ns: array.array[int]
+    stamps_ns: "array.array[int]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Load:
     """Generators of one broker; `folder` is theirs."""
 
     def __init__(self, broker_url: str, folder: Path) -> None:
+        self._url = broker_url
         self._address = BrokerAddress.parse(broker_url)
         self._folder = folder
         self._serial = 0
@@ -120,6 +123,8 @@ class Load:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Not an argument: it may hold a password.
+            env=os.environ | {BROKER_VARIABLE: self._url},
         )
         return Publishing(process, stamps, count)
 

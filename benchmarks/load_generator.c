@@ -97,7 +97,8 @@ static void open_connection(struct connection *each, const char *host, int port,
     setsockopt(each->socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     char name[32];
     int length = snprintf(name, sizeof name, "load-%d-%d", getpid(), number);
-    unsigned char hello[64] = {0x10, 12 + length, 0, 4, 'M', 'Q', 'T', 'T', 4, 2, 0, 0, 0, length};
+    /* Ten minutes of keep-alive: brokers may refuse none at all, and no run is silent so long. */
+    unsigned char hello[64] = {0x10, 12 + length, 0, 4, 'M', 'Q', 'T', 'T', 4, 2, 0x02, 0x58, 0, length};
     memcpy(hello + 14, name, length);
     if (write(each->socket, hello, 14 + length) != 14 + length) fail("write");
     unsigned char answer[4];
@@ -106,7 +107,7 @@ static void open_connection(struct connection *each, const char *host, int port,
         if (more <= 0) fail("no answer from the broker");
         had += more;
     }
-    if (answer[0] >> 4 != CONNACK || answer[3]) { fputs("the broker refuses\n", stderr); exit(1); }
+    if (answer[0] >> 4 != CONNACK || answer[3]) { fprintf(stderr, "the broker refuses: code %d\n", answer[3]); exit(1); }
     fcntl(each->socket, F_SETFL, O_NONBLOCK);
 }
 
