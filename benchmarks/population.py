@@ -4,6 +4,7 @@ Every meter says a register every quarter of an hour; what it says never depends
 What each account must have left is counted here once more, from the tariff's words alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -98,7 +99,7 @@ def register_wh(slot: int) -> int:
     return whole * 20 * 72 + sum(25 + 5 * each for each in range(rest))
 
 
-def payload(slot: int) -> bytes:
+def payload(slot: int, *, receipt: bool = False) -> bytes:
     """What a meter says at a slot: a register and what a real one sends beside it."""
     return orjson.dumps(
         {
@@ -111,7 +112,20 @@ def payload(slot: int) -> bytes:
             "reg": {"1.8.0": register_wh(slot)},
             "inst": {"P": 412, "V": [230.4], "I": [1.83]},
             "relay": "closed",
-            "rcpt": False,
+            "rcpt": receipt,
+        }
+    )
+
+
+def batch(numbers: Sequence[str], slot: int) -> bytes:
+    """What a gateway says of its meters at a slot."""
+    return orjson.dumps(
+        {
+            "v": 1,
+            "t0": format_instant(instant_ms(slot)),
+            "dt": SLOT_MS // 1000,
+            "cols": ["1.8.0"],
+            "rows": [[number, 17, slot, [[register_wh(slot)]]] for number in numbers],
         }
     )
 

@@ -68,6 +68,11 @@ class Connection:
         self.writer.write(packet.write())
         self.unacknowledged += 1
 
+    async def close(self) -> None:
+        self.writer.write(mqtt5.DisconnectPacket().write())
+        self.writer.close()
+        await self.writer.wait_closed()
+
     async def count(self) -> None:
         """Take acknowledgements until cancelled."""
         buffer = b""
@@ -84,6 +89,16 @@ class Connection:
                     self.acknowledged += 1
                     self.unacknowledged -= 1
             buffer = buffer[at:]
+
+
+def forget_session(address: BrokerAddress, client_id: str) -> None:
+    """End a persistent session, or the broker would keep messages for nobody."""
+
+    async def begin_anew() -> None:
+        connection = await Connection.open(address, client_id)
+        await connection.close()
+
+    asyncio.run(begin_anew())
 
 
 async def publish(
@@ -116,9 +131,7 @@ async def publish(
         task.cancel()
     await asyncio.gather(*counting, return_exceptions=True)
     for each in opened:
-        each.writer.write(mqtt5.DisconnectPacket().write())
-        each.writer.close()
-        await each.writer.wait_closed()
+        await each.close()
     return stamps, acknowledged, elapsed
 
 

@@ -19,14 +19,14 @@ SELECT count(*) FROM raw_reading
 TRUNCATE raw_reading
 
 -- name: make_literal
--- The tables of the literal stack: readings, balances and entries, one key each.
-CREATE TABLE literal_reading (
+-- The tables of the literal stack: readings, balances and entries.
+CREATE TABLE IF NOT EXISTS literal_reading (
     meter text NOT NULL, ts timestamptz NOT NULL, value_wh bigint NOT NULL, PRIMARY KEY (meter, ts)
 );
-CREATE TABLE literal_account (
+CREATE TABLE IF NOT EXISTS literal_account (
     meter text PRIMARY KEY, value_wh bigint NOT NULL, balance_micro bigint NOT NULL
 );
-CREATE TABLE literal_entry (
+CREATE TABLE IF NOT EXISTS literal_entry (
     meter text NOT NULL, ts timestamptz NOT NULL, amount_micro bigint NOT NULL
 );
 
