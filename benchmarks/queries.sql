@@ -99,8 +99,8 @@ FROM made WHERE made.number = 'G' || (meter.number::bigint - 1) / %(each)s
 -- name: give_key
 -- Key attributes for one meter that takes tokens.
 UPDATE meter SET meter_pan = %(pan)s, sgc = %(sgc)s, krn = %(krn)s, kt = %(kt)s, ken = %(ken)s,
-       ti = %(ti)s, base_date = %(base_date)s, ea = %(ea)s, dkga = %(dkga)s, number = %(number)s
-WHERE number = %(old)s
+       ti = %(ti)s, base_date = %(base_date)s, ea = %(ea)s, dkga = %(dkga)s
+WHERE number = %(number)s
 
 -- name: backend_pids
 -- The database backends of one role of ours.
@@ -129,3 +129,7 @@ SELECT compress_chunk(c) FROM show_chunks('reading') AS c
 -- name: compressed_size
 -- Bytes of all compressed chunks with their indexes.
 SELECT sum(after_compression_total_bytes) FROM chunk_compression_stats('reading')
+
+-- name: count_top_ups
+-- Payments that were credited.
+SELECT count(*) FROM top_up WHERE channel = 'bench-bank'

@@ -35,6 +35,8 @@ class Asked:
     workers: int = 1
     # Of each paced stretch: long enough for a 99th percentile, short enough for five repetitions.
     paced_s: float = 8.0
+    # Of the oldest account whose history is measured.
+    months: int = 24
     progress: Callable[[str], None] = lambda _: None
 
 

@@ -41,6 +41,9 @@ def bench(
     paced: Annotated[
         float, typer.Option(min=0.5, metavar="SECONDS", help="Of each stretch at a fixed rate.")
     ] = 8.0,
+    months: Annotated[
+        int, typer.Option(min=2, help="Of history of the oldest account in `history`.")
+    ] = 24,
     as_json: Annotated[bool, typer.Option("--json", help="Reports as one JSON list.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Also write NAME.json, report.md and report.svg here.")
@@ -65,7 +68,7 @@ def bench(
                 sys.stderr.write(f"{time.monotonic() - began:6.1f} s  {each}: {line}\n")
 
             progress("begins")
-            asked = Asked(meters, repetitions, workers, paced, progress)
+            asked = Asked(meters, repetitions, workers, paced, months, progress)
             form = BENCHES[each](servers, asked).form()
             forms.append(form)
             if not as_json:
