@@ -217,7 +217,7 @@ class TokenAnswer(Answer):
     subclass: int
     energy_wh: int
     issued_at: Instant
-    state: Literal["issued", "delivered", "accepted", "rejected"]
+    state: Literal["issued", "delivered", "accepted", "rejected", "replaced"]
     result: str | None
     answered_at: Instant | None
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from api.dependencies import Surroundings
 from api.edge import Edge, Metrics
 from api.errors import Problem, answer_errors
+from api.pace import Pace
 from api.routes import accounts, desk, health, operators, register, sign_in, tariffs, tokens
 from api.routes import partners as partner_routes
 from api.settings import ApiSettings, Partner
@@ -19,6 +20,19 @@ from tokens.security_module import SecurityModule
 
 # Of this contract, not of the release: it grows when a name or a meaning changes.
 CONTRACT_VERSION = "1.0.0"
+
+
+ROUTES = (
+    sign_in,
+    accounts,
+    partner_routes,
+    operators,
+    desk,
+    tariffs,
+    tokens,
+    register,
+    health,
+)
 
 
 class Api(FastAPI):
@@ -49,6 +63,10 @@ def create_app(
     signatures are judged. Errors: ValueError for a partner's key that is none.
     """
     metrics = Metrics()
+    pace = Pace(
+        per_caller=settings.requests_per_minute,
+        per_address=settings.requests_per_minute_of_address,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -82,24 +100,16 @@ def create_app(
         wall_s=wall_s,
         signers=Signers(partners),
         metrics=metrics,
+        pace=pace,
     )
     answer_errors(app)
-    for module in (
-        sign_in,
-        accounts,
-        partner_routes,
-        operators,
-        desk,
-        tariffs,
-        tokens,
-        register,
-        health,
-    ):
+    for module in ROUTES:
         app.include_router(module.router)
     app.add_middleware(
         Edge,
         metrics=metrics,
         body_limit=settings.body_limit_bytes,
+        pace=pace,
         new_id=lambda: secrets.token_hex(8),
     )
     return app

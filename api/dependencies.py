@@ -12,7 +12,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
 from api.edge import Metrics
-from api.errors import Forbidden, Unauthorized
+from api.errors import Forbidden, TooManyRequests, Unauthorized
+from api.pace import Pace
 from api.settings import ApiSettings, Partner
 from api.signatures import Envelope, Signers
 from store import idempotency, operators, reads
@@ -40,6 +41,7 @@ class Surroundings:
     wall_s: Callable[[], float]
     signers: Signers
     metrics: Metrics
+    pace: Pace
     terms: TermsCache = field(default_factory=TermsCache)
 
     def wall_ms(self) -> int:
@@ -91,10 +93,19 @@ def principal(
             "access_key_unknown",
             "This access key is not known or its session has ended: sign in, or ask for a new one.",
         )
-    request.state.caller = (
-        f"operator:{found.name}" if found.is_operator else f"customer:{found.customer_id}"
+    _name_caller(
+        request,
+        around,
+        f"operator:{found.name}" if found.is_operator else f"customer:{found.customer_id}",
     )
     return found
+
+
+def _name_caller(request: Request, around: Surroundings, caller: str) -> None:
+    request.state.caller = caller
+    wait_s = around.pace.of_caller(caller)
+    if wait_s is not None:
+        raise TooManyRequests(wait_s)
 
 
 Authenticated = Annotated[Principal, Depends(principal)]
@@ -243,7 +254,7 @@ async def signed_by(
     """The partner that signed the raw body. Errors: Unauthorized."""
     envelope = Envelope(code, message_id, timestamp, signature)
     partner = around.signers.verify(envelope, await request.body(), around.wall_s())
-    request.state.caller = f"partner:{partner.code}"
+    _name_caller(request, around, f"partner:{partner.code}")
     return partner
 
 

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import BodyTooLarge, problem
+from api.errors import BodyTooLarge, TooManyRequests, problem
+from api.pace import Pace
 
 # A caller's own id travels through the log; what could forge a line does not.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -21,6 +22,8 @@ SAFE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+# What watches over the service asks as often as it likes.
+WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
 # From a lookup of one row to the statement timeout.
 LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
@@ -51,11 +54,18 @@ class Edge:
     """The outermost layer that is ours; a defect behind it becomes a problem, never a bare 500."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, body_limit: int, new_id: Callable[[], str]
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        body_limit: int,
+        pace: Pace,
+        new_id: Callable[[], str],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._body_limit = body_limit
+        self._pace = pace
         self._new_id = new_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,6 +108,12 @@ class Edge:
                 self._report(scope, state, status, time.perf_counter() - started)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        client = scope.get("client")
+        if client is not None and scope["path"] not in WATCHED:
+            wait_s = self._pace.of_address(client[0])
+            if wait_s is not None:
+                await _answer(TooManyRequests(wait_s), wait_s)(scope, receive, send)
+                return
         declared = headers.get("content-length", "0")
         too_large = BodyTooLarge(self._body_limit)
         if declared.isdigit() and int(declared) > self._body_limit:
@@ -130,6 +146,15 @@ class Edge:
             milliseconds=round(seconds * 1000),
             **facts,
         )
+
+
+def _answer(error: TooManyRequests, wait_s: int) -> ASGIApp:
+    return problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        error.code,
+        str(error),
+        headers={"Retry-After": str(wait_s)},
+    )
 
 
 def _route(scope: Scope) -> str:

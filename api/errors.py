@@ -4,7 +4,8 @@ ApiError
 ├── RequestRefused  a field that the contract refuses, with its pointer
 ├── Unauthorized    no access key, an unknown one, or a signature that does not match
 ├── Forbidden       a known caller who may not do this
-└── BodyTooLarge
+├── BodyTooLarge
+└── TooManyRequests
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from store.errors import (
     Unavailable,
 )
 from store.operators import SignInRefused
-from tokens.errors import SecurityModuleAway, TokenError
+from tokens.errors import LimitReached, SecurityModuleAway, TokenError
 
 # How long a caller waits before trying again when the database is away.
 RETRY_AFTER_S = 5
@@ -63,6 +64,14 @@ class BodyTooLarge(ApiError):  # noqa: N818 - as above
         super().__init__("body_too_large", f"Send at most {limit} bytes.")
 
 
+class TooManyRequests(ApiError):  # noqa: N818 - as above
+    """More than one may send in a minute; `retry_after_s` from now there is room again."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("too_many_requests", f"Wait {retry_after_s} seconds and send it again.")
+        self.retry_after_s = retry_after_s
+
+
 # The nearest class in the order of inheritance decides.
 STATUS: Mapping[type[DomainError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
@@ -74,11 +83,13 @@ STATUS: Mapping[type[DomainError], HTTPStatus] = {
     StoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
     CreditError: HTTPStatus.CONFLICT,
     TokenError: HTTPStatus.CONFLICT,
+    LimitReached: HTTPStatus.TOO_MANY_REQUESTS,
     SecurityModuleAway: HTTPStatus.SERVICE_UNAVAILABLE,
     RequestRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     DomainError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
@@ -142,7 +153,7 @@ def _answer_domain_error(request: Request, error: Exception) -> JSONResponse:
     detail = str(error)
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, TooManyAttempts):
+    if isinstance(error, TooManyAttempts | TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_s)
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -34,9 +34,7 @@ class Declared:
 
 def declared(app: FastAPI) -> list[Declared]:
     """Every route below `/v1` and of the service, by path."""
-    found = [
-        _declared(route, method) for route in _routes(app) for method in sorted(route.methods)
-    ]
+    found = [_declared(route, method) for route in _routes(app) for method in sorted(route.methods)]
     return sorted(found, key=lambda each: (each.path, each.method))
 
 
@@ -59,8 +57,9 @@ def roles_text(app: FastAPI) -> str:
 def _routes(app: FastAPI) -> Iterator[Any]:
     """The framework keeps included routers as they are and says their routes when asked."""
     for route in app.routes:
-        if hasattr(route, "effective_route_contexts"):
-            yield from route.effective_route_contexts()
+        contexts = getattr(route, "effective_route_contexts", None)
+        if contexts is not None:
+            yield from contexts()
         elif hasattr(route, "dependant"):
             yield route
 

@@ -14,17 +14,23 @@ BACKLOG = 1024
 
 
 def run(
-    app: FastAPI, *, host: str = "127.0.0.1", port: int = 8080, announce: Callable[[str], None]
+    app: FastAPI,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    announce: Callable[[str], None],
+    trusted_proxies: str = "",
 ) -> None:
     """Listen on `host` and `port` (0: any free one) and `announce` the address; returns after
-    SIGTERM or SIGINT, once the requests under way are answered. Errors: OSError, the port is taken.
+    SIGTERM or SIGINT, once the requests under way are answered. `trusted_proxies`: addresses, by
+    commas, whose X-Forwarded-For names the caller. Errors: OSError, the port is taken.
     """
     # uvicorn raises the signal once more when all is closed; it has done its work by then.
     before = {each: signal.signal(each, _ended) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         with listen(host, port) as listener:
             announce(address(listener))
-            server(app).run(sockets=[listener])
+            server(app, trusted_proxies).run(sockets=[listener])
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
@@ -46,7 +52,7 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def server(app: FastAPI) -> uvicorn.Server:
+def server(app: FastAPI, trusted_proxies: str = "") -> uvicorn.Server:
     """A server that stops when its `should_exit` is set or, in a main thread, by a signal."""
     return uvicorn.Server(
         uvicorn.Config(
@@ -54,8 +60,9 @@ def server(app: FastAPI) -> uvicorn.Server:
             # One log line per request is ours, with its id and without paths.
             access_log=False,
             log_config=None,
-            # What runs before us is a proxy that may name the caller; nothing here believes it.
-            proxy_headers=False,
+            # Anybody can write X-Forwarded-For: only a proxy that is named here is believed.
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=trusted_proxies or "",
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
         )

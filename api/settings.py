@@ -30,9 +30,13 @@ class ApiSettings:
     `min_payment_micro`, `max_payment_micro`: what a channel may take for one payment.
     `engineering_per_day`: requests for engineering tokens by role; none where it is not named.
     `body_limit_bytes`: no request of this contract comes near it.
+    `requests_per_minute`: of one caller; `requests_per_minute_of_address`: of one address, behind
+    which may stand a bank or a whole office.
     """
 
     engineering_per_day: Mapping[str, int] = field(default_factory=lambda: ENGINEERING_PER_DAY)
     min_payment_micro: int = 1 * MICRO_PER_UNIT
     max_payment_micro: int = 100_000 * MICRO_PER_UNIT
     body_limit_bytes: int = 64 * 1024
+    requests_per_minute: int = 1200
+    requests_per_minute_of_address: int = 6000

@@ -28,12 +28,12 @@ FROM copied c CROSS JOIN installation i WHERE i.account_id = %(account)s;
 
 INSERT INTO account_state
 SELECT (jsonb_populate_record(s, jsonb_build_object('account_id', c.account_id, 'position',
-        jsonb_set(s.position, '{installation,meter_id}', to_jsonb(c.number))))).*
+        jsonb_set(s.position::jsonb, '{installation,meter_id}', to_jsonb(c.number))))).*
 FROM copied c CROSS JOIN account_state s WHERE s.account_id = %(account)s;
 
 INSERT INTO checkpoint (account_id, anchor_ms, position)
 SELECT c.account_id, p.anchor_ms,
-       jsonb_set(p.position, '{installation,meter_id}', to_jsonb(c.number))
+       jsonb_set(p.position::jsonb, '{installation,meter_id}', to_jsonb(c.number))::json
 FROM copied c CROSS JOIN checkpoint p WHERE p.account_id = %(account)s;
 
 INSERT INTO adjustment

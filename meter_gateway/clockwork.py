@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from meter_gateway.token_alarm import TokenAlarm
 from schemas.quantities import format_instant
 from store.campaigns import key_expiries
 from store.clockwork import close_overdue, drop_old_readings, end_holds, reconcile, settle_due
@@ -31,6 +32,7 @@ async def run_clockwork(
     now_ms: Callable[[], int],
     stopping: asyncio.Event,
     keep_days: int | None = None,
+    alarm: TokenAlarm | None = None,
 ) -> None:
     """Rounds until `stopping`. Readings older than `keep_days` are dropped; None keeps all."""
     terms = TermsCache()
@@ -61,6 +63,8 @@ async def run_clockwork(
             )
             if again:
                 log.info("relays_ordered_again", count=again)
+            if alarm is not None:
+                await alarm.look(session, now_ms())
             if now_ms() >= key_check_due_ms:
                 await _warn_of_ends(session, now_ms())
                 key_check_due_ms = now_ms() + DAY_MS

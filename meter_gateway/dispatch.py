@@ -89,26 +89,15 @@ class Dispatcher:
         """Stay connected and send, until `stopping`."""
         while not stopping.is_set():
             try:
-                async with self._client() as client, asyncio.TaskGroup() as tasks:
+                async with (
+                    publishing_client(self._address, self._client_id) as client,
+                    asyncio.TaskGroup() as tasks,
+                ):
                     answering = tasks.create_task(self._send_answers(client))
                     tasks.create_task(self._send_commands(client, stopping, answering))
             except* aiomqtt.MqttError as group:
                 log.warning("dispatch_lost_broker", reason=str(group.exceptions[0]))
                 await asyncio.sleep(RETRY_S)
-
-    def _client(self) -> aiomqtt.Client:
-        return aiomqtt.Client(
-            self._address.host,
-            self._address.port,
-            username=self._address.username,
-            password=self._address.password,
-            identifier=self._client_id,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            tls_params=aiomqtt.TLSParameters() if self._address.tls else None,
-            max_queued_outgoing_messages=0,
-            max_inflight_messages=AT_ONCE,
-            logger=_QUIET,
-        )
 
     async def _send_answers(self, client: aiomqtt.Client) -> None:
         while True:
@@ -147,3 +136,19 @@ class Dispatcher:
         properties.MessageExpiryInterval = left_s
         topic = Topic("g", gateway, "dn", "cmd") if gateway else Topic("m", meter, "dn", "cmd")
         await client.publish(build(topic), payload(command), qos=1, properties=properties)
+
+
+def publishing_client(address: BrokerAddress, client_id: str) -> aiomqtt.Client:
+    """A connection of ours that only publishes."""
+    return aiomqtt.Client(
+        address.host,
+        address.port,
+        username=address.username,
+        password=address.password,
+        identifier=client_id,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        tls_params=aiomqtt.TLSParameters() if address.tls else None,
+        max_queued_outgoing_messages=0,
+        max_inflight_messages=AT_ONCE,
+        logger=_QUIET,
+    )

@@ -15,6 +15,7 @@ from meter_gateway.dispatch import Dispatcher
 from meter_gateway.ingest import BATCH_MAX, IngestLoop
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
+from meter_gateway.token_alarm import TokenAlarm
 from schemas.topics import shared_up_filter
 from store.session import POINT_LOOKUPS, Session
 
@@ -81,14 +82,15 @@ class Gateway:
         ingest = IngestLoop(
             receiver, sessions[0], dispatcher, settings.now_ms, self.metrics, settings.batch_max
         )
-        clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days)
+        alarm = TokenAlarm(self.metrics.registry)
+        clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days, alarm)
         receiving = asyncio.create_task(receiver.run(), name="receiver")
         try:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(ingest.run(stopping), name="ingest")
                 loops.create_task(dispatcher.run(stopping), name="dispatch")
                 loops.create_task(clockwork, name="clockwork")
-                loops.create_task(_announce(receiver, stopping, on_ready), name="announce")
+                loops.create_task(announce(receiver, stopping, on_ready), name="announce")
         finally:
             await receiver.close()
             receiving.cancel()
@@ -99,9 +101,10 @@ class Gateway:
         log.info("gateway_stopped", worker=settings.name)
 
 
-async def _announce(
+async def announce(
     receiver: Receiver, stopping: asyncio.Event, on_ready: Callable[[], None]
 ) -> None:
+    """Say once that the broker gave us our topics, unless we are stopped before."""
     connected = asyncio.create_task(receiver.connected.wait())
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({connected, stop}, return_when=asyncio.FIRST_COMPLETED)

@@ -21,7 +21,7 @@ from meter_gateway.receiver import RECEIVE_MAX, Delivery, Receiver
 from schemas.commands import time_answer
 from schemas.decoding import decode_up
 from schemas.errors import DomainError
-from schemas.telemetry import Decoded
+from schemas.telemetry import Decoded, Refused
 from schemas.topics import Topic, build, parse
 from store.errors import Unavailable
 from store.ingest import Incoming, Receipt, Recorded, record, set_aside
@@ -47,6 +47,12 @@ class Downlink(Protocol):
     def answer(self, topic: str, payload: bytes) -> None: ...
 
 
+class Decoder(Protocol):
+    """Deliveries of another protocol -> messages; all of them are acknowledged after one commit."""
+
+    async def __call__(self, deliveries: Sequence[Delivery]) -> list[Incoming]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class IngestLoop:
     """One worker's loop; `now_ms` is the system's clock, which a demonstration may speed up."""
@@ -58,6 +64,8 @@ class IngestLoop:
     metrics: GatewayMetrics
     batch_max: int = BATCH_MAX
     linger_s: float = LINGER_S
+    # Where the topics are not the contract's.
+    decoder: Decoder | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then the batch at hand is finished."""
@@ -67,7 +75,10 @@ class IngestLoop:
             deliveries = await _unless(stopping, self._take())
             if deliveries is None:
                 break
-            messages = [self._decode(delivery) for delivery in deliveries]
+            if self.decoder is None:
+                messages = [self._decode(delivery) for delivery in deliveries]
+            else:
+                messages = await self.decoder(deliveries)
             if committing is not None:
                 await committing
             committing = asyncio.create_task(self._commit(terms, deliveries, messages))
@@ -83,11 +94,7 @@ class IngestLoop:
             topic: Topic | None = parse(delivery.topic)
         except DomainError:
             topic = None
-        decoded = (
-            Decoded()
-            if topic is None
-            else decode_up(topic, delivery.payload, delivery.content_type, now_ms)
-        )
+        decoded = Decoded() if topic is None else _decoded(topic, delivery, now_ms)
         if topic is not None and decoded.time_request_ms is not None:
             asked = decoded.time_request_ms
             answer_to = build(Topic(topic.side, topic.device, "dn", "time"))
@@ -138,6 +145,16 @@ class IngestLoop:
                 self.metrics.database_away.inc()
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, RETRY_LAST_S)
+
+
+def _decoded(topic: Topic, delivery: Delivery, now_ms: int) -> Decoded:
+    try:
+        return decode_up(topic, delivery.payload, delivery.content_type, now_ms)
+    except Exception:
+        # A defect of ours. The worker would die of the message, and the next one of its repeat.
+        log.exception("message_not_decoded", topic=delivery.topic)
+        refused = Refused("undecodable", "We failed to read it.", None, delivery.payload)
+        return Decoded(refused=(refused,))
 
 
 async def _unless(

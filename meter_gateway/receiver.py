@@ -79,6 +79,8 @@ class Delivery:
     packet_id: int | None
     received_ns: int
     connection: "_Connection"
+    # The broker kept it: it may be of any age.
+    retained: bool = False
 
 
 class Receiver:
@@ -88,12 +90,12 @@ class Receiver:
         self,
         address: BrokerAddress,
         client_id: str,
-        topic_filter: str,
+        topic_filter: str | Sequence[str],
         session_expiry_s: int = SESSION_EXPIRY_S,
     ) -> None:
         self._address = address
         self._client_id = client_id
-        self._filter = topic_filter
+        self._filters = [topic_filter] if isinstance(topic_filter, str) else list(topic_filter)
         self._session_expiry_s = session_expiry_s
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
@@ -160,7 +162,7 @@ class Receiver:
             await connection.subscribed
         self._connection = connection
         self.connected.set()
-        log.info("broker_connected", client_id=self._client_id, filter=self._filter)
+        log.info("broker_connected", client_id=self._client_id, filter=", ".join(self._filters))
         return connection.lost
 
     def _connect_packet(self) -> mqtt5.ConnectPacket:
@@ -178,8 +180,10 @@ class Receiver:
 
     def subscribe_packet(self) -> bytes:
         """Asked again on every connection: harmless, and a broker that forgot us learns it."""
-        wanted = mqtt5.TopicFilter(self._filter, max_qos=mqtt5.QoS.AT_LEAST_ONCE)
-        return mqtt5.SubscribePacket(1, [wanted]).write()
+        wanted = [
+            mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for each in self._filters
+        ]
+        return mqtt5.SubscribePacket(1, wanted).write()
 
     def arrived(self, packet: mqtt5.PublishPacket, connection: "_Connection") -> None:
         """Called by the connection for each PUBLISH."""
@@ -193,6 +197,7 @@ class Receiver:
                 packet.packet_id,
                 time.monotonic_ns(),
                 connection,
+                packet.retain,
             )
         )
         if not self._arrived.is_set():
@@ -271,8 +276,9 @@ class _Connection(asyncio.Protocol):
                 return
             self.write(self._receiver.subscribe_packet())
         elif isinstance(packet, mqtt5.SubAckPacket):
-            if packet.reason_codes[0] not in GRANTED:
-                self._refuse(f"the broker refuses the subscription: {packet.reason_codes[0].name}")
+            refused = [code for code in packet.reason_codes if code not in GRANTED]
+            if refused:
+                self._refuse(f"the broker refuses the subscription: {refused[0].name}")
             elif not self.subscribed.done():
                 self.subscribed.set_result(None)
         elif isinstance(packet, mqtt5.DisconnectPacket):

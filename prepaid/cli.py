@@ -10,10 +10,12 @@ from schemas.errors import DomainError
 # Command -> its module in prepaid.commands, each with `register(app)`.
 COMMANDS = {
     "account": "account",
+    "adapter": "adapter",
     "adjustment": "adjustment",
     "api": "api",
     "audit": "audit",
     "bench": "bench",
+    "device": "device",
     "doctor": "doctor",
     "explain": "account",
     "gateway": "gateway",
@@ -23,6 +25,7 @@ COMMANDS = {
     "operator": "staff",
     "rate": "rate",
     "replay": "replay",
+    "security-module": "security_module",
     "sign": "sign",
     "simulate": "simulate",
     "tariff": "tariff",

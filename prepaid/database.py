@@ -27,4 +27,6 @@ def connected(settings: Settings) -> Iterator[Connection]:
                 raise MigrationError("the database is older than this version: run prepaid migrate")
             yield conn
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise Unavailable(str(error).strip() or type(error).__name__) from error
+        # The driver's second line asks whether the server runs; a refusal is one line.
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise Unavailable(said[0]) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from api.settings import Partner
+from meter_gateway.foreign.keys import SealingKey
 from schemas.errors import DomainError
 from tokens.key_file import unseal
 from tokens.security_module import SoftwareSecurityModule
@@ -36,6 +37,17 @@ def read_secret(path: Path) -> bytes:
 def load_security_module(path: Path, passphrase: SecretStr) -> SoftwareSecurityModule:
     """The vending keys of a sealed key file, behind their one door."""
     return SoftwareSecurityModule(unseal(read_secret(path), passphrase.get_secret_value()))
+
+
+def read_sealing_key(path: Path) -> SealingKey:
+    """The adapter's key (`prepaid device new-key`). Errors: DomainError `secret_file`."""
+    try:
+        return SealingKey(bytes.fromhex(read_secret(path).decode("ascii").strip()))
+    except (ValueError, DomainError):
+        raise DomainError(
+            "secret_file",
+            f"{path} is no sealing key of ours: make one with `prepaid device new-key`",
+        ) from None
 
 
 def load_partners(path: Path) -> Sequence[Partner]:

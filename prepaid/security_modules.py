@@ -2,15 +2,30 @@
 
 from pydantic import SecretStr
 
+from prepaid.clock import wall_ms
 from prepaid.hsm import Pkcs11Token, Pkcs11WrappingKey, WrappedSecurityModule
 from prepaid.secrets_files import load_security_module, read_secret
+from prepaid.security_process.client import RemoteSecurityModule
+from prepaid.security_process.limits import LimitedSecurityModule, Limits
 from prepaid.settings import Sts
 from schemas.errors import DomainError
 from tokens.security_module import SecurityModule
 
 
 def open_security_module(sts: Sts) -> SecurityModule:
-    """The wrapped keys with their PKCS#11 token where they are set, else the sealed key file.
+    """What PREPAID_STS__SOCKET names, where it is set (nothing is asked yet); else our own keys.
+
+    Errors: as `open_own_security_module`.
+    """
+    if sts.socket is not None:
+        return RemoteSecurityModule(sts.socket)
+    # Vends are counted where the keys are alone; guessing is bounded everywhere.
+    return LimitedSecurityModule(open_own_security_module(sts), Limits(), None, wall_ms)
+
+
+def open_own_security_module(sts: Sts) -> SecurityModule:
+    """The vending keys in this process: the wrapped ones with their PKCS#11 token where they are
+    set, else the sealed key file.
 
     Errors: DomainError `not_configured`, `secret_file`; TokenError; SecurityModuleAway.
     """
@@ -21,7 +36,7 @@ def open_security_module(sts: Sts) -> SecurityModule:
             "not_configured",
             "no vending keys: set PREPAID_STS__KEY_FILE and PREPAID_STS__KEY_PASSPHRASE (make a "
             "key file with `prepaid token new-key-file`), or PREPAID_STS__WRAPPED_KEYS and its "
-            "token",
+            "token, or PREPAID_STS__SOCKET of `prepaid security-module`",
         )
     return load_security_module(sts.key_file, sts.key_passphrase)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.settings import ENGINEERING_PER_DAY, ApiSettings
 from schemas.errors import DomainError
 
 
@@ -21,7 +22,8 @@ class Server(BaseModel):
 
 class Sts(BaseModel):
     """Vending keys: a sealed key file (`prepaid token new-key-file`) and what opens it, or a file
-    of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token.
+    of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token. With `socket` they are
+    in the process of `prepaid security-module` alone, and everybody else asks there.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +34,7 @@ class Sts(BaseModel):
     pkcs11_library: Path | None = None
     pkcs11_token: str | None = None
     pkcs11_pin: SecretStr | None = None
+    socket: Path | None = None
 
 
 class Partners(BaseModel):
@@ -40,6 +43,37 @@ class Partners(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     file: Path | None = None
+
+
+class Api(BaseModel):
+    """Bounds on what callers may send, and who stands between them and us."""
+
+    model_config = ConfigDict(frozen=True)
+
+    requests_per_minute: int = Field(default=1200, ge=1)
+    requests_per_minute_of_address: int = Field(default=6000, ge=1)
+    # Addresses of proxies whose X-Forwarded-For is believed, separated by commas.
+    trusted_proxies: str = ""
+
+
+class Engineering(BaseModel):
+    """How many engineering tokens one operator of a role may ask for in a day."""
+
+    model_config = ConfigDict(frozen=True)
+
+    desk: int = Field(default=ENGINEERING_PER_DAY["desk"], ge=0)
+    field: int = Field(default=ENGINEERING_PER_DAY["field"], ge=0)
+    supervisor: int = Field(default=ENGINEERING_PER_DAY["supervisor"], ge=0)
+    admin: int = Field(default=ENGINEERING_PER_DAY["admin"], ge=0)
+
+
+class Adapter(BaseModel):
+    """The adapter's own broker user, and the file of the key that seals DLMS keys."""
+
+    model_config = ConfigDict(frozen=True)
+
+    broker_url: SecretStr | None = None
+    key_file: Path | None = None
 
 
 class Settings(BaseSettings):
@@ -53,10 +87,21 @@ class Settings(BaseSettings):
     broker: Server = Server()
     sts: Sts = Sts()
     partners: Partners = Partners()
+    api: Api = Api()
+    engineering: Engineering = Engineering()
+    adapter: Adapter = Adapter()
     # WALL_ORIGIN_MS:ORIGIN_MS:SPEED for a demonstration that runs faster; empty: the wall clock.
     clock: str = ""
     # Readings older than this are dropped; nothing else is ever dropped.
     keep_readings_days: int | None = Field(default=None, ge=40)
+
+    def api_settings(self) -> ApiSettings:
+        """What the API is made with."""
+        return ApiSettings(
+            engineering_per_day=self.engineering.model_dump(),
+            requests_per_minute=self.api.requests_per_minute,
+            requests_per_minute_of_address=self.api.requests_per_minute_of_address,
+        )
 
     def database_url(self) -> str:
         """Errors: DomainError `not_configured`."""
@@ -65,6 +110,10 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """Errors: DomainError `not_configured`."""
         return _given(self.broker.url, "PREPAID_BROKER__URL")
+
+    def adapter_broker_url(self) -> str:
+        """The adapter's own user where it has one. Errors: DomainError `not_configured`."""
+        return _given(self.adapter.broker_url or self.broker.url, "PREPAID_ADAPTER__BROKER_URL")
 
 
 def _given(url: SecretStr | None, name: str) -> str:

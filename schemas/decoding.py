@@ -422,7 +422,11 @@ _NO_TAGS = dict.fromkeys(
 
 
 def _row_bytes(row: object) -> bytes:
-    return json.dumps(row, default=repr, separators=(",", ":")).encode()
+    """The row as JSON; of CBOR that no JSON holds (keys that are no text), as readable text."""
+    try:
+        return json.dumps(row, default=repr, separators=(",", ":")).encode()
+    except (TypeError, ValueError):
+        return json.dumps(repr(row)).encode()
 
 
 def _first(error: ValidationError) -> str:

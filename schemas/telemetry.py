@@ -22,6 +22,12 @@ Reason = Literal[
     "sentinel_register",
     "unsafe_integer",
     "unknown_register",
+    # of foreign devices (clause 4)
+    "unknown_device",
+    "no_birth",
+    "not_authentic",
+    "replayed",
+    "no_time",
 ]
 
 

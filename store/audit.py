@@ -40,6 +40,7 @@ DATABASE_LAWS = (
     _Law("reversals_posted_once", "reversals", "count_reversals", "reversals_not_posted_once"),
     _Law("top_ups_have_tokens", "top-ups", "count_top_ups", "top_ups_without_their_tokens"),
     _Law("tids_used_once", "tokens", "count_tokens", "tids_used_twice_or_reserved"),
+    _Law("credit_taken_once", "tokens", "count_tokens", "credit_taken_twice"),
     _Law("counters_grow", "commands", "count_commands", "counters_out_of_order"),
     _Law("one_open_relay_order", "meters", "count_meters", "meters_with_two_relay_orders"),
     _Law("relays_follow_supply", "meters", "count_meters", "relays_against_supply"),

@@ -14,8 +14,8 @@ from psycopg import Connection
 from schemas.quantities import format_instant
 from store import audit_log
 from store.errors import Conflict, NotFound
-from store.issuing import Owner, sections, store_tokens
-from store.key_changes import current_vending_key, issue_key_change, lock_token_meter
+from store.issuing import issue_set
+from store.key_changes import current_vending_key, lock_token_meter
 from store.sql import query
 from tokens.errors import TokenError
 from tokens.security_module import SecurityModule
@@ -188,13 +188,9 @@ def _issue_one(
     try:
         with conn.transaction():
             meter = lock_token_meter(conn, meter_id, now_ms)
-            change = issue_key_change(conn, module, meter, now_ms)
+            change = issue_set(conn, module, meter, now_ms)
             if change is None:
                 return "held_already"
-            if meter.open is None:
-                owner = Owner(key_change=change.id)
-                made = sections(meter, change, owner)
-                store_tokens(conn, meter, made, now_ms, carry=meter.online)
             conn.execute(
                 query("note_campaign_meter"), noted | {"key_change": change.id, "refusal": None}
             )

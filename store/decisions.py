@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from credit_engine.thresholds import Crossing, Kind, Levels, Threshold, crossings, levels, steps
 from store import supply
-from store.settlement import AccountState, Settled, write
+from store.settlement import AccountState, PositionCache, Settled, write
 from store.sql import query
 
 NOTHING_ASKED: Mapping[int, str] = MappingProxyType({})
@@ -40,13 +40,14 @@ def record(
     live: Collection[int] | None = None,
     released: str | None = None,
     asked: Mapping[int, str] = NOTHING_ASKED,
+    positions: PositionCache | None = None,
 ) -> int:
     """Write settlements with their decisions and queue the orders; returns how many were queued.
 
     `live`: the accounts that something new was said about; nothing cuts the others (a replayed
     reading is never by itself the cause of a cut; what it takes off a bill may put a supply back
     at once). None: all. `released`: the hold whose end made the caller settle.
-    `asked`: as for `supply.decide`.
+    `asked`: as for `supply.decide`. `positions`: what the worker keeps of them.
     """
     held = _held(conn, settled, now_ms)
     decided: list[Settled] = []
@@ -57,7 +58,7 @@ def record(
         decided.append(replace(each, state=state) if state is not each.state else each)
         first = each.state.decisions + 1
         made.extend((state.account_id, first + place, one) for place, one in enumerate(crossed))
-    write(conn, decided, now_ms)
+    write(conn, decided, now_ms, positions or PositionCache())
     if made:
         _insert(conn, made, now_ms)
     if live is not None:

@@ -16,7 +16,9 @@ from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
 from store import decisions, events, supply
+from store.batch_meter import BatchMeter
 from store.binary import Bools, Int8s, Texts
+from store.devices import FrameCounter, keep_counters
 from store.quarantine import Quarantine, Refusal
 from store.settlement import (
     AccountState,
@@ -31,17 +33,23 @@ BEFORE_INSTALLATION = "before_installation"
 NOT_INSTALLED = "not_installed"
 # A reading whose clock is lost is stored, and not billed until somebody resolves it.
 CLOCK_LOST = "clock_lost"
+# The total of a device that can be set back is stored and shown, and bills nobody (ADR 0014).
+UNTRUSTED = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One message from the broker. `topic` is None where the topic is none of the contract's."""
+    """One message from the broker. `topic` is None where the topic is none of the contract's.
+
+    `frame` is the counter of a foreign device's protected frame, kept in the same commit.
+    """
 
     topic: Topic | None
     topic_text: str
     payload: bytes
     content_type: str | None
     decoded: Decoded
+    frame: FrameCounter | None = None
 
 
 class Receipt(NamedTuple):
@@ -65,52 +73,10 @@ class Recorded:
     receipts: list[Receipt] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Meter:
-    """A meter of the batch, and what the batch says about it."""
-
-    id: int
-    number: str
-    gateway: str | None
-    boot: int | None
-    seq: int | None
-    seq_ms: int | None
-    desired_relay: str
-    accounts: list[int]
-    opened: list[int]
-    relay: str | None = None
-    relay_ms: int | None = None
-    online: bool | None = None
-    heard: bool = False
-
-    def account_at(self, ts_ms: int) -> int | None:
-        """The account that a reading at this instant belongs to: the installation begun last."""
-        if not self.accounts:
-            return None
-        chosen = self.accounts[0]
-        for account, opened in zip(self.accounts, self.opened, strict=True):
-            if opened < ts_ms:
-                chosen = account
-        return chosen
-
-    def hear(self, reading: DecodedReading) -> None:
-        """Keep the highest counter and the newest measured relay."""
-        self.heard = True
-        if self.boot is None or (reading.boot, reading.seq) > (self.boot, self.seq or 0):
-            self.boot, self.seq, self.seq_ms = reading.boot, reading.seq, reading.ts_ms
-        if reading.relay is not None and not reading.hist:
-            self.report(reading.relay, reading.ts_ms)
-
-    def report(self, relay: str, at_ms: int) -> None:
-        self.heard = True
-        if self.relay_ms is None or at_ms >= self.relay_ms:
-            self.relay, self.relay_ms = relay, at_ms
-
-
 class _Row(NamedTuple):
     """A reading that will be stored, and the message that brought it."""
 
-    meter: _Meter
+    meter: BatchMeter
     reading: DecodedReading
     message: Incoming
     account: int | None
@@ -124,7 +90,7 @@ class Batch:
         self._conn = conn
         self._terms = terms
         self._now_ms = now_ms
-        self._meters: dict[str, _Meter] = {}
+        self._meters: dict[str, BatchMeter] = {}
         self._states: dict[int, AccountState] = {}
         self._quarantine = Quarantine()
         self._events: list[events.Reported] = []
@@ -133,7 +99,7 @@ class Batch:
     def record(self, messages: Sequence[Incoming]) -> Recorded:
         """Everything that these messages cause, up to the commit that the caller does."""
         self._lock(messages)
-        candidates: list[tuple[_Meter, DecodedReading, Incoming]] = []
+        candidates: list[tuple[BatchMeter, DecodedReading, Incoming]] = []
         for message in messages:
             self._take(message, candidates)
         rows = self._new_rows(candidates)
@@ -143,6 +109,7 @@ class Batch:
         self._quarantine.write(self._conn, self._now_ms)
         events.write(self._conn, self._events, self._now_ms)
         self._write_meters()
+        keep_counters(self._conn, [each.frame for each in messages if each.frame is not None])
         return self.recorded
 
     def set_aside(self, message: Incoming, detail: str) -> Recorded:
@@ -162,34 +129,36 @@ class Batch:
             account for (account,) in self._conn.execute(query("accounts_of_meters"), numbers)
         ]
         if accounts:
-            self._states = lock_accounts(self._conn, accounts)
+            self._states = lock_accounts(self._conn, accounts, self._terms.positions)
         self._conn.execute(query("lock_meters"), numbers)
         # Looked up after the locks: an installation that we waited for is seen.
         for number, *rest in self._conn.execute(query("meters_of_batch"), numbers):
-            meter_id, gateway, boot, seq, seq_ms, desired, of_accounts, opened = rest
-            self._meters[number] = _Meter(
-                meter_id, number, gateway, boot, seq, seq_ms, desired, of_accounts, opened
+            meter_id, gateway, boot, seq, seq_ms, desired, trusted, of_accounts, opened = rest
+            self._meters[number] = BatchMeter(
+                meter_id, number, gateway, boot, seq, seq_ms, desired, trusted, of_accounts, opened
             )
         # Installed while we waited for the locks. Out of the order of ids, so this may meet
         # another worker in a circle: the database ends one of us, and that batch is tried again.
         concerned = {account for meter in self._meters.values() for account in meter.accounts}
         missing = concerned - self._states.keys()
         if missing:
-            self._states |= lock_accounts(self._conn, missing)
+            self._states |= lock_accounts(self._conn, missing, self._terms.positions)
 
     # --- message by message -----------------------------------------------------------------
 
     def _take(
         self,
         message: Incoming,
-        candidates: list[tuple[_Meter, DecodedReading, Incoming]],
+        candidates: list[tuple[BatchMeter, DecodedReading, Incoming]],
     ) -> None:
         decoded = message.decoded
         for refused in decoded.refused:
             self._refuse(message, refused.reason, refused.detail, refused.row_index, refused.raw)
         topic = message.topic
         if topic is None:
-            self._refuse(message, "bad_topic", "No topic of the contract's clause 1.", None, None)
+            if not decoded.refused:
+                detail = "No topic of the contract's clause 1."
+                self._refuse(message, "bad_topic", detail, None, None)
             return
         unknown: set[str] = set()
         receipts: dict[tuple[str, int], int] = {}
@@ -254,7 +223,7 @@ class Batch:
     # --- readings ---------------------------------------------------------------------------
 
     def _new_rows(
-        self, candidates: Iterable[tuple[_Meter, DecodedReading, Incoming]]
+        self, candidates: Iterable[tuple[BatchMeter, DecodedReading, Incoming]]
     ) -> list[_Row]:
         """Readings that are not stored yet, with the verdicts that need no engine."""
         placed = [
@@ -284,13 +253,17 @@ class Batch:
             known[key] = reading.value_wh
             meter.hear(reading)
             rows.append(
-                _Row(meter, reading, message, account, self._early_verdict(reading, account))
+                _Row(meter, reading, message, account, self._early_verdict(meter, reading, account))
             )
         return rows
 
-    def _early_verdict(self, reading: DecodedReading, account: int | None) -> str | None:
+    def _early_verdict(
+        self, meter: BatchMeter, reading: DecodedReading, account: int | None
+    ) -> str | None:
         if reading.register != ACTIVE_IMPORT:
             return None
+        if not meter.trusted:
+            return UNTRUSTED
         if account is None:
             return NOT_INSTALLED
         if reading.ts_ms <= self._states[account].opened_ms:
@@ -298,7 +271,7 @@ class Batch:
         return CLOCK_LOST if reading.tq == "lost" else None
 
     def _known(
-        self, wanted: Iterable[tuple[_Meter, DecodedReading]]
+        self, wanted: Iterable[tuple[BatchMeter, DecodedReading]]
     ) -> dict[tuple[int, str, int], int]:
         keys = [(meter.id, reading.register, reading.ts_ms) for meter, reading in wanted]
         if not keys:
@@ -319,7 +292,7 @@ class Batch:
     def _settle_and_write(self, rows: Sequence[_Row]) -> None:
         facts: dict[int, list[Reading]] = {}
         live: set[int] = set()
-        newest_lost: dict[int, int] = {}
+        newest_unrated: dict[int, int] = {}
         for row in rows:
             reading = row.reading
             if row.account is None or reading.register != ACTIVE_IMPORT:
@@ -329,8 +302,9 @@ class Batch:
                 facts.setdefault(row.account, []).append(fact)
                 if not reading.hist:
                     live.add(row.account)
-            elif row.verdict == CLOCK_LOST:
-                newest_lost[row.account] = max(reading.ts_ms, newest_lost.get(row.account, 0))
+            elif row.verdict in {CLOCK_LOST, UNTRUSTED}:
+                newest = max(reading.ts_ms, newest_unrated.get(row.account, 0))
+                newest_unrated[row.account] = newest
         self._terms.prepare(self._conn, (self._states[account] for account in facts))
         settled = [
             settle_account(self._conn, self._terms, self._states[account], new, self._now_ms)
@@ -339,12 +313,17 @@ class Batch:
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
         # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
         self.recorded.commands += decisions.record(
-            self._conn, settled, self._now_ms, live=live, asked=self._asked(settled)
+            self._conn,
+            settled,
+            self._now_ms,
+            live=live,
+            asked=self._asked(settled),
+            positions=self._terms.positions,
         )
-        if newest_lost:
+        if newest_unrated:
             self._conn.execute(
                 query("remember_newest"),
-                {"accounts": list(newest_lost), "newest": list(newest_lost.values())},
+                {"accounts": list(newest_unrated), "newest": list(newest_unrated.values())},
             )
 
     def _asked(self, settled: Sequence[Settled]) -> dict[int, str]:
@@ -371,8 +350,10 @@ class Batch:
             for row in rows
         ]
         for row, verdict in zip(rows, judged, strict=True):
-            if verdict in {None, "accepted"}:
-                self.recorded.accepted += row.reading.register == ACTIVE_IMPORT
+            if verdict in {None, "accepted", UNTRUSTED}:
+                self.recorded.accepted += (
+                    row.reading.register == ACTIVE_IMPORT and verdict != UNTRUSTED
+                )
             else:
                 self.recorded.quarantined += 1
         self._conn.execute(
@@ -478,7 +459,7 @@ def _numbers(message: Incoming) -> Iterable[str]:
         yield message.topic.device
 
 
-def _went_back(meter: _Meter, reading: DecodedReading) -> bool:
+def _went_back(meter: BatchMeter, reading: DecodedReading) -> bool:
     """`seq` going back within one boot with a new instant: a clone, or a counter that was lost."""
     return (
         meter.boot == reading.boot

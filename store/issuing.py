@@ -5,13 +5,13 @@ Ordinals count 1 to n in the order of entry. Whoever calls holds the meter's loc
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from psycopg import Connection
 
 from store import audit_log, supply
 from store.errors import Conflict, NotFound
-from store.key_changes import OpenKeyChange, TokenMeter, issue_key_change
+from store.key_changes import OpenKeyChange, TokenMeter, issue_key_change, lock_token_meter
 from store.sql import query
 from tokens import apdu
 from tokens.keys import KeyAttributes
@@ -41,7 +41,8 @@ class Owner:
 class Made:
     """One token before it is stored. `key` is what it is encrypted under; None for class 1.
 
-    `amount` is in the unit of the subclass, 0 where a token carries none.
+    `amount` is in the unit of the subclass, 0 where a token carries none. `shares_tid`: its TID is
+    that of a token of this meter that it replaces.
     """
 
     digits: str
@@ -51,11 +52,14 @@ class Made:
     key: KeyAttributes | None
     tid: int | None = None
     amount: int = 0
+    shares_tid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """One time that some digits left us; `receipt_number` for those of a top-up."""
+    """One time that some digits left us; `receipt_number` for those of a top-up. `replaced_ms`:
+    when another token took their place.
+    """
 
     issued_ms: int
     meter: str
@@ -64,6 +68,7 @@ class Issued:
     receipt_number: int | None
     result: str | None
     answered_ms: int | None
+    replaced_ms: int | None
 
 
 def issue_credit(
@@ -106,8 +111,57 @@ def sections(meter: TokenMeter, change: OpenKeyChange, owner: Owner) -> list[Mad
     ]
 
 
+def issue_set(
+    conn: Connection, module: SecurityModule, meter: TokenMeter, now_ms: int
+) -> OpenKeyChange | None:
+    """The set that a locked meter needs without a purchase, sent if it was ever online; the open
+    one again, as it is; None when it holds what it should. Errors: TokenError.
+    """
+    change = issue_key_change(conn, module, meter, now_ms)
+    if change is not None and meter.open is None:
+        made = sections(meter, change, Owner(key_change=change.id))
+        store_tokens(conn, meter, made, now_ms, carry=meter.online)
+    return change
+
+
+def issue_set_of(
+    conn: Connection, module: SecurityModule, meter: str, by: str, now_ms: int
+) -> OpenKeyChange:
+    """The same for a meter by its number. Errors: NotFound; Conflict `nothing_to_change`."""
+    with conn.transaction():
+        row = conn.execute(query("find_meter"), {"number": meter}).fetchone()
+        if row is None:
+            raise NotFound(f"Meter {meter}")
+        found = lock_token_meter(conn, row[0], now_ms)
+        change = issue_set(conn, module, found, now_ms)
+        if change is None:
+            raise Conflict(
+                "nothing_to_change",
+                f"meter {meter} holds the key that it should: record a newer vending key, or say "
+                "what it should hold instead",
+            )
+        if found.open is None:
+            audit_log.record(
+                conn,
+                by,
+                "key_change.issue",
+                f"meter:{meter}",
+                now_ms,
+                before=asdict(found.held),
+                after=asdict(change.to),
+                meter=meter,
+            )
+        return change
+
+
 def store_tokens(
-    conn: Connection, meter: TokenMeter, made: Sequence[Made], now_ms: int, *, carry: bool
+    conn: Connection,
+    meter: TokenMeter,
+    made: Sequence[Made],
+    now_ms: int,
+    *,
+    carry: bool,
+    first_ordinal: int = 1,
 ) -> None:
     """Store tokens of one owner; with `carry`, one command takes them to the meter."""
     command = None
@@ -123,7 +177,7 @@ def store_tokens(
             max((each.tid for each in made if each.tid is not None), default=None),
             now_ms,
         )
-    for ordinal, each in enumerate(made, start=1):
+    for ordinal, each in enumerate(made, start=first_ordinal):
         conn.execute(
             query("insert_token"),
             {
@@ -139,6 +193,9 @@ def store_tokens(
                 "sgc": None if each.key is None else each.key.sgc,
                 "krn": None if each.key is None else each.key.krn,
                 "base_date": None if each.key is None else each.key.base_date,
+                "kt": None if each.key is None else each.key.kt,
+                "ti": None if each.key is None else each.key.ti,
+                "shares_tid": each.shares_tid,
                 "tid": each.tid,
                 "now_ms": now_ms,
                 "command": command,
@@ -224,6 +281,14 @@ def reprint(conn: Connection, top_up: str, by: str, reason: str, now_ms: int) ->
             account=found[0],
         )
     return tuple(digits for (digits,) in rows)
+
+
+def top_up_of_receipt(conn: Connection, receipt_number: int) -> str:
+    """The top-up that a receipt is of. Errors: NotFound."""
+    row = conn.execute(query("top_up_of_receipt"), {"receipt": receipt_number}).fetchone()
+    if row is None:
+        raise NotFound(f"Receipt {receipt_number}")
+    return str(row[0])
 
 
 def find_issued(conn: Connection, digits: str) -> list[Issued]:

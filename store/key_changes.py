@@ -314,7 +314,13 @@ def abandon(conn: Connection, meter: str, by: str, reason: str, now_ms: int) -> 
 
 
 def want(
-    conn: Connection, meter: str, now_ms: int, *, sgc: str | None = None, ti: str | None = None
+    conn: Connection,
+    meter: str,
+    now_ms: int,
+    *,
+    by: str,
+    sgc: str | None = None,
+    ti: str | None = None,
 ) -> KeyAttributes:
     """Say which supply group or tariff index a meter should move to; returns what it should hold.
 
@@ -335,7 +341,19 @@ def want(
                     "record one, or name another group",
                 )
         conn.execute(query("want_of_meter"), {"meter": found.id, "sgc": sgc, "ti": ti})
-        return lock_token_meter(conn, found.id, now_ms).wanted
+        wanted = lock_token_meter(conn, found.id, now_ms).wanted
+        if wanted != found.wanted:
+            audit_log.record(
+                conn,
+                by,
+                "key_change.want",
+                f"meter:{meter}",
+                now_ms,
+                before=asdict(found.wanted),
+                after=asdict(wanted),
+                meter=meter,
+            )
+        return wanted
 
 
 def _lock_by_number(conn: Connection, meter: str, now_ms: int) -> TokenMeter:

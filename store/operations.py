@@ -166,7 +166,7 @@ _ITEM = re.compile(
 )
 
 
-def _place(item: str) -> dict[str, object]:
+def _place(item: str) -> dict[str, Any]:
     found = _ITEM.fullmatch(item)
     if found is None:
         raise NotFound("The item")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import orjson
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
@@ -23,7 +22,14 @@ from schemas.quantities import format_instant
 from store import adjustments, decisions
 from store.adjustments import CarriedOver
 from store.errors import Conflict, NotFound
-from store.settlement import Settled, TermsCache, lock_accounts, settle_account
+from store.replacements import demand_nothing_replaced
+from store.settlement import (
+    Settled,
+    TermsCache,
+    lock_accounts,
+    position_text,
+    settle_account,
+)
 from store.sql import query
 from tokens.keys import KeyAttributes
 
@@ -217,7 +223,7 @@ def open_account(
         if account is None:
             raise Conflict("account_exists", f"account {number} is there already")
         _install(conn, account, meter, installation, None, now_ms)
-        stored = orjson.dumps(position.to_json()).decode()
+        stored = position_text(position)
         conn.execute(
             query("create_account_state"),
             {
@@ -252,7 +258,7 @@ def exchange_meter(
     """The account's meter is replaced; False when this very exchange is recorded already.
 
     Errors: NotFound (meter); Conflict `exchange_conflict` (another exchange at that instant, or
-    one not after the account's opening).
+    one not after the account's opening), `key_change_due` (store.replacements).
     """
     with conn.transaction():
         state = lock_accounts(conn, [account]).get(account)
@@ -295,6 +301,7 @@ def _install(
 ) -> None:
     # A reading of a meter in stock locks no account: it and the installation meet at this row.
     conn.execute(query("lock_meters"), {"numbers": [installation.meter_id]})
+    demand_nothing_replaced(conn, meter, installation.meter_id)
     conn.execute(
         query("add_installation"),
         {

@@ -82,6 +82,31 @@ class Settled:
 
 
 @dataclass(slots=True)
+class PositionCache:
+    """Positions by the text that they are stored as: one that this worker wrote is not read anew.
+
+    Equal texts are equal positions, so nothing that others write can make this wrong.
+    """
+
+    limit: int = 100_000
+    _kept: dict[int, tuple[str, Position]] = field(default_factory=dict)
+
+    def get(self, account_id: int, stored: str) -> Position:
+        kept = self._kept.get(account_id)
+        if kept is not None and kept[0] == stored:
+            return kept[1]
+        return Position.from_json(orjson.loads(stored))
+
+    def text(self, account_id: int, position: Position) -> str:
+        """The text to store, kept with what it says."""
+        if len(self._kept) >= self.limit:
+            self._kept.clear()
+        stored = position_text(position)
+        self._kept[account_id] = stored, position
+        return stored
+
+
+@dataclass(slots=True)
 class TermsCache:
     """Parsed terms by account, kept by a worker until the account's revision moves on.
 
@@ -90,6 +115,7 @@ class TermsCache:
     """
 
     limit: int = 200_000
+    positions: PositionCache = field(default_factory=PositionCache)
     _terms: dict[int, tuple[int, Terms]] = field(default_factory=dict)
     _tariffs: dict[bytes, Tariff] = field(default_factory=dict)
     _agreed: dict[tuple[bytes, str], Terms] = field(default_factory=dict)
@@ -140,28 +166,32 @@ class TermsCache:
         return digest
 
 
-def lock_accounts(conn: Connection, account_ids: Iterable[int]) -> dict[int, AccountState]:
+def lock_accounts(
+    conn: Connection, account_ids: Iterable[int], positions: PositionCache | None = None
+) -> dict[int, AccountState]:
     """Lock and read the states of these accounts; the lock lasts until the transaction ends."""
     wanted = {"accounts": Int8s(sorted(account_ids))}
     rows = conn.execute(query("lock_accounts"), wanted).fetchall()
-    return {row[0]: _state(row) for row in rows}
+    kept = positions or PositionCache()
+    return {row[0]: _state(row, kept) for row in rows}
 
 
 def lock_due_accounts(conn: Connection, now_ms: int, limit: int) -> dict[int, AccountState]:
     """Lock accounts whose schedule is due; those locked by others are left to them."""
     rows = conn.execute(query("lock_due_accounts"), {"now_ms": now_ms, "limit": limit}).fetchall()
-    return {row[0]: _state(row) for row in rows}
+    kept = PositionCache()
+    return {row[0]: _state(row, kept) for row in rows}
 
 
 def read_account(conn: Connection, account_id: int) -> AccountState | None:
     """The state of one account without its lock, for looking only."""
     row = conn.execute(query("read_account_state"), {"account": account_id}).fetchone()
-    return None if row is None else _state(row)
+    return None if row is None else _state(row, PositionCache())
 
 
-def _state(row: Sequence[object]) -> AccountState:
-    account_id, position, *rest = row
-    return AccountState(account_id, Position.from_json(position), *rest)  # type: ignore[arg-type] # a database row
+def _state(row: Sequence[Any], positions: PositionCache) -> AccountState:
+    account_id, stored, *rest = row
+    return AccountState(account_id, positions.get(account_id, stored), *rest)
 
 
 def settle_account(
@@ -325,7 +355,9 @@ def has_tail(facts: Sequence[Fact], outcome: Outcome) -> bool:
 NEVER_MS = 2**62
 
 
-def write(conn: Connection, settled: Sequence[Settled], now_ms: int) -> None:
+def write(
+    conn: Connection, settled: Sequence[Settled], now_ms: int, positions: PositionCache
+) -> None:
     """Write what settling gave, for a whole batch: ledger, states, checkpoints, verdicts.
 
     Only `store.decisions.record` calls this: a settlement and what it decides are one.
@@ -334,7 +366,7 @@ def write(conn: Connection, settled: Sequence[Settled], now_ms: int) -> None:
     if rows:
         write_ledger(conn, rows, now_ms)
     if settled:
-        _write_states(conn, settled)
+        _write_states(conn, settled, positions)
     _write_checkpoints(conn, settled)
     changed = {place: word for each in settled for place, word in each.judged_otherwise.items()}
     if changed:
@@ -367,14 +399,16 @@ _STATE_COLUMNS: dict[type[Column[Any]], tuple[str, ...]] = {
 }
 
 
-def _write_states(conn: Connection, settled: Sequence[Settled]) -> None:
+def _write_states(conn: Connection, settled: Sequence[Settled], positions: PositionCache) -> None:
     states = [each.state for each in settled]
     columns: dict[str, Column[Any]] = {
         name: kind([getattr(state, name) for state in states])
         for kind, names in _STATE_COLUMNS.items()
         for name in names
     }
-    columns["position"] = Texts([_json(state.position) for state in states])
+    columns["position"] = Texts(
+        [positions.text(state.account_id, state.position) for state in states]
+    )
     conn.execute(query("update_accounts"), columns)
 
 
@@ -394,10 +428,11 @@ def _write_checkpoints(conn: Connection, settled: Sequence[Settled]) -> None:
             {
                 "accounts": Int8s([account for account, _ in kept]),
                 "anchors": Int8s([point.at_ms for _, point in kept]),
-                "positions": Texts([_json(point) for _, point in kept]),
+                "positions": Texts([position_text(point) for _, point in kept]),
             },
         )
 
 
-def _json(position: Position) -> str:
+def position_text(position: Position) -> str:
+    """As it is stored: JSON, kept to the letter."""
     return orjson.dumps(position.to_json()).decode()

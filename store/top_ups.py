@@ -35,7 +35,7 @@ TopUpState = Literal[
     "rejected",
     "reversed",
 ]
-TokenState = Literal["issued", "delivered", "accepted", "rejected"]
+TokenState = Literal["issued", "delivered", "accepted", "rejected", "replaced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,13 @@ class IssuedToken:
     command_state: str | None
     result: str | None
     answered_ms: int | None
+    replaced: bool
 
     @property
     def state(self) -> TokenState:
         """Where the token is: only the meter's own word makes it accepted or rejected."""
+        if self.replaced and self.result not in TOKEN_SUCCESSES:
+            return "replaced"
         if self.result is not None:
             return "accepted" if self.result in TOKEN_SUCCESSES else "rejected"
         return (

@@ -19,6 +19,8 @@ algorithm_refused     this EA, DKGA, or pair of both is not offered
 tables_invalid        a substitution table set that is malformed, unknown or not the licensed one
 key_file_invalid      a key file that does not open
 wrapping_key_exists   a hardware token that has its wrapping key already
+amount_over_limit     more in one token than this security module gives out
+limit_reached         more vends, or more wrong digits, than it takes in an interval
 security_module_away  the security module cannot be reached; trying again later is right
 state_invalid         a stored meter state that does not load
 """
@@ -35,3 +37,10 @@ class SecurityModuleAway(TokenError):  # noqa: N818 - a state of the world, as i
 
     def __init__(self, message: str) -> None:
         super().__init__("security_module_away", message)
+
+
+class LimitReached(TokenError):  # noqa: N818 - as above
+    """The security module gives out no more in this interval; trying again after it is right."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("limit_reached", message)

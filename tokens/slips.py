@@ -11,11 +11,15 @@ from tokens.apdu import Apdu
 from tokens.codec import TOKEN_DIGITS
 from tokens.errors import TokenError
 
+# Refusals that say nothing but that these digits are no token of this meter.
+UNREADABLE = frozenset({"crc_error", "format_error", "unsupported_class", "unsupported_subclass"})
+
 
 def likely_slips(digits: str, read: Callable[[str], Apdu]) -> tuple[tuple[str, Apdu], ...]:
     """Rows of 20 digits, one slip away from `digits`, that `read` authenticates.
 
-    Tried: one wrong digit, two neighbours swapped, one digit missing, one too many.
+    Tried: one wrong digit, two neighbours swapped, one digit missing, one too many. Errors: what
+    `read` refuses for another reason than the digits (a key, a limit, a module that is away).
     """
     if not numbers.is_digits(digits):
         return ()
@@ -23,8 +27,9 @@ def likely_slips(digits: str, read: Callable[[str], Apdu]) -> tuple[tuple[str, A
     for candidate in _candidates(digits):
         try:
             found[candidate] = read(candidate)
-        except TokenError:
-            continue
+        except TokenError as error:
+            if error.code not in UNREADABLE:
+                raise
     return tuple(sorted(found.items()))
 
 

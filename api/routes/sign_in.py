@@ -1,6 +1,5 @@
 """Operators sign in, see who they are, and sign out."""
 
-from ipaddress import IPv6Address, ip_address
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -8,15 +7,13 @@ from pydantic import SecretStr, StringConstraints
 
 from api.answers import Answer, Instant
 from api.dependencies import Around, Database, Open, Operator
+from api.pace import network
 from api.requests import Body, Identifier
 from schemas.quantities import format_instant
 from store import operators
 from store.operators import OperatorRole, Passed
 
 router = APIRouter(prefix="/v1/auth", tags=["sign-in"])
-
-# A provider gives a household a network of this size: within it addresses are free to choose.
-IPV6_NETWORK_BITS = 64
 
 
 class SignInRequest(Body):
@@ -49,7 +46,7 @@ def sign_in(request: Request, conn: Database, around: Around, body: SignInReques
         name=body.name,
         password=body.password.get_secret_value(),
         code=None if body.code is None else body.code.get_secret_value(),
-        address=caller_network(request),
+        address=network("" if request.client is None else request.client.host),
     )
     session = operators.sign_in(conn, passed, around.wall_ms())
     return SessionAnswer(session=session.key, expires_at=format_instant(session.expires_ms))
@@ -69,17 +66,3 @@ def sign_out(request: Request, conn: Database, around: Around, caller: Operator)
     """Ends the session of this request; an access key stays as it is."""
     key = request.headers["authorization"].split(" ", 1)[1].strip()
     operators.sign_out(conn, key, around.wall_ms())
-
-
-def caller_network(request: Request) -> str:
-    """The address that a request came from; of IPv6 the network that one household has."""
-    host = "" if request.client is None else request.client.host
-    try:
-        address = ip_address(host.split("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(IPv6Address(int(address) >> IPV6_NETWORK_BITS << IPV6_NETWORK_BITS))
-    return host

@@ -94,13 +94,16 @@ class HeldKeyAnswer(Answer):
 
 
 class IssuedAnswer(Answer):
-    """One time that these digits left us; `result`: what the meter said to them."""
+    """One time that these digits left us; `result`: what the meter said to them. `replaced_at`:
+    when another token took their place.
+    """
 
     issued_at: Instant
     meter: str
     receipt_number: str | None
     result: str | None
     answered_at: Instant | None
+    replaced_at: Instant | None
 
 
 class ReadTokenAnswer(Answer):
@@ -305,6 +308,7 @@ def _decoded(
                 receipt_number=None if each.receipt_number is None else str(each.receipt_number),
                 result=each.result,
                 answered_at=answers.instant(each.answered_ms),
+                replaced_at=answers.instant(each.replaced_ms),
             )
             for each in issued
         ],

@@ -8,7 +8,6 @@ import typer
 
 from api import server
 from api.app import create_app
-from api.settings import ApiSettings
 from prepaid import logs
 from prepaid.clock import Clock
 from prepaid.secrets_files import load_partners
@@ -36,14 +35,20 @@ def api(
     settings = Settings()
     partners = settings.partners.file
     application = create_app(
-        ApiSettings(),
+        settings.api_settings(),
         pool=make_pool(settings.database_url()),
         security_module=open_security_module(settings.sts),
         now_ms=Clock.parse(settings.clock).now_ms,
         wall_s=time.time,
         partners=() if partners is None else load_partners(partners),
     )
-    server.run(application, host=host, port=port, announce=_announce)
+    server.run(
+        application,
+        host=host,
+        port=port,
+        announce=_announce,
+        trusted_proxies=settings.api.trusted_proxies,
+    )
 
 
 def _announce(address: str) -> None:

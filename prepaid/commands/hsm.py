@@ -2,18 +2,22 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from prepaid.hsm import WrappedSecurityModule, wrap
-from prepaid.security_modules import open_security_module, wrapping_key
+from prepaid.runtime import Folders
+from prepaid.runtime.softhsm import resolve_softhsm
+from prepaid.security_modules import open_own_security_module, wrapping_key
 from prepaid.settings import Settings
 from schemas.errors import DomainError
 from tokens.key_file import unseal
 
 OWNER_ONLY = 0o600
+TRIAL_LABEL = "desk"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,7 +69,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
     """Open every wrapped key as the desk would, and print check values to compare."""
-    module = open_security_module(Settings().sts)
+    module = open_own_security_module(Settings().sts)
     if not isinstance(module, WrappedSecurityModule):
         raise DomainError("not_configured", "Set PREPAID_STS__WRAPPED_KEYS to the wrapped keys.")
     found = [
@@ -77,6 +81,29 @@ def check(
         return
     for each in found:
         typer.echo("SGC {sgc}, KRN {krn}: check value {check_value}".format(**each))
+
+
+@app.command("try")
+def try_out(
+    folder: Annotated[Path, typer.Argument(help="A folder for the token; made if missing.")],
+) -> None:
+    """Make a token in software (SoftHSM2) to try this with, and print the settings for it.
+
+    Takes the host's SoftHSM2 or fetches Debian's into the cache, without root. The PIN is that of
+    PREPAID_STS__PKCS11_PIN. Such a token is files on a disk: it protects nothing.
+    """
+    pin = Settings().sts.pkcs11_pin
+    if pin is None:
+        raise DomainError("not_configured", "set PREPAID_STS__PKCS11_PIN to a PIN for the token")
+    environ = dict(os.environ)
+    softhsm = resolve_softhsm(
+        Folders.choose(environ).cache, environ, lambda text: typer.echo(text, err=True)
+    )
+    folder = folder.absolute()
+    configuration = softhsm.make_token(folder, TRIAL_LABEL, pin.get_secret_value())
+    typer.echo(f"export SOFTHSM2_CONF={shlex.quote(str(configuration))}")
+    typer.echo(f"export PREPAID_STS__PKCS11_LIBRARY={shlex.quote(str(softhsm.library))}")
+    typer.echo(f"export PREPAID_STS__PKCS11_TOKEN={TRIAL_LABEL}")
 
 
 def register(root: typer.Typer) -> None:

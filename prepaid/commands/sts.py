@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prepaid.commands import sts_campaign, sts_report
+from prepaid.commands import sts_again, sts_campaign, sts_engineering, sts_key, sts_report
 from prepaid.commands.sts_record import issued_by_us
 from schemas.errors import DomainError
 from tokens import apdu, codec, key_file, numbers, tid
@@ -128,7 +128,7 @@ def issue(
         units = _smallest_units(amount, subclass)
         digits = module.issue_credit(pan, attributes, subclass=subclass, amount=units, **made)
     elif management is not None and amount is None:
-        fields = _fields(field or [])
+        fields = sts_engineering.numbered_fields(field or [])
         digits = module.issue_management(
             pan, attributes, subclass=management, fields=fields, **made
         )
@@ -264,8 +264,8 @@ def vectors(
     Each failure names its id, what was expected and what came. EA07 lines are
     made with the sample tables of the standard; EA11 needs no secret table.
     """
-    # A byte that is no UTF-8 spoils its own line only.
-    with file.open(encoding="utf-8", errors="replace") as lines:
+    # A byte that is no UTF-8 spoils its own line only; a mark at the beginning spoils none.
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
         outcomes = list(check_lines(lines))
     failures = [outcome for outcome in outcomes if outcome.problems]
     passed = len(outcomes) - len(failures)
@@ -307,7 +307,10 @@ def new_key_file(
 
 
 def register(root: typer.Typer) -> None:
+    sts_again.register(app)
     app.add_typer(sts_campaign.app, name="campaign")
+    app.add_typer(sts_engineering.app, name="engineering")
+    app.add_typer(sts_key.app, name="key")
     root.add_typer(app, name="token")
 
 
@@ -387,16 +390,6 @@ def _smallest_units(text: str, subclass: int) -> int:
         return int(min(max(units, -limit), limit).to_integral_value(ROUND_CEILING))
     except (ArithmeticError, ValueError):
         raise DomainError("bad_option", f"--amount {text!r} is no decimal number.") from None
-
-
-def _fields(pairs: list[str]) -> dict[str, int]:
-    fields: dict[str, int] = {}
-    for pair in pairs:
-        name, _, value = pair.partition("=")
-        if not numbers.is_digits(value):
-            raise DomainError("bad_option", f"--field {pair!r} is not NAME=NUMBER.")
-        fields[name] = int(value)
-    return fields
 
 
 def _without_key(typed: str) -> dict[str, Any]:

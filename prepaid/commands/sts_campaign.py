@@ -2,22 +2,19 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import psycopg
 import typer
-from psycopg import Connection
 
 from prepaid.clock import Clock
+from prepaid.database import connected
 from prepaid.security_modules import open_security_module
 from prepaid.settings import Settings
 from schemas.errors import DomainError
 from schemas.quantities import parse_instant_ms
 from store import campaigns, key_changes
-from store.errors import Unavailable
 from tokens.numbers import grouped
 
 app = typer.Typer(
@@ -25,7 +22,8 @@ app = typer.Typer(
     help="""Move meters to a new vending key or base date, batch by batch.
 
     adopt the key, plan the campaign, issue a batch, print the slips of meters
-    that are not online, confirm what was typed in, and look at the progress.
+    that are not online, confirm what was typed in (`prepaid token key
+    confirm`), and look at the progress.
     A meter that buys meanwhile gets its set with the purchase.
     """,
 )
@@ -52,7 +50,7 @@ def adopt(
     settings = Settings()
     module = open_security_module(settings.sts)
     now_ms = Clock.parse(settings.clock).now_ms()
-    with _database(settings) as conn:
+    with connected(settings) as conn:
         key = key_changes.adopt_vending_key(
             conn,
             module,
@@ -71,7 +69,7 @@ def adopt(
 @app.command("list")
 def list_campaigns(as_json: Json = False) -> None:
     """Every campaign, newest first."""
-    with _database(Settings()) as conn:
+    with connected(Settings()) as conn:
         _write((asdict(each) for each in campaigns.campaigns(conn)), as_json=as_json)
 
 
@@ -87,7 +85,7 @@ def plan(
     """List the meters that hold another key than the group's current one, in batches by centre."""
     settings = Settings()
     now_ms = Clock.parse(settings.clock).now_ms()
-    with _database(settings) as conn:
+    with connected(settings) as conn:
         campaigns.plan(conn, code, sgc, batch_size, by, reason, now_ms)
         _write((asdict(each) for each in campaigns.batches(conn, code)), as_json=as_json)
 
@@ -98,7 +96,7 @@ def issue(code: Code, batch: Batch, as_json: Json = False) -> None:
     settings = Settings()
     module = open_security_module(settings.sts)
     now_ms = Clock.parse(settings.clock).now_ms()
-    with _database(settings) as conn:
+    with connected(settings) as conn:
         done = campaigns.issue_batch(conn, module, code, batch, now_ms, _progress)
     _write([asdict(done)], as_json=as_json)
 
@@ -106,14 +104,14 @@ def issue(code: Code, batch: Batch, as_json: Json = False) -> None:
 @app.command()
 def progress(code: Code, as_json: Json = False) -> None:
     """How far each centre is: meters, sets issued, entered, confirmed, refused."""
-    with _database(Settings()) as conn:
+    with connected(Settings()) as conn:
         _write((asdict(each) for each in campaigns.progress(conn, code)), as_json=as_json)
 
 
 @app.command()
 def slips(code: Code, batch: Batch, as_json: Json = False) -> None:
     """The sets of a batch that no meter has confirmed, to be typed in, in this order."""
-    with _database(Settings()) as conn:
+    with connected(Settings()) as conn:
         found = campaigns.slips(conn, code, batch)
     if as_json:
         _write((asdict(each) for each in found), as_json=True)
@@ -125,19 +123,10 @@ def slips(code: Code, batch: Batch, as_json: Json = False) -> None:
 
 
 @app.command()
-def confirm(meter: Annotated[str, typer.Argument(help="The meter's number.")], by: By) -> None:
-    """Confirm that a meter took its whole set at the keypad."""
-    settings = Settings()
-    with _database(settings) as conn:
-        held = key_changes.confirm_entry(conn, meter, by, Clock.parse(settings.clock).now_ms())
-    typer.echo(f"meter {meter} holds SGC {held.sgc}, KRN {held.krn}, base date {held.base_date}")
-
-
-@app.command()
 def expiry(as_json: Json = False) -> None:
     """Vending keys in meters that end within five years; exit status 1 if there are any."""
     settings = Settings()
-    with _database(settings) as conn:
+    with connected(settings) as conn:
         found = campaigns.key_expiries(conn, Clock.parse(settings.clock).now_ms())
     if as_json:
         _write((asdict(each) for each in found), as_json=True)
@@ -145,15 +134,6 @@ def expiry(as_json: Json = False) -> None:
         for each in found:
             typer.echo(f"{each.level}: {campaigns.advice(each)}")
     raise typer.Exit(1 if found else 0)
-
-
-@contextmanager
-def _database(settings: Settings) -> Iterator[Connection]:
-    try:
-        with psycopg.connect(settings.database_url(), autocommit=True) as conn:
-            yield conn
-    except psycopg.OperationalError as error:
-        raise Unavailable(str(error).strip().splitlines()[0]) from None
 
 
 def _instant_ms(text: str) -> int:

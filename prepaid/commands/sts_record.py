@@ -34,4 +34,6 @@ def _line(issued: Issued) -> str:
         text += f", receipt {issued.receipt_number}"
     if issued.result is not None and issued.answered_ms is not None:
         text += f"; the meter said {issued.result} on {format_instant(issued.answered_ms)}"
+    if issued.replaced_ms is not None:
+        text += f"; replaced on {format_instant(issued.replaced_ms)} by another token"
     return text

@@ -54,8 +54,9 @@ class Package:
 class PrivateApt:
     """`update`, then `closure`, `packages` and `download`; hold `locked` around all of them."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str], suite: str = SUITE) -> None:
         self._folder = folder
+        self._suite = suite
         self._apt = folder / "apt"
         self._packages = folder / "packages"
         self._environ = environ
@@ -86,7 +87,7 @@ class PrivateApt:
         Errors: `no_debian_tools`, `no_debian_mirror`, `no_archive_keyring`, `apt_failed`.
         """
         self._configure(*require_host(self._environ))
-        progress(f"Asking the Debian mirror for {SUITE}")
+        progress(f"Asking the Debian mirror for {self._suite}")
         self._run("update", "-q")
 
     def closure(self, roots: Sequence[str]) -> Mapping[str, str]:
@@ -158,7 +159,7 @@ class PrivateApt:
         sources.unlink(missing_ok=True)
         # An address may carry credentials.
         with os.fdopen(os.open(sources, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(render_sources(mirror, keyring))
+            file.write(render_sources(mirror, keyring, self._suite))
         architecture = subprocess.run(
             ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
         ).stdout.strip()
@@ -231,11 +232,11 @@ def hide_addresses(text: str) -> str:
     return _ADDRESS.sub(r"\1://***", text)
 
 
-def render_sources(mirror: Mirror, keyring: Path) -> str:
+def render_sources(mirror: Mirror, keyring: Path, suite: str = SUITE) -> str:
     """sources.list(5) of the release and, where the host has such a mirror, its security fixes."""
-    lines = [f"deb [signed-by={keyring}] {mirror.archive} {SUITE} main\n"]
+    lines = [f"deb [signed-by={keyring}] {mirror.archive} {suite} main\n"]
     if mirror.security is not None:
-        lines.append(f"deb [signed-by={keyring}] {mirror.security} {SUITE}-security main\n")
+        lines.append(f"deb [signed-by={keyring}] {mirror.security} {suite}-security main\n")
     return "".join(lines)
 
 

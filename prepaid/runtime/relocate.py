@@ -7,6 +7,7 @@ library folder as its search path, so nothing is taken from the host.
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 from prepaid.runtime.errors import RuntimeUnavailableError
@@ -40,6 +41,20 @@ def relocate(root: Path, patchelf: str) -> None:
     _require_closed(patchelf, programs + objects, libraries)
 
 
+def search_libraries_in(folder: Path, files: Iterable[Path], patchelf: str) -> None:
+    """Make dynamic ELF files look for their libraries in `folder` first; others are left alone.
+
+    Errors: `patchelf_failed`.
+    """
+    dynamic = [path for path in files if _is_elf(path)]
+    _run([patchelf, "--force-rpath", "--set-rpath", str(folder), *map(str, dynamic)])
+
+
+def _is_elf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == ELF_MAGIC
+
+
 def _elf_files(root: Path, libraries: Path) -> tuple[list[Path], list[Path]]:
     """Programs (anything started by the kernel) and shared objects, each file once."""
     programs: list[Path] = []
@@ -57,9 +72,8 @@ def _elf_files(root: Path, libraries: Path) -> tuple[list[Path], list[Path]]:
         for path in sorted(folder.iterdir()):
             if path.is_symlink() or not path.is_file() or path.name.startswith(UNTOUCHED):
                 continue
-            with path.open("rb") as file:
-                if file.read(4) != ELF_MAGIC:
-                    continue
+            if not _is_elf(path):
+                continue
             (programs if folder.name in {"bin", "sbin"} else objects).append(path)
     return programs, objects
 

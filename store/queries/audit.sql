@@ -32,13 +32,14 @@ SELECT count(*) FROM reading
 -- name: misjudged_readings
 -- Readings that no rating reaches must charge nothing; all others of the total must be judged.
 WITH first AS (
-    SELECT m.id, m.number,
+    SELECT m.id, m.number, m.trusted,
            (SELECT s.opened_ms FROM installation i JOIN account_state s ON s.account_id = i.account_id
             WHERE i.meter_id = m.id ORDER BY i.opened_at LIMIT 1) AS opened_ms
     FROM meter m
 )
 SELECT 'meter ' || coalesce(f.number, r.meter_id::text) || ' ' || r.register || ' at ' || r.ts,
        CASE WHEN r.register <> '1.8.0' THEN 'no verdict'
+            WHEN NOT f.trusted THEN 'untrusted'
             WHEN f.opened_ms IS NULL THEN 'not_installed'
             WHEN r.ts <= at_ms(f.opened_ms) THEN 'before_installation'
             WHEN r.clock = 'lost' THEN 'clock_lost'
@@ -46,6 +47,9 @@ SELECT 'meter ' || coalesce(f.number, r.meter_id::text) || ' ' || r.register || 
        coalesce(r.verdict, 'no verdict')
 FROM reading r LEFT JOIN first f ON f.id = r.meter_id
 WHERE CASE WHEN r.register <> '1.8.0' THEN r.verdict IS NOT NULL
+           -- Trust is withdrawn for good: nothing of such a meter was ever accepted.
+           WHEN NOT f.trusted OR r.verdict = 'untrusted'
+           THEN f.trusted OR r.verdict IS DISTINCT FROM 'untrusted'
            WHEN f.opened_ms IS NULL OR r.ts <= at_ms(f.opened_ms) OR r.clock = 'lost'
            -- A reading that came before its meter was installed keeps the word of that time.
            THEN coalesce(r.verdict, '') NOT IN ('not_installed', 'before_installation', 'clock_lost')
@@ -125,8 +129,13 @@ FROM top_up t
 JOIN meter m ON m.id = t.meter_id
 CROSS JOIN LATERAL (
     SELECT count(*) AS tokens,
-           coalesce(sum(k.amount) FILTER (WHERE k.class = 0 AND k.subclass = 0), 0) * 100 AS energy_wh,
-           count(*) FILTER (WHERE k.meter_id <> t.meter_id
+           coalesce(sum(k.amount) FILTER (WHERE k.class = 0 AND k.subclass = 0
+                                          AND NOT EXISTS (SELECT FROM token_replacement r
+                                                          WHERE r.replaced_token_id = k.id)), 0)
+               * 100 AS energy_wh,
+           count(*) FILTER (WHERE (k.meter_id <> t.meter_id
+                                   AND NOT EXISTS (SELECT FROM token_replacement r
+                                                   WHERE r.token_id = k.id))
                             OR NOT EXISTS (SELECT FROM command c
                                            WHERE c.id = k.command_id AND c.meter_id = k.meter_id
                                              AND c.type = 'token'
@@ -143,15 +152,30 @@ SELECT count(*) FROM token
 
 -- name: tids_used_twice_or_reserved
 -- A TID is used once per meter and base date, whatever the key: a key change leaves the meter's
--- memory. It is never that of 00:01 (sts.md section 3.3). Key change tokens carry none.
+-- memory. It is never that of 00:01 (sts.md section 3.3). Key change tokens carry none, and a token
+-- that shares one has the TID of what it replaces on this meter.
 SELECT 'meter ' || m.number || ' base date ' || k.base_date || ' TID ' || k.tid,
        'one token', count(*) || ' tokens'
 FROM token k JOIN meter m ON m.id = k.meter_id
-WHERE k.tid IS NOT NULL
+WHERE k.tid IS NOT NULL AND NOT k.shares_tid
 GROUP BY m.number, k.base_date, k.tid HAVING count(*) > 1
+UNION ALL
+SELECT 'token ' || k.id, 'the TID of the token that it replaces', 'TID ' || k.tid
+FROM token k
+LEFT JOIN token_replacement r ON r.token_id = k.id
+LEFT JOIN token o ON o.id = r.replaced_token_id
+WHERE k.shares_tid
+  AND (o.meter_id, o.base_date, o.tid) IS DISTINCT FROM (k.meter_id, k.base_date, k.tid)
 UNION ALL
 SELECT 'token ' || k.id, 'a TID that is not reserved', 'TID ' || k.tid
 FROM token k WHERE k.tid %% 1440 = 1
+LIMIT %(limit)s
+
+-- name: credit_taken_twice
+-- Of a token and those that took its place, one is credited: a second Accept is energy given away.
+SELECT 'top-up ' || top_up_id, 'one credit accepted', count(*) || ' credits accepted'
+FROM token WHERE class = 0 AND result = 'Accept'
+GROUP BY top_up_id HAVING count(*) > 1
 LIMIT %(limit)s
 
 -- name: count_commands
@@ -228,7 +252,9 @@ FROM (VALUES ('ledger_transaction', 'ledger_transaction_is_append_only'),
              ('tariff_version', 'tariff_version_is_immutable'),
              ('tariff_version', 'tariff_version_is_not_truncated'),
              ('installation', 'installation_is_immutable'),
-             ('installation', 'installation_is_not_truncated')) AS g (name, trigger_name)
+             ('installation', 'installation_is_not_truncated'),
+             ('token_replacement', 'token_replacement_is_immutable'),
+             ('token_replacement', 'token_replacement_is_not_truncated')) AS g (name, trigger_name)
 LEFT JOIN pg_trigger t ON t.tgname = g.trigger_name AND t.tgrelid = to_regclass('public.' || g.name)
 WHERE t.tgenabled IS DISTINCT FROM 'O' AND t.tgenabled IS DISTINCT FROM 'A'
 LIMIT %(limit)s

@@ -15,7 +15,7 @@ FOR UPDATE OF s
 -- name: meters_of_batch
 -- The meters of a batch with their assignment, state and places of installation.
 SELECT m.number, m.id, g.number AS gateway, s.boot, s.seq, ms_of(s.seq_ts) AS seq_ms,
-       s.desired_relay,
+       s.desired_relay, m.trusted,
        coalesce(array_agg(i.account_id ORDER BY i.opened_at)
                 FILTER (WHERE i.account_id IS NOT NULL), '{}') AS accounts,
        coalesce(array_agg(ms_of(i.opened_at) ORDER BY i.opened_at)

@@ -6,10 +6,11 @@ SELECT max(tid) FROM token WHERE meter_id = %(meter)s AND base_date = %(base_dat
 -- name: insert_token
 -- Stored before it is shown or sent.
 INSERT INTO token (meter_id, top_up_id, key_change_id, engineering_token_id, ordinal, digits, class,
-                   subclass, amount, sgc, krn, base_date, tid, issued_at, command_id)
+                   subclass, amount, sgc, krn, base_date, kt, ti, tid, shares_tid, issued_at,
+                   command_id)
 VALUES (%(meter)s, %(top_up)s, %(key_change)s, %(engineering)s, %(ordinal)s, %(digits)s, %(class)s,
-        %(subclass)s, %(amount)s, %(sgc)s, %(krn)s, %(base_date)s, %(tid)s, at_ms(%(now_ms)s),
-        %(command)s)
+        %(subclass)s, %(amount)s, %(sgc)s, %(krn)s, %(base_date)s, %(kt)s, %(ti)s, %(tid)s,
+        %(shares_tid)s, at_ms(%(now_ms)s), %(command)s)
 
 -- name: mark_token_issued
 -- The tokens of a top-up are stored.
@@ -23,6 +24,7 @@ FROM token k
 LEFT JOIN top_up t ON t.id = k.top_up_id
 LEFT JOIN key_change c ON c.id = k.key_change_id
 WHERE k.command_id = ANY(%(commands)s::uuid[]) AND k.result IS NULL AND t.accepted_at IS NULL
+  AND NOT EXISTS (SELECT FROM token_replacement r WHERE r.replaced_token_id = k.id)
   AND (k.class = 0 OR c.id IS NULL OR (c.confirmed_at IS NULL AND c.abandoned_at IS NULL))
 GROUP BY k.command_id, k.meter_id
 ORDER BY min(k.id)
@@ -32,12 +34,19 @@ ORDER BY min(k.id)
 UPDATE token SET command_id = %(command)s WHERE id = ANY(%(tokens)s)
 
 -- name: tokens_of_top_up
--- The tokens of a top-up, in the order of entry.
-SELECT digits FROM token WHERE top_up_id = %(top_up)s ORDER BY ordinal
+-- The tokens of a top-up that may still be entered, in the order of entry.
+SELECT k.digits FROM token k
+WHERE k.top_up_id = %(top_up)s
+  AND NOT EXISTS (SELECT FROM token_replacement r WHERE r.replaced_token_id = k.id)
+ORDER BY k.ordinal
 
 -- name: find_top_up
 -- The account of a top-up.
 SELECT account_id FROM top_up WHERE id = %(top_up)s
+
+-- name: top_up_of_receipt
+-- The top-up that a receipt is of.
+SELECT id FROM top_up WHERE receipt_number = %(receipt)s
 
 -- name: insert_reprint
 -- Somebody was shown tokens again.
@@ -47,8 +56,9 @@ VALUES (%(top_up)s, %(by)s, %(reason)s, at_ms(%(now_ms)s))
 -- name: tokens_with_digits
 -- Whether these digits are ours: each time they were issued, and what the meter said.
 SELECT ms_of(k.issued_at), m.number, k.class, k.subclass, t.receipt_number, k.result,
-       ms_of(k.answered_at)
+       ms_of(k.answered_at), ms_of(r.replaced_at)
 FROM token k
+LEFT JOIN token_replacement r ON r.replaced_token_id = k.id
 JOIN meter m ON m.id = k.meter_id
 LEFT JOIN top_up t ON t.id = k.top_up_id
 WHERE k.digits = %(digits)s
@@ -64,7 +74,9 @@ SELECT digits FROM (
     JOIN meter m ON m.id = k.meter_id
     WHERE k.meter_id = %(meter)s AND k.class = 0 AND k.result IS NULL AND t.accepted_at IS NULL
       AND k.command_id IS NOT NULL
-      AND (k.sgc, k.krn, k.base_date) = (m.sgc, m.krn, m.base_date)
+      AND (k.sgc, k.krn, k.base_date, coalesce(k.kt, m.kt), coalesce(k.ti, m.ti))
+          = (m.sgc, m.krn, m.base_date, m.kt, m.ti)
+      AND NOT EXISTS (SELECT FROM token_replacement r WHERE r.replaced_token_id = k.id)
       AND NOT EXISTS (SELECT FROM key_change c
                       WHERE c.id = k.key_change_id AND c.confirmed_at IS NULL)
     ORDER BY k.id DESC LIMIT %(limit)s) newest

@@ -151,7 +151,10 @@ SELECT t.id, a.number, m.number, y.currency, t.channel, t.partner_txn_id, t.amou
        ms_of(t.paid_at), t.credited_ms, t.receipt_number, t.energy_wh, t.lines,
        ms_of(t.token_issued_at), ms_of(t.delivered_at), ms_of(t.accepted_at),
        ms_of(t.on_supply_at), ms_of(t.rejected_at), r.reversed_ms,
-       ARRAY(SELECT k.digits FROM token k WHERE k.top_up_id = t.id ORDER BY k.ordinal)
+       ARRAY(SELECT k.digits FROM token k
+             WHERE k.top_up_id = t.id
+               AND NOT EXISTS (SELECT FROM token_replacement p WHERE p.replaced_token_id = k.id)
+             ORDER BY k.ordinal)
 FROM top_up t
 JOIN account a ON a.id = t.account_id
 JOIN tariff y ON y.id = a.tariff_id
@@ -168,7 +171,10 @@ SELECT t.id, a.number, m.number, y.currency, t.channel, t.partner_txn_id, t.amou
        ms_of(t.paid_at), t.credited_ms, t.receipt_number, t.energy_wh, t.lines,
        ms_of(t.token_issued_at), ms_of(t.delivered_at), ms_of(t.accepted_at),
        ms_of(t.on_supply_at), ms_of(t.rejected_at), r.reversed_ms,
-       ARRAY(SELECT k.digits FROM token k WHERE k.top_up_id = t.id ORDER BY k.ordinal)
+       ARRAY(SELECT k.digits FROM token k
+             WHERE k.top_up_id = t.id
+               AND NOT EXISTS (SELECT FROM token_replacement p WHERE p.replaced_token_id = k.id)
+             ORDER BY k.ordinal)
 FROM top_up t
 JOIN account a ON a.id = t.account_id
 JOIN tariff y ON y.id = a.tariff_id
@@ -179,10 +185,11 @@ WHERE t.channel = %(channel)s AND t.partner_txn_id = %(partner_txn_id)s
 -- name: tokens_of_account
 -- Tokens newest first, each with the state of the command that carries it and the meter's result.
 SELECT k.id, m.number, k.top_up_id, k.ordinal, k.digits, k.class, k.subclass, k.amount,
-       ms_of(k.issued_at), c.state, k.result, ms_of(k.answered_at)
+       ms_of(k.issued_at), c.state, k.result, ms_of(k.answered_at), p.token_id IS NOT NULL
 FROM token k
 JOIN top_up t ON t.id = k.top_up_id
 JOIN meter m ON m.id = k.meter_id
+LEFT JOIN token_replacement p ON p.replaced_token_id = k.id
 LEFT JOIN command c ON c.id = k.command_id
 WHERE t.account_id = %(account)s AND (%(before)s::bigint IS NULL OR k.id < %(before)s)
 ORDER BY k.id DESC

@@ -1,6 +1,6 @@
 -- name: lock_accounts
 -- The states of these accounts, locked in one order so that workers never wait in a circle.
-SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions
 FROM account_state
@@ -10,7 +10,7 @@ FOR UPDATE
 
 -- name: read_account_state
 -- The state of one account, unlocked.
-SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
+SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
        due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions
 FROM account_state
@@ -18,7 +18,7 @@ WHERE account_id = %(account)s
 
 -- name: lock_due_accounts
 -- Accounts for which time alone may have changed something; other workers' are skipped.
-SELECT account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions
 FROM account_state
@@ -68,7 +68,7 @@ SELECT m.number, ms_of(r.ts) AS ts_ms, r.value_wh, r.verdict
 FROM (SELECT DISTINCT meter_id FROM installation WHERE account_id = %(account)s) mine
 JOIN meter m ON m.id = mine.meter_id
 JOIN reading r ON r.meter_id = m.id
-WHERE r.register = '1.8.0' AND r.clock <> 'lost'
+WHERE r.register = '1.8.0' AND r.clock <> 'lost' AND r.verdict IS DISTINCT FROM 'untrusted'
   AND r.ts > at_ms(%(after_ms)s)
   -- a meter that served several accounts: the installation begun last before the reading counts
   AND %(account)s = (SELECT i.account_id FROM installation i WHERE i.meter_id = m.id
@@ -128,7 +128,7 @@ DELETE FROM checkpoint WHERE anchor_ms < %(before_ms)s
 -- name: keep_checkpoints
 -- New positions to rate again from.
 INSERT INTO checkpoint (account_id, anchor_ms, position)
-SELECT account_id, anchor_ms, position::jsonb
+SELECT account_id, anchor_ms, position::json
 FROM unnest(%(accounts)s::bigint[], %(anchors)s::bigint[], %(positions)s::text[])
     AS c (account_id, anchor_ms, position)
 ON CONFLICT (account_id, anchor_ms) DO UPDATE SET position = excluded.position
@@ -136,7 +136,7 @@ ON CONFLICT (account_id, anchor_ms) DO UPDATE SET position = excluded.position
 -- name: update_accounts
 -- What the engine made of the new facts, for a whole batch.
 UPDATE account_state s
-SET position = n.position::jsonb, anchor_ms = n.anchor_ms,
+SET position = n.position::json, anchor_ms = n.anchor_ms,
     newest_reading_ms = n.newest_reading_ms, has_tail = n.has_tail,
     settled_until_ms = n.settled_until_ms, due_ms = n.due_ms,
     balance_micro = n.balance_micro, debt_micro = n.debt_micro, supply = n.supply,

@@ -83,14 +83,19 @@ RETURNING k.top_up_id, k.key_change_id, k.class, k.result
 
 -- name: conclude_top_ups
 -- A top-up is accepted when its credit was, rejected when that was refused. A key change set before
--- it is the way there: a meter that has taken the set already cannot read it any more.
+-- it is the way there: a meter that has taken the set already cannot read it any more. Of a token
+-- and its replacement one is credited: either of them accepts, and only the newer one refuses.
 UPDATE top_up t
 SET accepted_at = CASE WHEN r.accepted THEN coalesce(t.accepted_at, at_ms(%(now_ms)s)) END,
     rejected_at = CASE WHEN r.refused THEN coalesce(t.rejected_at, at_ms(%(now_ms)s)) END
-FROM (SELECT top_up_id,
-             bool_and(result IN ('Accept', 'UsedError')) AS accepted,
-             bool_or(result NOT IN ('Accept', 'UsedError')) AS refused
-      FROM token WHERE top_up_id = ANY(%(top_ups)s) AND class = 0 GROUP BY top_up_id) r
+FROM (SELECT k.top_up_id,
+             bool_or(k.result IN ('Accept', 'UsedError')) AS accepted,
+             bool_or(k.result NOT IN ('Accept', 'UsedError') AND p.token_id IS NULL)
+                 AND NOT coalesce(bool_or(k.result IN ('Accept', 'UsedError')), false) AS refused
+      FROM token k
+      LEFT JOIN token_replacement p ON p.replaced_token_id = k.id
+      WHERE k.top_up_id = ANY(%(top_ups)s) AND k.class = 0
+      GROUP BY k.top_up_id) r
 WHERE t.id = r.top_up_id
 
 -- name: mark_on_supply

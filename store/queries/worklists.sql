@@ -101,9 +101,10 @@ WHERE p.id = %(top_up)s AND (%(centres)s::smallint[] IS NULL OR a.centre_id = AN
 -- name: issued_in_centres
 -- Each time that digits were issued to a meter of these centres.
 SELECT ms_of(k.issued_at), m.number, k.class, k.subclass, p.receipt_number, k.result,
-       ms_of(k.answered_at)
+       ms_of(k.answered_at), ms_of(r.replaced_at)
 FROM token k
 JOIN meter m ON m.id = k.meter_id
+LEFT JOIN token_replacement r ON r.replaced_token_id = k.id
 LEFT JOIN top_up p ON p.id = k.top_up_id
 WHERE k.digits = %(digits)s
   AND (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))

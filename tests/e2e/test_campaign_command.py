@@ -78,7 +78,7 @@ def test_a_campaign_from_the_warning_to_the_confirmation(prepaid):
     decoded = rows(prepaid("decode", slip["digits"][0], "--json"))
     assert decoded["issued_by_us"].startswith("on 2026-03-02T12:")
     assert METER in decoded["issued_by_us"]
-    assert "KRN 2" in prepaid("campaign", "confirm", METER, "--by", "vera").stdout
+    assert "KRN 2" in prepaid("key", "confirm", METER, "--by", "vera").stdout
     (centre,) = rows(prepaid("campaign", "progress", "C1", "--json"))
     assert (centre["centre"], centre["meters"], centre["confirmed"]) == ("north", 1, 1)
     assert prepaid("campaign", "expiry").returncode == 0

@@ -323,3 +323,13 @@ def test_reports_outside_their_forms_are_refused(kind: str, payload: object) -> 
 def test_what_is_said_on_the_servers_topics_is_refused() -> None:
     decoded = decode_up(Topic("m", METER, "dn", "cmd"), b"{}", None, NOW_MS)
     assert [r.reason for r in decoded.refused] == ["wrong_type"]
+
+
+@pytest.mark.parametrize("odd", [{b"boot": 1}, {b"x": {b"v": 3}}, [b"octets", {b"v": 1}]])
+def test_a_bad_row_that_no_json_holds_is_kept_as_readable_text(odd: object) -> None:
+    good = {"v": 1, "boot": 1, "seq": 1, "ts": "2026-03-01T10:15:00Z", "reg": {"1.8.0": 5}}
+    decoded = decode_up(READING, cbor2.dumps([odd, good]), CBOR, NOW_MS)
+    assert [each.value_wh for each in decoded.readings] == [5]
+    [refused] = decoded.refused
+    assert refused.row_index == 0
+    assert json.loads(refused.raw)

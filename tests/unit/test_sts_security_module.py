@@ -6,7 +6,7 @@ from tokens import codec, slips
 from tokens.amount import AMOUNT_LAST, CURRENCY_AMOUNT_LAST
 from tokens.apdu import Apdu
 from tokens.credit import Credit, credit_of
-from tokens.errors import TokenError
+from tokens.errors import SecurityModuleAway, TokenError
 from tokens.keys import DecoderKey, KeyAttributes, VendingKey
 from tokens.security_module import SecurityModule, SoftwareSecurityModule
 
@@ -183,3 +183,16 @@ def test_a_slip_of_the_fingers_is_found(slip):
 @pytest.mark.parametrize("digits", ["", "12345", "x" * 20])
 def test_no_slip_is_sought_in_what_is_far_from_a_token(digits):
     assert slips.likely_slips(digits, read) == ()
+
+
+def test_a_search_for_slips_ends_with_what_is_not_about_the_digits():
+    """A limit or a module that is away must not look like "no slip was found"."""
+    asked = []
+
+    def away(row):
+        asked.append(row)
+        raise SecurityModuleAway("It is gone.")
+
+    with pytest.raises(SecurityModuleAway):
+        slips.likely_slips("12345678901234567890", away)
+    assert len(asked) == 1

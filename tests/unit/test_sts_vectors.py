@@ -90,15 +90,57 @@ def test_what_is_not_known_is_a_failure_and_never_a_skip(vector):
     assert problems(vector)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "null", '{"id": "a"}', '{"id": "a", "kind": "tid"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        "null",
+        "# a comment",
+        "[" * 100_000,
+        '{"id": "a"}',
+        '{"id": "a", "kind": "tid"}',
+        '{"id": "a", "kind": ["tid"], "inputs": {}, "expected": {}}',
+        '{"kind": "amount", "inputs": {"tenths": 1}, "expected": {"field": "0001"}}',
+        '{"id": "a", "kind": "amount", "inputs": {"tenths": 1}, "expected": null}',
+        '{"id": "a", "kind": "amount", "inputs": {"tenths": 2.5}, "expected": {"field": "0003"}}',
+        '{"id": "a", "kind": "amount", "inputs": {"tenths": 1e400}, "expected": {"field": "0"}}',
+        LINES[0] + " and more",
+    ],
+)
 def test_a_damaged_line_fails_alone(line):
     broken, sound = check_lines([line, LINES[0]])
     assert broken.problems
     assert not sound.problems
 
 
-def test_blank_lines_are_no_vectors():
-    assert list(check_lines(["", "  \n"])) == []
+def test_blank_lines_are_no_vectors_and_line_ends_are_anybodys():
+    assert list(check_lines(["", "  \n", "\r\n"])) == []
+    assert [outcome.problems for outcome in check_lines([LINES[0] + "\r\n"])] == [()]
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        {"kind": "crc16", "inputs": {"data56": "00004A2D900FF2"}, "expected": {"crc": "0FFA"}},
+        {"kind": "crc16", "inputs": {"data56": "4A2D900FF2"}, "expected": {"crc": "0ffa"}},
+        {
+            "kind": "tid",
+            "inputs": {"time_utc": "1996-03-25T13:55:22", "base_date": "1993"},
+            "expected": {"tid_hex": "19EB23"},
+        },
+        {
+            "kind": "tid",
+            "inputs": {"time_utc": "1996-03-25T15:55:22+02:00", "base_date": 1993},
+            "expected": {"tid": 0x19EB23, "key_period": 0x19},
+        },
+        first("sta") | {"profile": "EA07/iec-sample-tables"},
+        {name: value for name, value in first("sta").items() if name != "profile"},
+        {name: value for name, value in first("token", cls=0).items() if name != "confidence"},
+    ],
+)
+def test_an_odd_line_that_says_the_same_passes(vector):
+    assert problems({"id": "odd", **vector}) == ()
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,14 @@ def site(database_url: str) -> Iterator[Site]:
         yield made
 
 
+@pytest.fixture
+def hasty_site(database_url: str) -> Iterator[Site]:
+    """One that takes 3 requests a minute of a caller and 9 of an address."""
+    settings = ApiSettings(requests_per_minute=3, requests_per_minute_of_address=9)
+    with opened_site(database_url, settings) as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
 def shared_site(runtime: Instance, template_database: str) -> Iterator[Site]:
     """One for all tests of a module, for those that leave nothing behind."""
@@ -265,10 +273,10 @@ def shared_site(runtime: Instance, template_database: str) -> Iterator[Site]:
 
 
 @contextmanager
-def opened_site(database_url: str) -> Iterator[Site]:
+def opened_site(database_url: str, settings: ApiSettings | None = None) -> Iterator[Site]:
     clock = Clock()
     app = create_app(
-        ApiSettings(),
+        settings or ApiSettings(),
         pool=make_pool(database_url, min_size=1, max_size=6),
         security_module=SoftwareSecurityModule({("123456", 1): VendingKey(VENDING_KEY)}),
         now_ms=lambda: clock.now,

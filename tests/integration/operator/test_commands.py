@@ -9,7 +9,7 @@ import pytest
 
 from api import answers
 from prepaid.cli import main
-from store import reads
+from store import reads, registry
 
 Desk = Any
 
@@ -71,7 +71,7 @@ def test_account_shows_balance_entries_decisions_holds_and_adjustments(
     assert "balance: -4.500000 MRU" in out
     assert "placed by a" in out
     assert prepaid("hold", "release", "1", "--by", "b", "--reason", "r")[1] == "released\n"
-    assert prepaid("hold", "low-credit", number, "7.5")[1] == "warned at 7.5 MRU\n"
+    assert prepaid("hold", "low-credit", number, "7.5", "--by", "a")[1] == "warned at 7.5 MRU\n"
     assert desk.state(account).low_credit_micro == 7_500_000
 
 
@@ -129,3 +129,38 @@ def test_a_refusal_is_one_line_and_status_2(prepaid: Any, words: tuple[str, ...]
     status, out, err = prepaid(*words)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("prepaid: ")
+
+
+def test_a_device_is_mapped_listed_and_unmapped(desk: Desk, prepaid: Any, tmp_path: Path) -> None:
+    for number in ("37000000017", "37000000025"):
+        registry.add_meter(desk.conn, desk.centre, registry.NewMeter(number))
+    mine = ("tasmota-energy", "plug-1", "37000000017")
+    assert prepaid("device", "add", *mine, "--by", "ops", "--zone", "Africa/Nouakchott")[0] == 0
+    code, _, told = prepaid("device", "add", *mine, "--by", "ops")
+    assert (code, "mapped already" in told) == (2, True)
+    code, out, _ = prepaid("device", "list", "--json")
+    assert (json.loads(out)["meter"], json.loads(out)["trusted"]) == ("37000000017", False)
+    assert prepaid("device", "remove", *mine[:2])[0] == 0
+    assert prepaid("device", "list")[1] == ""
+
+
+def test_the_keys_of_a_device_are_kept_sealed(
+    desk: Desk, prepaid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add_meter(desk.conn, desk.centre, registry.NewMeter("37000000025"))
+    add = ("device", "add", "dlms-push", "modem", "37000000025", "--by", "ops")
+    code, _, told = prepaid(*add)
+    assert (code, "--keys-from" in told) == (2, True)
+    keys = tmp_path / "keys.txt"
+    octets = (bytes(range(7, 23)), bytes(range(70, 86)))
+    keys.write_text("\n".join(each.hex() for each in octets))
+    keys.chmod(0o644)
+    assert prepaid("device", "new-key", str(tmp_path / "sealing.key"))[0] == 0
+    assert prepaid("device", "new-key", str(tmp_path / "sealing.key"))[0] == 2
+    monkeypatch.setenv("PREPAID_ADAPTER__KEY_FILE", str(tmp_path / "sealing.key"))
+    assert "chmod 600" in prepaid(*add, "--keys-from", str(keys))[2]
+    keys.chmod(0o600)
+    code, out, told = prepaid(*add, "--keys-from", str(keys))
+    assert code == 0, told
+    [(sealed,)] = desk.conn.execute("SELECT sealed_keys FROM foreign_device").fetchall()
+    assert not any(each in sealed or each.hex() in out + told for each in octets)

@@ -227,6 +227,15 @@ def utility(database_url: str) -> Iterator[Utility]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def shared_utility(
+    copied_database: Callable[[str], AbstractContextManager[str]], template_database: str
+) -> Iterator[Utility]:
+    """One for the tests of a module that look at their own accounts and meters only."""
+    with copied_database(template_database) as url, working(url) as started:
+        yield started
+
+
 DAYS = 12
 
 

@@ -104,7 +104,8 @@ CORRUPTIONS = {
     "a stored position changed": (
         "checkpoints_equal_rerating",
         (
-            "UPDATE checkpoint SET position = jsonb_set(position, '{register_wh}', '1') "
+            "UPDATE checkpoint SET position = "
+            "jsonb_set(position::jsonb, '{register_wh}', '1')::json "
             "WHERE (account_id, anchor_ms) IN (SELECT account_id, anchor_ms FROM checkpoint "
             "ORDER BY account_id, anchor_ms OFFSET 7 LIMIT 1)"
         ),
@@ -116,8 +117,8 @@ CORRUPTIONS = {
     "an anchor that counts other taxes": (
         "states_equal_rerating",
         (
-            "UPDATE account_state SET position = jsonb_set(position, '{taxed_micro}', '[]') "
-            f"WHERE {AN_ACCOUNT}"
+            "UPDATE account_state SET position = "
+            f"jsonb_set(position::jsonb, '{{taxed_micro}}', '[]')::json WHERE {AN_ACCOUNT}"
         ),
     ),
     "an unreadable anchor": (
@@ -180,13 +181,27 @@ CORRUPTIONS = {
     "a TID used twice": (
         "tids_used_once",
         (
-            "ALTER TABLE token DROP CONSTRAINT token_tid_is_used_once; "
+            "DROP INDEX token_tid_is_used_once; "
             "UPDATE token t SET tid = (SELECT min(tid) FROM token o WHERE o.meter_id = t.meter_id)"
         ),
     ),
     "the TID of 00:01": (
         "tids_used_once",
         f"UPDATE token SET tid = tid / 1440 * 1440 + 1 WHERE {A_TOKEN}",
+    ),
+    "a shared TID that is of no other token": (
+        "tids_used_once",
+        f"UPDATE token SET shares_tid = true WHERE {A_TOKEN}",
+    ),
+    "credit that was taken twice": (
+        "credit_taken_once",
+        (
+            "INSERT INTO token (meter_id, top_up_id, ordinal, digits, class, subclass, amount, "
+            "sgc, krn, base_date, tid, issued_at, command_id, result) "
+            "SELECT meter_id, top_up_id, 50 + n, digits, 0, 0, 0, sgc, krn, base_date, tid + n, "
+            "issued_at, command_id, 'Accept' FROM token, generate_series(1, 2) n "
+            "WHERE id = (SELECT max(id) FROM token WHERE class = 0)"
+        ),
     ),
     "a counter used twice": (
         "counters_grow",

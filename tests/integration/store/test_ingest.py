@@ -19,12 +19,22 @@ from store import ingest
 from store.audit import audit
 from store.ingest import Incoming, Receipt
 from store.session import Session
+from store.settlement import TermsCache
 
 OPENED_WH = 100_000
 T0 = 1_772_323_200_000  # 2026-03-01T00:00:00Z, when the accounts of these tests are opened
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+
+
+def test_workers_in_turn_never_go_by_what_another_has_overtaken(utility: Any) -> None:
+    supply = utility.open()
+    workers = [utility.terms, TermsCache()]
+    for hour in (1, 2, 3, 5, 4, 6, 7):
+        utility.terms = workers[hour % 3 == 0]
+        assert utility.read(supply, T0 + hour * HOUR, OPENED_WH + 300 * hour).accepted == 1
+    assert all(check.passed for check in audit(utility.conn))
 
 
 def quarantined(utility: Any) -> list[str]:

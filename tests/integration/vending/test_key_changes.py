@@ -84,7 +84,7 @@ def test_an_operator_moves_a_meter_to_another_group_and_tariff_index(desk, held)
     box = desk.meter()
     desk.adopt(sgc="654321", krn=1)
     wanted = replace(held, sgc="654321", ti="07")
-    assert key_changes.want(desk.conn, box.number, NOON, sgc="654321", ti="07") == wanted
+    assert key_changes.want(desk.conn, box.number, NOON, by="vera", sgc="654321", ti="07") == wanted
     desk.vend(box)
     assert box.take(NOON) == [[*QUAD, "Accept"]]
     assert desk.held(box) == wanted == box.memory.attributes
@@ -273,9 +273,12 @@ def test_an_expired_key_is_left_by_the_purchase(desk, held):
     [
         (lambda d, m: key_changes.confirm_entry(d.conn, m.number, "vera", NOON), "no_key_change"),
         (lambda d, m: key_changes.abandon(d.conn, m.number, "vera", "x", NOON), "no_key_change"),
-        (lambda d, m: key_changes.want(d.conn, m.number, NOON, sgc="999999"), "key_unfit"),
-        (lambda d, m: key_changes.want(d.conn, m.number, NOON, ti="7"), "bad_attribute"),
-        (lambda d, m: key_changes.want(d.conn, "none", NOON, ti="07"), "not_found"),
+        (
+            lambda d, m: key_changes.want(d.conn, m.number, NOON, by="vera", sgc="999999"),
+            "key_unfit",
+        ),
+        (lambda d, m: key_changes.want(d.conn, m.number, NOON, by="vera", ti="7"), "bad_attribute"),
+        (lambda d, m: key_changes.want(d.conn, "none", NOON, by="vera", ti="07"), "not_found"),
     ],
 )
 def test_what_an_operator_may_not_do_is_refused(desk, act, code):

@@ -72,5 +72,8 @@ def test_the_state_of_now_is_the_furthest_that_counts(reached: str, state: str) 
 def test_only_the_meters_word_makes_a_token_accepted(
     command: str | None, result: str | None, state: str
 ) -> None:
-    token = IssuedToken(1, "m", "t", 1, "0" * 20, 0, 0, 5, 1, command, result, None)
+    token = IssuedToken(1, "m", "t", 1, "0" * 20, 0, 0, 5, 1, command, result, None, False)
     assert token.state == state
+    # Another took its place; a meter that had taken this one had taken it all the same.
+    stands = "accepted" if state == "accepted" else "replaced"
+    assert replace(token, replaced=True).state == stands

@@ -1,0 +1,1 @@
+"""The security module in a process of its own, behind a Unix domain socket."""
