@@ -169,7 +169,9 @@ def run(servers: Servers, asked: Asked) -> Report:
             "PREPAID_CLOCK": f"{time.time_ns() // 1_000_000}:{now_ms}:1",
         }
         process, address = stack.enter_context(_serving(environment, folder))
-        found: dict[str, list[tuple[list[float], Cost]]] = {each.name: [] for each in desk.offered()}
+        found: dict[str, list[tuple[list[float], Cost]]] = {
+            each.name: [] for each in desk.offered()
+        }
         wrong: list[str] = []
         for repetition in range(asked.repetitions):
             for each in rotated(desk.offered(), repetition):
@@ -205,7 +207,7 @@ def _check_ledger(report: Report, conn: Connection[Any], desk: Desk) -> None:
     report.check("every balance is the sum of its entries", wrong)
 
 
-def _secrets(folder: Path, desk: Desk) -> Mapping[str, str]:
+def _secrets(folder: Path, desk: Desk) -> dict[str, str]:
     """Random keys for this run, in files of ours alone."""
     passphrase = secrets.token_urlsafe(24)
     vending = VendingKey.generate(

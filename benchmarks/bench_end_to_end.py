@@ -10,6 +10,7 @@ After each part every reading must be stored and every balance must be what it m
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks import population
@@ -68,7 +69,7 @@ def _flat_out(report: Report, stage: Stage, servers: Servers, asked: Asked) -> N
             report.skip(floor.name, reason)
             continue
         floor.make(stage.conn)
-        subjects[floor.name] = lambda floor=floor: _floor(stage, floor)
+        subjects[floor.name] = partial(_floor, stage, floor)
     costs: dict[str, list[Cost]] = {name: [] for name in subjects}
     for repetition in range(asked.repetitions):
         for name, subject in rotated(list(subjects.items()), repetition):

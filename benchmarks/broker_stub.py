@@ -40,7 +40,7 @@ class Subscriber:
             at = 0
             while at < len(buffer):
                 try:
-                    packet, used = mqtt5.read(buffer[at : at + 512])
+                    packet, used = mqtt5.read(memoryview(buffer)[at:])
                 except IndexError:
                     break
                 at += used

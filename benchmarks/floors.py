@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import Any
@@ -187,7 +186,9 @@ class Node(_Tables):
             return "no node on this host"
         asked = "".join(f"require.resolve({name!r});" for name in NODE_PACKAGES)
         if subprocess.run([node, "-e", asked], check=False, capture_output=True).returncode:
-            return f"node does not find {' and '.join(NODE_PACKAGES)}: install them and set NODE_PATH"
+            return (
+                f"node does not find {' and '.join(NODE_PACKAGES)}: install them and set NODE_PATH"
+            )
         return None
 
     def start(self, count: int) -> Running:
@@ -196,7 +197,7 @@ class Node(_Tables):
             return self._ready(["node", str(source), FILTER, str(count), insert])
 
 
-def postgres_environment(url: str) -> Mapping[str, str]:
+def postgres_environment(url: str) -> dict[str, str]:
     """The address as psql and the npm client read it: not as an argument, it holds a password."""
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD",
              "dbname": "PGDATABASE"}  # fmt: skip

@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import aiomqtt
 
@@ -35,7 +36,7 @@ class Receipts:
         # Meter -> seq and wall clock, as they came: a receipt stands for all up to its seq.
         self._arrived: dict[str, list[tuple[int, int]]] = {}
 
-    def __enter__(self) -> "Receipts":
+    def __enter__(self) -> Self:
         self._thread.start()
         self._ready.wait()
         return self
@@ -76,7 +77,7 @@ class Receipts:
             self._arrived.setdefault(meter, []).append((seq, now_ns))
 
     def latencies_ms(self, sent_ns: Mapping[tuple[str, int], int]) -> list[float]:
-        """Of each message that asked, in ms; waits for the last ones. Shorter if some are missing."""
+        """Of each message that asked, in ms; waits for the last ones, leaves out the missing."""
         end = time.monotonic() + LAST_S
         waiting = dict(sent_ns)
         found: list[float] = []

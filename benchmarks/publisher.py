@@ -55,7 +55,7 @@ class Connection:
             name, username=address.username, password=password, clean_start=True, keep_alive=600
         )
         writer.write(hello.write())
-        answer, _ = mqtt5.read(await reader.read(READ_OCTETS))
+        answer, _ = mqtt5.read(memoryview(await reader.read(READ_OCTETS)))
         assert isinstance(answer, mqtt5.ConnAckPacket), answer
         assert answer.reason_code == mqtt5.ConnAckReasonCode.SUCCESS, answer
         return cls(reader, writer)
@@ -81,7 +81,7 @@ class Connection:
             at = 0
             while at < len(buffer):
                 try:
-                    packet, used = mqtt5.read(buffer[at:])
+                    packet, used = mqtt5.read(memoryview(buffer)[at:])
                 except IndexError:
                     break
                 at += used

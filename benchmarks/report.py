@@ -154,11 +154,11 @@ def spoken(value: float) -> str:
 def as_text(form: Mapping[str, Any]) -> str:
     """A report for people, from its JSON form."""
     lines = [f"{form['bench']}  {_named(form['parameters'])}"]
-    for each in form["figures"]:
-        lines.append(
-            f"  {each['subject']:26} {each['figure']:26} {spoken(each['median']):>9}"
-            f" {each['unit']:16} [{spoken(each['min'])} – {spoken(each['max'])}]"
-        )
+    lines += [
+        f"  {each['subject']:26} {each['figure']:26} {spoken(each['median']):>9}"
+        f" {each['unit']:16} [{spoken(each['min'])} – {spoken(each['max'])}]"
+        for each in form["figures"]
+    ]
     for subject, reason in form["skipped"].items():
         lines.append(f"  skipped: {subject}: {reason}")
     for check in form["checks"]:
