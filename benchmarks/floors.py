@@ -167,7 +167,7 @@ class _Tables(Floor):
 
 
 class Literal(_Tables):
-    """aiomqtt, a pydantic model for each message, executemany: stores and debits at a flat price."""
+    """aiomqtt, a pydantic model a message, executemany: stores and debits at a flat price."""
 
     name = "literal stack"
 
@@ -176,7 +176,7 @@ class Literal(_Tables):
 
 
 class Node(_Tables):
-    """The npm clients of MQTT and PostgreSQL, in batches: stores, acknowledges before the commit."""
+    """The npm clients of MQTT and PostgreSQL in batches: stores, acknowledges before the commit."""
 
     name = "npm batch"
 

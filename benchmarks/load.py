@@ -56,7 +56,7 @@ class Publishing:
         if self.process.returncode != 0:
             raise LoadError(
                 "load_failed",
-                f"The load generator failed: {complaint.strip()[:300] or said.strip()[:300]}. "
+                f"The load generator failed: {(complaint or said).strip()[-300:]}. "
                 "Look at the broker's log.",
             )
         form = json.loads(said)

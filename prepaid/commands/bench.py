@@ -39,7 +39,7 @@ def bench(
         int, typer.Option(min=1, max=16, help="Gateway processes side by side.")
     ] = 1,
     paced: Annotated[
-        float, typer.Option(min=0.5, metavar="SECONDS", help="Of each stretch at a fixed rate.")
+        float, typer.Option(min=0.2, metavar="SECONDS", help="Of each stretch at a fixed rate.")
     ] = 8.0,
     months: Annotated[
         int, typer.Option(min=2, help="Of history of the oldest account in `history`.")
