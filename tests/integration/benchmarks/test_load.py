@@ -46,5 +46,5 @@ def test_a_load_that_cannot_be_made_says_why(tmp_path, monkeypatch, compilers):
     monkeypatch.setattr(load, "COMPILERS", compilers)
     generator = Load("mqtt://127.0.0.1:1", tmp_path)
     publishing = generator.publish(generator.prepare([("t", b"x")]), 1)
-    with pytest.raises(load.LoadError, match="(?i)refused"):
+    with pytest.raises(load.LoadError, match=r"(?i)refused"):
         publishing.finish()
