@@ -16,22 +16,28 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
+    """`rounding_micro`: of cash, what was counted above the amount (below it: negative), at most
+    half a coin. The account is credited with the amount all the same.
+    """
+
     id: str
     at_ms: int
     amount_micro: int
     channel: str = "payment"
+    rounding_micro: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedTopUp:
     """A top-up from before the position, with the split that the ledger holds for it (the net
-    legs of its key: `customer` and `debt`).
+    legs of its key: `customer`, `debt` and `cash_rounding`).
     """
 
     at_ms: int
     channel: str
     credited_micro: int
     debt_micro: int
+    rounding_micro: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +75,17 @@ class EmergencyRequest:
 class Adjustment:
     """An operator's correction of the balance: + credits it, - debits it, never zero.
 
-    It takes no share for debt and buys no token. At one instant it comes after the reversals, in
-    order of id. The scenario file of section 10 has no adjustments: they are facts of the books.
+    It takes no share for debt and buys no token. `to_debt`: the balance is credited with what the
+    debt grows by (never negative), so that the account owes it by its debt's rules. At one instant
+    it comes after the reversals, in order of id. The scenario file of section 10 has no
+    adjustments: they are facts of the books.
     """
 
     id: str
     at_ms: int
     amount_micro: int
     reason: str
+    to_debt: bool = False
 
 
 Fact = Reading | TopUp | Reversal | Exchange | EmergencyRequest | Adjustment

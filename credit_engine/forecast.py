@@ -14,6 +14,9 @@ WINDOW_DAYS = 14
 # Further than this nobody plans, and the past says nothing.
 LONGEST_DAYS = 365
 
+# A weekday is told from the others by its own days from this many on.
+MIN_SAME_WEEKDAY = 2
+
 Reason = Literal["too_few_days", "no_use"]
 
 
@@ -49,3 +52,19 @@ def days_left(balance_micro: int, daily_costs_micro: Sequence[int]) -> DaysLeft 
         likely=min(balance // usual, LONGEST_DAYS),
         high=min(balance // cheap, LONGEST_DAYS) if cheap > 0 else LONGEST_DAYS,
     )
+
+
+def expected_cost_micro(costs: Sequence[tuple[int, int]], weekdays: Sequence[int]) -> int | None:
+    """What coming days are expected to cost together: each as the middle of its weekday's days.
+
+    `costs`: (weekday, µ) of each of the last whole days, zero for a day without cost; `weekdays`:
+    of the coming days; Monday is 0. None under three days.
+    """
+    if len(costs) < MIN_DAYS:
+        return None
+    usual = quantile([micro for _, micro in costs], 1, 2)
+    total = 0
+    for weekday in weekdays:
+        same = [micro for each, micro in costs if each == weekday]
+        total += quantile(same, 1, 2) if len(same) >= MIN_SAME_WEEKDAY else usual
+    return max(total, 0)

@@ -30,10 +30,10 @@ class Posting:
 
     `customer`: + is the customer's credit, and the sum over all postings is the balance.
     `debt`: the outstanding debt is minus its sum. `revenue:energy`, `revenue:standing`,
-    `tax:NAME`, `clearing:CHANNEL`, `opening`, `adjustment`: the other side. An included tax moves
-    from revenue to tax and never touches the customer. `charge_micro`: the charge before taxes (0
-    for kinds without). `key` names the place of the posting, never its amounts, so that a
-    corrected amount is found again by it.
+    `tax:NAME`, `clearing:CHANNEL`, `cash_rounding`, `opening`, `adjustment`: the other side.
+    An included tax moves from revenue to tax and never touches the customer. `charge_micro`: the
+    charge before taxes (0 for kinds without). `key` names the place of the posting, never its
+    amounts, so that a corrected amount is found again by it.
     """
 
     key: str

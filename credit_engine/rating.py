@@ -190,11 +190,16 @@ class Books:
             self.cap_used_micro += taken
         self.balance_micro += rest
         self.debt_micro -= taken
-        self.splits[top_up.id] = RecordedTopUp(top_up.at_ms, top_up.channel, rest, taken)
+        rounding = top_up.rounding_micro
+        if rounding:
+            explanation["cash_rounding_micro"] = rounding
+        split = RecordedTopUp(top_up.at_ms, top_up.channel, rest, taken, rounding)
+        self.splits[top_up.id] = split
         legs = _legs(
             ("customer", rest),
             ("debt", taken),
-            (f"clearing:{top_up.channel}", -top_up.amount_micro),
+            ("cash_rounding", rounding),
+            (f"clearing:{top_up.channel}", -(top_up.amount_micro + rounding)),
         )
         self._post(f"top_up:{top_up.id}", "top_up", top_up.at_ms, day, legs, explanation)
 
@@ -211,17 +216,25 @@ class Books:
         legs = _legs(
             ("customer", -split.credited_micro),
             ("debt", -split.debt_micro),
-            (f"clearing:{split.channel}", split.credited_micro + split.debt_micro),
+            ("cash_rounding", -split.rounding_micro),
+            (
+                f"clearing:{split.channel}",
+                split.credited_micro + split.debt_micro + split.rounding_micro,
+            ),
         )
         key = f"reversal:{reversal.top_up_id}"
         self._post(key, "reversal", reversal.at_ms, day, legs, explanation)
 
     def adjust(self, adjustment: Adjustment, day: Day) -> None:
-        """An operator's correction: the balance alone, whatever the debt."""
+        """An operator's correction: the balance alone, or the balance against the debt."""
         amount = adjustment.amount_micro
+        explanation: dict[str, Any] = {"amount_micro": amount, "reason": adjustment.reason}
+        if adjustment.to_debt:
+            explanation |= {"to_debt": True, "debt_before_micro": self.debt_micro}
+            self.debt_micro += amount
         self.balance_micro += amount
-        legs = _legs(("customer", amount), ("adjustment", -amount))
-        explanation = {"amount_micro": amount, "reason": adjustment.reason}
+        against = "debt" if adjustment.to_debt else "adjustment"
+        legs = _legs(("customer", amount), (against, -amount))
         key = f"adjustment:{adjustment.id}"
         self._post(key, "adjustment", adjustment.at_ms, day, legs, explanation)
 

@@ -5,10 +5,12 @@ it; a threshold whose level stays brings nothing, so a repeat or a re-rating nev
 
 | threshold  | begins                                | ends                                     |
 |------------|---------------------------------------|------------------------------------------|
-| low_credit | balance at or below the threshold     | balance above five quarters of it        |
+| low_credit | balance at or below the threshold (1) | balance above five quarters of it        |
 | zero       | balance at or below zero              | balance above zero                       |
 | emergency  | emergency credit in use (section 8)   | no longer in use                         |
 | supply     | disconnected, or protected from it    | connected                                |
+
+(1) An amount, or what the next days are expected to cost (`forecast`), whichever is more.
 
 A supply that is cut stays `disconnected` in a protected window: the window restores nothing.
 """
@@ -36,6 +38,7 @@ Kind = Literal[
 # What crossed a threshold when no posting did.
 WINDOW = "window"  # an edge of a non-disconnection window
 REQUEST = "emergency_request"
+FORECAST = "forecast"  # the days ahead are expected to cost more or less than before
 HISTORY = "history"  # facts of the past or terms that are other now: no posting crosses
 
 
@@ -52,8 +55,8 @@ class Levels:
 @dataclass(frozen=True, slots=True)
 class Crossing:
     """`at_ms`: the instant of the posting, edge or request that crossed. `balance_micro`: just
-    after it. `cause`: the key of that posting, `window`, `emergency_request`, `history`, or what
-    holds the supply.
+    after it. `cause`: the key of that posting, `window`, `emergency_request`, `forecast`,
+    `history`, or what holds the supply.
     """
 
     threshold: Threshold
@@ -73,6 +76,11 @@ class Step(NamedTuple):
     after_micro: int
     key: str
     new: bool
+
+
+def low_credit_edge(amount_micro: int, expected_micro: int) -> int:
+    """The balance to warn at: an amount, or what the days to be warned of are expected to cost."""
+    return max(amount_micro, expected_micro)
 
 
 def rearm_micro(low_credit_micro: int) -> int:
@@ -128,16 +136,21 @@ def crossings(
     status: Status,
     since_ms: int,
     hold: str | None,
+    *,
+    forecast: bool = False,
 ) -> tuple[Crossing, ...]:
     """What was crossed between two settlements, in order of time.
 
     `path`: the steps that gave `status`. `since_ms`: where `before` stood. `hold`: the hold that
-    protects the supply, or whose end lets it be cut.
+    protects the supply, or whose end lets it be cut. `forecast`: the threshold of low credit is of
+    a new forecast.
     """
     found: list[Crossing] = []
     if after.low_credit != before.low_credit:
         edge = low_credit_micro if after.low_credit else rearm_micro(low_credit_micro)
         crossed = _last(path, after.low_credit, edge, status)
+        if forecast and crossed[2] == HISTORY:
+            crossed = (*crossed[:2], FORECAST)
         kind: Kind = "low_credit" if after.low_credit else "low_credit_cleared"
         found.append(Crossing("low_credit", kind, *crossed))
     if after.zero != before.zero:

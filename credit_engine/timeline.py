@@ -124,7 +124,11 @@ class Timeline:
             day = day_of(self.terms.tariff, day.date + timedelta(days=1))
 
     def _debt_possible(self) -> bool:
-        return self.start.totals.debt_micro > 0 or bool(self.facts.reversals)
+        return (
+            self.start.totals.debt_micro > 0
+            or bool(self.facts.reversals)
+            or any(each.to_debt for each in self.facts.adjustments.values())
+        )
 
     def _observed(self, anchor_ends: Iterable[int]) -> set[int]:
         """The instants at which the supply must be judged; only `until` where no past decides."""
@@ -198,6 +202,7 @@ def _differing(top_up: TopUp, first: TopUp) -> list[str]:
             ("time", top_up.at_ms, first.at_ms),
             ("amount", top_up.amount_micro, first.amount_micro),
             ("channel", top_up.channel, first.channel),
+            ("rounding", top_up.rounding_micro, first.rounding_micro),
         )
         if one != other
     ]

@@ -1,10 +1,12 @@
 """The sending side: outbox -> broker, and the answers that ingest asks for.
 
-- Source: queued command rows, oldest first; woken by the database's notification, or every second.
+- Source: queued command rows, oldest first, one per meter at a time; woken by the database's
+  notification, or every second. Behind a gateway at its pace.
 - Bound: `AT_ONCE` commands in the air; `ANSWERS_MAX` receipts and time answers waiting.
 - When full: answers are dropped (a meter asks again); commands wait in the database.
-- Delivery: a command is marked sent after the broker's PUBACK; a crash in between sends it again
-  under the same counter, and the meter answers a repeat with its stored result.
+- Delivery: a command is claimed, published, and marked sent after the broker's PUBACK; a crash in
+  between sends it again under the same counter once the claim lapses, and the meter answers a
+  repeat with its stored result.
 - On stop: what is in the air is finished; the rest stays queued.
 """
 
@@ -19,13 +21,17 @@ import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from meter_gateway.checked_client import CheckedClient
 from meter_gateway.receiver import BrokerAddress
-from schemas.commands import Command, gateway_receipt, payload, receipt
+from schemas.commands import Command, gateway_receipts, payload, receipt
+from schemas.errors import DomainError
+from schemas.signing import SigningKey
 from schemas.topics import Side, Topic, build
+from store.answers import BatchAnswer, Receipt
 from store.errors import Unavailable
-from store.ingest import Receipt
+from store.outbox import CLAIM_MS, USUAL_PACING, Pacing, claim, release_claims
 from store.session import Session, wait_for_command
-from store.supply import mark_sent, queued_commands
+from store.supply import mark_sent
 
 log = structlog.get_logger()
 
@@ -35,11 +41,13 @@ _QUIET.setLevel(logging.ERROR)
 AT_ONCE = 200
 ANSWERS_MAX = 20_000
 POLL_S = 1.0
+# A pace faster than this is kept by several commands a round.
+POLL_LEAST_S = 0.05
 RETRY_S = 1.0
 
 
 class Dispatcher:
-    """One connection that publishes; several may run, at the price of repeats only."""
+    """One connection that publishes; any number of them share the outbox."""
 
     def __init__(
         self,
@@ -48,29 +56,34 @@ class Dispatcher:
         session: Session,
         now_ms: Callable[[], int],
         speed: int,
+        signing_key: SigningKey | None = None,
+        pacing: Pacing = USUAL_PACING,
     ) -> None:
         self._address = address
         self._client_id = client_id
         self._session = session
         self._now_ms = now_ms
         self._speed = speed
+        self._signing_key = signing_key
+        self._pacing = pacing
+        self._claimed: list[str] = []
         self._answers: asyncio.Queue[tuple[str, bytes, int]] = asyncio.Queue(ANSWERS_MAX)
 
     # --- what ingest asks for ---------------------------------------------------------------
 
-    def receipts(self, receipts: Sequence[Receipt]) -> None:
-        """Tell devices up to where their rows are committed; one message per device and boot."""
+    def receipts(self, receipts: Sequence[Receipt], answers: Sequence[BatchAnswer]) -> None:
+        """Tell meters up to where their rows are committed, one message per boot; and gateways
+        what became of each of their batches.
+        """
         meters: dict[tuple[str, int], int] = {}
-        gateways: dict[str, list[tuple[str, int, int]]] = {}
-        for side, device, meter, boot, seq in receipts:
-            if side == "g":
-                gateways.setdefault(device, []).append((meter, boot, seq))
-            else:
-                meters[device, boot] = max(seq, meters.get((device, boot), 0))
-        for (device, boot), seq in meters.items():
-            self._say("m", device, receipt(boot, seq))
-        for device, rows in gateways.items():
-            self._say("g", device, gateway_receipt(rows))
+        for meter, boot, seq in receipts:
+            meters[meter, boot] = max(seq, meters.get((meter, boot), 0))
+        for (meter, boot), seq in meters.items():
+            self._say("m", meter, receipt(boot, seq))
+        for each in answers:
+            kept = [(meter, boot, seq) for (meter, boot), seq in each.kept.items()]
+            for content in gateway_receipts(each.batch_id, kept, each.refused):
+                self._say("g", each.gateway, content)
 
     def answer(self, topic: str, payload: bytes) -> None:
         """Send one time answer."""
@@ -95,59 +108,80 @@ class Dispatcher:
                 ):
                     answering = tasks.create_task(self._send_answers(client))
                     tasks.create_task(self._send_commands(client, stopping, answering))
-            except* aiomqtt.MqttError as group:
+            except* (aiomqtt.MqttError, DomainError) as group:
                 log.warning("dispatch_lost_broker", reason=str(group.exceptions[0]))
                 await asyncio.sleep(RETRY_S)
 
-    async def _send_answers(self, client: aiomqtt.Client) -> None:
+    async def _send_answers(self, client: CheckedClient) -> None:
         while True:
             topic, content, qos = await self._answers.get()
             await client.publish(topic, content, qos=qos)
 
     async def _send_commands(
         self,
-        client: aiomqtt.Client,
+        client: CheckedClient,
         stopping: asyncio.Event,
         answering: asyncio.Task[None],
     ) -> None:
+        poll_s = min(POLL_S, max(self._pacing.spacing_ms / 1000 / self._speed, POLL_LEAST_S))
         while not stopping.is_set():
             try:
-                rows = await self._session.run(partial(queued_commands, limit=AT_ONCE))
-                if rows:
-                    await asyncio.gather(*(self._publish(client, *row) for row in rows))
-                    ids = [command.cmd for _, _, command in rows]
-                    now_ms = self._now_ms()
-                    await self._session.run(partial(mark_sent, ids=ids, now_ms=now_ms))
-                    log.info("commands_sent", count=len(ids))
-                else:
-                    await self._session.run(partial(wait_for_command, timeout_s=POLL_S))
+                if self._claimed:
+                    # The connection was lost with these in the air.
+                    await self._session.run(partial(release_claims, ids=self._claimed))
+                    self._claimed = []
+                if not await self._send_round(client):
+                    await self._session.run(partial(wait_for_command, timeout_s=poll_s))
             except Unavailable as error:
                 log.warning("database_away", reason=str(error))
                 await asyncio.sleep(RETRY_S)
         answering.cancel()
 
+    async def _send_round(self, client: CheckedClient) -> int:
+        """Claim, publish and mark sent; returns how many commands went."""
+        rows = await self._session.run(
+            partial(
+                claim,
+                now_ms=self._now_ms(),
+                limit=AT_ONCE,
+                pacing=self._pacing,
+                # The broker counts an expiry in whole seconds, and would take zero for none.
+                least_life_ms=1000 * self._speed,
+                claim_ms=CLAIM_MS * self._speed,
+            )
+        )
+        if rows:
+            self._claimed = ids = [each.command.cmd for each in rows]
+            await asyncio.gather(*(self._publish(client, *row) for row in rows))
+            client.raise_refused()
+            await self._session.run(partial(mark_sent, ids=ids, now_ms=self._now_ms()))
+            self._claimed = []
+            log.info("commands_sent", count=len(ids))
+        return len(rows)
+
     async def _publish(
-        self, client: aiomqtt.Client, meter: str, gateway: str | None, command: Command
+        self, client: CheckedClient, meter: str, gateway: str | None, command: Command
     ) -> None:
-        left_s = (command.expires_ms - self._now_ms()) // 1000 // self._speed
-        if left_s <= 0:
-            return  # the clockwork ends it; the broker would take an expiry of zero for none
+        left_s = max((command.expires_ms - self._now_ms()) // 1000 // self._speed, 1)
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho's
         properties.MessageExpiryInterval = left_s
         topic = Topic("g", gateway, "dn", "cmd") if gateway else Topic("m", meter, "dn", "cmd")
-        await client.publish(build(topic), payload(command), qos=1, properties=properties)
+        key = self._signing_key
+        content = payload(*key.sign_command(command, meter)) if key else payload(command)
+        await client.publish(build(topic), content, qos=1, properties=properties)
 
 
-def publishing_client(address: BrokerAddress, client_id: str) -> aiomqtt.Client:
+def publishing_client(address: BrokerAddress, client_id: str) -> CheckedClient:
     """A connection of ours that only publishes."""
-    return aiomqtt.Client(
+    tls = address.tls
+    return CheckedClient(
         address.host,
         address.port,
         username=address.username,
         password=address.password,
         identifier=client_id,
         protocol=aiomqtt.ProtocolVersion.V5,
-        tls_params=aiomqtt.TLSParameters() if address.tls else None,
+        tls_context=tls.context() if tls else None,
         max_queued_outgoing_messages=0,
         max_inflight_messages=AT_ONCE,
         logger=_QUIET,

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from prometheus_client import start_http_server
@@ -15,8 +15,11 @@ from meter_gateway.dispatch import Dispatcher
 from meter_gateway.ingest import BATCH_MAX, IngestLoop
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
+from meter_gateway.tls import TlsFiles
 from meter_gateway.token_alarm import TokenAlarm
+from schemas.signing import SigningKey
 from schemas.topics import shared_up_filter
+from store.outbox import USUAL_PACING, Pacing
 from store.session import POINT_LOOKUPS, Session
 
 log = structlog.get_logger()
@@ -31,8 +34,9 @@ COLLECT = (100_000, 50, 100)
 class GatewaySettings:
     """Plain values; `name` makes the client ids and must be stable and unique per worker."""
 
-    database_url: str
-    broker_url: str
+    # Both addresses may hold a password.
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
     name: str
     now_ms: Callable[[], int]
     speed: int = 1
@@ -42,6 +46,14 @@ class GatewaySettings:
     session_expiry_s: int = SESSION_EXPIRY_S
     keep_days: int | None = None
     metrics_port: int | None = None
+    tls: TlsFiles | None = None
+    # The sending side's own user and certificate, so that each side has only the rights it needs;
+    # None: those of the receiving side.
+    dispatch_url: str | None = field(default=None, repr=False)
+    dispatch_tls: TlsFiles | None = None
+    # Commands are signed with it; None: meters without verification keys.
+    signing_key: SigningKey | None = None
+    pacing: Pacing = USUAL_PACING
 
 
 class Gateway:
@@ -56,7 +68,13 @@ class Gateway:
     ) -> None:
         """Errors: what ended a loop that should not end, as an exception group."""
         settings = self._settings
-        address = BrokerAddress.parse(settings.broker_url)
+        address = BrokerAddress.parse(settings.broker_url, settings.tls)
+        sending = BrokerAddress.parse(
+            settings.dispatch_url or settings.broker_url, settings.dispatch_tls or settings.tls
+        )
+        for each in (address, sending):
+            if each.tls is not None:
+                each.tls.context()  # files that cannot be read end the start, not a loop
         if settings.metrics_port is not None:
             start_http_server(
                 settings.metrics_port, addr="127.0.0.1", registry=self.metrics.registry
@@ -73,17 +91,27 @@ class Gateway:
             Session(settings.database_url, "clockwork", POINT_LOOKUPS),
         ]
         dispatcher = Dispatcher(
-            address,
+            sending,
             f"prepaid-dispatch-{settings.name}",
             sessions[1],
             settings.now_ms,
             settings.speed,
+            settings.signing_key,
+            settings.pacing,
         )
         ingest = IngestLoop(
-            receiver, sessions[0], dispatcher, settings.now_ms, self.metrics, settings.batch_max
+            receiver,
+            sessions[0],
+            dispatcher,
+            settings.now_ms,
+            self.metrics,
+            settings.batch_max,
+            speed=settings.speed,
         )
         alarm = TokenAlarm(self.metrics.registry)
-        clockwork = run_clockwork(sessions[2], settings.now_ms, stopping, settings.keep_days, alarm)
+        clockwork = run_clockwork(
+            sessions[2], settings.now_ms, stopping, settings.keep_days, alarm, self.metrics
+        )
         receiving = asyncio.create_task(receiver.run(), name="receiver")
         try:
             async with asyncio.TaskGroup() as loops:

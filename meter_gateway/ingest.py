@@ -10,6 +10,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,8 +24,10 @@ from schemas.decoding import decode_up
 from schemas.errors import DomainError
 from schemas.telemetry import Decoded, Refused
 from schemas.topics import Topic, build, parse
+from store.answers import BatchAnswer, Receipt
+from store.clocks import judge
 from store.errors import Unavailable
-from store.ingest import Incoming, Receipt, Recorded, record, set_aside
+from store.ingest import Incoming, Recorded, record, set_aside
 from store.session import Session
 from store.settlement import TermsCache
 
@@ -42,7 +45,7 @@ RETRY_LAST_S = 2.0
 class Downlink(Protocol):
     """What ingest needs of the sending side: answers that may be lost without harm."""
 
-    def receipts(self, receipts: Sequence[Receipt]) -> None: ...
+    def receipts(self, receipts: Sequence[Receipt], answers: Sequence[BatchAnswer]) -> None: ...
 
     def answer(self, topic: str, payload: bytes) -> None: ...
 
@@ -64,6 +67,8 @@ class IngestLoop:
     metrics: GatewayMetrics
     batch_max: int = BATCH_MAX
     linger_s: float = LINGER_S
+    # Simulated seconds in a second, as `now_ms` runs.
+    speed: int = 1
     # Where the topics are not the contract's.
     decoder: Decoder | None = None
 
@@ -90,23 +95,42 @@ class IngestLoop:
 
     def _decode(self, delivery: Delivery) -> Incoming:
         now_ms = self.now_ms()
+        waited_ms = (time.monotonic_ns() - delivery.received_ns) // 1_000_000 * self.speed
+        received_ms = now_ms - waited_ms
         try:
             topic: Topic | None = parse(delivery.topic)
         except DomainError:
             topic = None
         decoded = Decoded() if topic is None else _decoded(topic, delivery, now_ms)
-        if topic is not None and decoded.time_request_ms is not None:
-            asked = decoded.time_request_ms
+        # A broker drops a time request that it cannot hand on: it is never an old one.
+        fresh = delivery.prompt or decoded.time_request_ms is not None
+        if topic is not None:
+            self._tell_time(topic, decoded, received_ms, fresh=fresh)
+        return Incoming(
+            topic,
+            delivery.topic,
+            delivery.payload,
+            delivery.content_type,
+            decoded,
+            received_ms=received_ms if fresh else None,
+        )
+
+    def _tell_time(self, topic: Topic, decoded: Decoded, received_ms: int, *, fresh: bool) -> None:
+        """Answer who asks for the time, and who says hello with a clock that is wrong."""
+        asked_ms = decoded.time_request_ms
+        hello = decoded.hello
+        if hello is not None and fresh and judge(hello.ts_ms - received_ms) != "sync":
+            asked_ms = hello.ts_ms
+        if asked_ms is not None:
             answer_to = build(Topic(topic.side, topic.device, "dn", "time"))
-            self.downlink.answer(answer_to, time_answer(asked, now_ms, self.now_ms()))
-        return Incoming(topic, delivery.topic, delivery.payload, delivery.content_type, decoded)
+            self.downlink.answer(answer_to, time_answer(asked_ms, received_ms, self.now_ms()))
 
     async def _commit(
         self, terms: TermsCache, deliveries: Sequence[Delivery], messages: Sequence[Incoming]
     ) -> None:
         recorded = await self._record(terms, messages)
         self.receiver.acknowledge(deliveries)
-        self.downlink.receipts(recorded.receipts)
+        self.downlink.receipts(recorded.receipts, recorded.answers)
         self.metrics.committed(recorded, messages, self.now_ms())
 
     async def _record(self, terms: TermsCache, messages: Sequence[Incoming]) -> Recorded:
@@ -118,12 +142,7 @@ class IngestLoop:
             log.exception("batch_failed", messages=len(messages))
         total = Recorded()
         for message in messages:
-            one = await self._record_alone(terms, message)
-            total.accepted += one.accepted
-            total.duplicate += one.duplicate
-            total.quarantined += one.quarantined
-            total.commands += one.commands
-            total.receipts.extend(one.receipts)
+            total.add(await self._record_alone(terms, message))
         return total
 
     async def _record_alone(self, terms: TermsCache, message: Incoming) -> Recorded:

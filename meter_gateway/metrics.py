@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from store.ingest import Incoming, Recorded
 
 # From a fraction of a millisecond to a minute: publish to committed debit.
 LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+# From seconds to a working day: payment received to supply reported on.
+RECONNECTION_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 28800)
 BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
 
 
@@ -45,6 +47,27 @@ class GatewayMetrics:
             buckets=LATENCY_S,
             registry=self.registry,
         )
+        self.reconnection = Histogram(
+            "prepaid_reconnection_seconds",
+            "From a payment that found the supply off to the meter's report that it is on",
+            buckets=RECONNECTION_S,
+            registry=self.registry,
+        )
+        self.brakes = Gauge(
+            "prepaid_brakes_pulled",
+            "Centres in which cuts wait for a person",
+            registry=self.registry,
+        )
+        self.dead_letters = Gauge(
+            "prepaid_dead_letters_open",
+            "Commands that were given up and that nobody has looked at",
+            registry=self.registry,
+        )
+        self.credit_exceptions = Gauge(
+            "prepaid_credit_exceptions_open",
+            "Meters whose own credit and tokens do not agree",
+            registry=self.registry,
+        )
 
     def committed(self, recorded: Recorded, messages: Sequence[Incoming], now_ms: int) -> None:
         """Count one committed batch; latency in real seconds, also when the clock runs fast."""
@@ -55,6 +78,8 @@ class GatewayMetrics:
         self.readings.labels("duplicate").inc(recorded.duplicate)
         self.readings.labels("quarantined").inc(recorded.quarantined)
         self.commands.inc(recorded.commands)
+        for took_ms in recorded.reconnections_ms:
+            self.reconnection.observe(max(0, took_ms) / 1000 / self._speed)
         for message in messages:
             readings = message.decoded.readings
             if readings and not readings[0].hist:

@@ -13,17 +13,19 @@ the `mqtt5` package; here is only the session: connect, subscribe, hand out, ack
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import mqtt5
 import structlog
+
+from meter_gateway.tls import TlsFiles
+from schemas.errors import DomainError
 
 log = structlog.get_logger()
 
@@ -40,22 +42,26 @@ GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
 )
+# A broker that has nothing to hand out for this long, while nothing is unacknowledged, holds
+# nothing back: what it sends from then on was said just now.
+QUIET_S = 0.05
 # A gateway's batch is at most 64 KiB (mqtt.md section 2); what is larger is refused by reading it.
 MAX_PACKET_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """`mqtt://user:password@host:port`, or `mqtts://` for TLS."""
+    """`mqtt://user:password@host:port`, or `mqtts://` for TLS; `tls` is None without it."""
 
     host: str
     port: int
-    tls: bool
+    tls: TlsFiles | None
     username: str | None
-    password: str | None
+    password: str | None = field(repr=False)
 
     @classmethod
-    def parse(cls, url: str) -> "BrokerAddress":
+    def parse(cls, url: str, files: TlsFiles | None = None) -> "BrokerAddress":
+        """Raises ValueError, which does not repeat the URL: it holds a password."""
         parts = urlsplit(url)
         if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
             raise ValueError("the broker's URL is mqtt://host:port or mqtts://host:port")
@@ -63,7 +69,7 @@ class BrokerAddress:
         return cls(
             host=parts.hostname,
             port=parts.port or (8883 if tls else 1883),
-            tls=tls,
+            tls=(files or TlsFiles()) if tls else None,
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
@@ -71,7 +77,10 @@ class BrokerAddress:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One message as received. Only the connection that brought it can acknowledge it."""
+    """One message as received. Only the connection that brought it can acknowledge it.
+
+    `prompt`: the broker is known not to have held it back.
+    """
 
     topic: str
     payload: bytes
@@ -79,6 +88,7 @@ class Delivery:
     packet_id: int | None
     received_ns: int
     connection: "_Connection"
+    prompt: bool = False
     # The broker kept it: it may be of any age.
     retained: bool = False
 
@@ -100,6 +110,9 @@ class Receiver:
         self._pending: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._connection: _Connection | None = None
+        # Until the broker was seen with nothing to hand out it may be working off a backlog.
+        self._prompt = False
+        self._unacknowledged = 0
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
@@ -111,7 +124,7 @@ class Receiver:
                 retry_s = RETRY_FIRST_S
                 await lost.wait()
                 log.warning("broker_lost", client_id=self._client_id)
-            except (OSError, TimeoutError, ConnectionError) as error:
+            except (OSError, TimeoutError, ConnectionError, DomainError) as error:
                 log.warning("broker_unreachable", reason=str(error), retry_s=retry_s)
             finally:
                 self._forget()
@@ -122,7 +135,7 @@ class Receiver:
         """Wait for at least one message, linger a little, and take up to `most`."""
         while not self._pending:
             self._arrived.clear()
-            await self._arrived.wait()
+            await self._wait()
         if linger_s and len(self._pending) < most:
             await asyncio.sleep(linger_s)
         taken: list[Delivery] = []
@@ -130,8 +143,23 @@ class Receiver:
             taken.append(self._pending.popleft())
         return taken
 
+    async def _wait(self) -> None:
+        """Until something arrives; quiet for a while, the broker holds nothing back."""
+        while not self._prompt:
+            try:
+                await asyncio.wait_for(self._arrived.wait(), QUIET_S)
+            except TimeoutError:
+                self._prompt = self._connection is not None and self._unacknowledged == 0
+            else:
+                return
+        await self._arrived.wait()
+
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Tell the broker that these are committed; those of a lost connection come again."""
+        self._unacknowledged -= sum(
+            each.connection is self._connection and each.packet_id is not None
+            for each in deliveries
+        )
         for connection, of_one in groupby(deliveries, key=lambda delivery: delivery.connection):
             connection.write(
                 b"".join(
@@ -150,13 +178,13 @@ class Receiver:
 
     async def _connect(self) -> asyncio.Event:
         loop = asyncio.get_running_loop()
-        context = ssl.create_default_context() if self._address.tls else None
+        tls = self._address.tls
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, connection = await loop.create_connection(
                 lambda: _Connection(self),
                 self._address.host,
                 self._address.port,
-                ssl=context,
+                ssl=tls.context() if tls else None,
             )
             connection.write(self._connect_packet().write())
             await connection.subscribed
@@ -197,14 +225,20 @@ class Receiver:
                 packet.packet_id,
                 time.monotonic_ns(),
                 connection,
+                self._prompt and not packet.retain,
                 packet.retain,
             )
         )
+        if packet.packet_id is not None:
+            self._unacknowledged += 1
+            if self._unacknowledged >= RECEIVE_MAX:
+                self._prompt = False
         if not self._arrived.is_set():
             self._arrived.set()
 
     def _forget(self) -> None:
         self._connection = None
+        self._prompt, self._unacknowledged = False, 0
         self.connected.clear()
         self._pending.clear()
 

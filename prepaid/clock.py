@@ -1,11 +1,13 @@
-"""The system's clock: the wall clock, or the demonstration's, which runs faster.
+"""The system's clock: the wall clock, the demonstration's, which runs faster, or one set by hand.
 
 Every process of one demonstration is given the same origin and speed, so that meters, gateway and
-API agree about the time without talking about it.
+API agree about the time without talking about it. Every process of a run of scenarios reads the
+same file, so that an hour passes when the run says so.
 """
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from schemas.errors import DomainError
 
@@ -28,9 +30,16 @@ class Clock:
 
     @classmethod
     def parse(cls, text: str) -> "Clock":
-        """`WALL_ORIGIN_MS:ORIGIN_MS:SPEED`, or nothing for the wall clock."""
+        """`WALL_ORIGIN_MS:ORIGIN_MS:SPEED`, `@FILE` (`HandClock`), or nothing for the wall clock.
+
+        Errors: DomainError `bad_clock`.
+        """
         if not text:
             return cls()
+        if text.startswith("@"):
+            clock = HandClock(path=Path(text[1:]))
+            clock.now_ms()
+            return clock
         try:
             wall_origin_ms, origin_ms, speed = (int(part) for part in text.split(":"))
         except ValueError:
@@ -43,3 +52,28 @@ class Clock:
 
     def __str__(self) -> str:
         return f"{self.wall_origin_ms}:{self.origin_ms}:{self.speed}"
+
+
+@dataclass(frozen=True, slots=True)
+class HandClock(Clock):
+    """Stands at the instant (UTC ms, decimal digits) in a file until that is written again."""
+
+    path: Path = Path()
+
+    def now_ms(self) -> int:
+        """Errors: DomainError `bad_clock`."""
+        try:
+            return int(self.path.read_bytes())
+        except (OSError, ValueError):
+            raise DomainError(
+                "bad_clock", f"Write an instant in UTC milliseconds into {self.path}."
+            ) from None
+
+    def set(self, at_ms: int) -> None:
+        """Move it for everybody who reads the file."""
+        moved = self.path.with_suffix(".new")
+        moved.write_text(str(at_ms))
+        moved.replace(self.path)
+
+    def __str__(self) -> str:
+        return f"@{self.path}"

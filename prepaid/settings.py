@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.settings import ENGINEERING_PER_DAY, ApiSettings
 from schemas.errors import DomainError
+from schemas.quantities import parse_micro
 
 
 class Server(BaseModel):
@@ -18,6 +19,45 @@ class Server(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     url: SecretStr | None = None
+
+
+class Database(Server):
+    """`url`: what the programs connect as, a member of prepaid_app. `owner_url`: what migrates;
+    without it, `url`.
+    """
+
+    owner_url: SecretStr | None = None
+
+
+class Broker(Server):
+    """The broker as the receiving side connects to it; the other URLs where a part has a user of
+    its own: sending, enrolment, and `watch`, which ends connections. Files are PEM; `server_name`
+    is the name that the broker's certificate must carry where that is not the URL's host.
+    """
+
+    dispatch_url: SecretStr | None = None
+    enrolment_url: SecretStr | None = None
+    watch_url: SecretStr | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    dispatch_certificate: Path | None = None
+    dispatch_private_key: Path | None = None
+    server_name: str | None = None
+    # The folder that `prepaid broker config` wrote: access lists, revocations, the broker's pid.
+    folder: Path | None = None
+
+
+class Trust(BaseModel):
+    """The certificate authority's folder and the file with the passphrase of its key, and the key
+    that commands are signed with.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ca: Path | None = None
+    ca_passphrase_file: Path | None = None
+    signing_key: Path | None = None
 
 
 class Sts(BaseModel):
@@ -43,6 +83,15 @@ class Partners(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     file: Path | None = None
+
+
+class Commands(BaseModel):
+    """The pace of each gateway: so many commands unanswered at once, and a pause between two."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at_once: int = Field(default=5, ge=1)
+    spacing_ms: int = Field(default=2000, ge=0)
 
 
 class Api(BaseModel):
@@ -83,10 +132,12 @@ class Settings(BaseSettings):
         env_prefix="PREPAID_", env_nested_delimiter="__", frozen=True, extra="ignore"
     )
 
-    database: Server = Server()
-    broker: Server = Server()
+    database: Database = Database()
+    broker: Broker = Broker()
+    trust: Trust = Trust()
     sts: Sts = Sts()
     partners: Partners = Partners()
+    commands: Commands = Commands()
     api: Api = Api()
     engineering: Engineering = Engineering()
     adapter: Adapter = Adapter()
@@ -94,6 +145,17 @@ class Settings(BaseSettings):
     clock: str = ""
     # Readings older than this are dropped; nothing else is ever dropped.
     keep_readings_days: int | None = Field(default=None, ge=40)
+
+    # Cash is rounded to the smallest coin, per currency: 1 ouguiya is 5 khoums. Others: exact.
+    cash_coins: dict[str, str] = {"MRU": "0.20"}
+
+    def coin_micro(self, currency: str) -> int | None:
+        """The smallest coin of a currency, in micro-units; None where every amount is counted.
+
+        Errors: DomainError `bad_amount`.
+        """
+        coin = self.cash_coins.get(currency)
+        return None if coin is None else parse_micro(coin)
 
     def api_settings(self) -> ApiSettings:
         """What the API is made with."""
@@ -106,6 +168,11 @@ class Settings(BaseSettings):
     def database_url(self) -> str:
         """Errors: DomainError `not_configured`."""
         return _given(self.database.url, "PREPAID_DATABASE__URL")
+
+    def owner_url(self) -> str:
+        """Who migrates. Errors: DomainError `not_configured`."""
+        owner = self.database.owner_url
+        return self.database_url() if owner is None else owner.get_secret_value()
 
     def broker_url(self) -> str:
         """Errors: DomainError `not_configured`."""

@@ -7,7 +7,7 @@ UTF-8), so that a signature over them can be checked by any party that holds the
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -46,6 +46,9 @@ ARGUMENTS: dict[CommandType, tuple[str, ...]] = {
 }
 _OPTIONAL: frozenset[str] = frozenset({"why", "tid", "as_of_seq"})
 
+# Of meters, and of refused rows, in one receipt to a gateway: within its own 64 KiB.
+RECEIPT_ROWS = 400
+
 # From each state, the states it may become. `queued` that passes `exp` is expired: nothing was
 # said. Said and unanswered at `exp` is unknown, and a late answer still tells how it ended.
 TRANSITIONS: dict[CommandState, frozenset[CommandState]] = {
@@ -72,6 +75,11 @@ def may_become(before: CommandState, after: CommandState) -> bool:
     return after in TRANSITIONS[before]
 
 
+def sources(after: CommandState) -> list[CommandState]:
+    """The states that may become this one."""
+    return [before for before in TRANSITIONS if may_become(before, after)]
+
+
 class CommandError(DomainError):
     """A payload on `dn/cmd` that is no command; `cmd` where it could be read, to answer it."""
 
@@ -82,7 +90,8 @@ class CommandError(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One order to one meter. `ctr` only grows per meter; `meter` only behind a gateway.
+    """One order to one meter. `ctr` only grows per meter; `meter` behind a gateway and wherever the
+    command is signed: an order to one meter must not be one to another.
 
     Raises DomainError `bad_command`: an unknown type, an argument missing or not of the type,
     an expiry not after the issue.
@@ -145,10 +154,23 @@ def encode(form: Mapping[str, object]) -> bytes:
 
 _COMMAND: TypeAdapter[wire.Command] = TypeAdapter(wire.Command)
 _RECEIPT: TypeAdapter[wire.Receipt] = TypeAdapter(wire.Receipt)
+_GATEWAY_RECEIPT: TypeAdapter[wire.GatewayReceipt] = TypeAdapter(wire.GatewayReceipt)
+
+
+class SignedCommand(NamedTuple):
+    """A command as it arrived, and the signature beside it: not yet checked."""
+
+    command: Command
+    signature: str | None
 
 
 def parse_command(data: bytes) -> Command:
-    """The command in a `dn/cmd` payload. Raises CommandError."""
+    """The command in a `dn/cmd` payload, whoever signed it. Raises CommandError."""
+    return parse_signed_command(data).command
+
+
+def parse_signed_command(data: bytes) -> SignedCommand:
+    """The command in a `dn/cmd` payload with its `sig`. Raises CommandError."""
     try:
         form = _COMMAND.validate_json(data)
     except ValidationError as error:
@@ -163,7 +185,7 @@ def parse_command(data: bytes) -> Command:
         message = f"Send one of {', '.join(COMMAND_TYPES)}."
         raise CommandError("unknown_type", message, form["cmd"])
     try:
-        return Command(
+        command = Command(
             cmd=form["cmd"],
             type=found,
             ctr=form["ctr"],
@@ -174,6 +196,7 @@ def parse_command(data: bytes) -> Command:
         )
     except DomainError as error:
         raise CommandError("bad_command", str(error), form["cmd"]) from None
+    return SignedCommand(command, form.get("sig"))
 
 
 def receipt(boot: int, seq: int) -> bytes:
@@ -181,9 +204,22 @@ def receipt(boot: int, seq: int) -> bytes:
     return encode({"v": 1, "boot": boot, "seq": seq})
 
 
-def gateway_receipt(rows: Sequence[tuple[str, int, int]]) -> bytes:
-    """The bytes for a gateway's `dn/receipt`: (meter, boot, seq) per meter."""
-    return encode({"v": 1, "rows": [list(row) for row in rows]})
+def gateway_receipts(
+    batch_id: str | None,
+    kept: Sequence[tuple[str, int, int]],
+    refused: Sequence[wire.RefusedRow] = (),
+) -> list[bytes]:
+    """The messages for a gateway's `dn/receipt` after one batch: (meter, boot, seq) per meter, and
+    what was refused; mostly one, at most `RECEIPT_ROWS` of both in each.
+    """
+    head: dict[str, object] = {"v": 1} if batch_id is None else {"v": 1, "id": batch_id}
+    said: list[bytes] = []
+    for first in range(0, max(len(kept), len(refused), 1), RECEIPT_ROWS):
+        form = head | {"rows": [list(row) for row in kept[first : first + RECEIPT_ROWS]]}
+        if refused[first : first + RECEIPT_ROWS]:
+            form["refused"] = list(refused[first : first + RECEIPT_ROWS])
+        said.append(encode(form))
+    return said
 
 
 def parse_receipt(data: bytes) -> tuple[int, int]:
@@ -198,3 +234,23 @@ def parse_receipt(data: bytes) -> tuple[int, int]:
 def time_answer(t1_ms: int, t2_ms: int, t3_ms: int) -> bytes:
     """The bytes for `dn/time`: asked, received, answered, UTC ms."""
     return encode({"v": 1, "t1": t1_ms, "t2": t2_ms, "t3": t3_ms})
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReceipt:
+    """A gateway's receipt: what it may forget, (meter, boot, seq) each, and what was refused."""
+
+    batch_id: str | None
+    kept: tuple[tuple[str, int, int], ...]
+    refused: tuple[wire.RefusedRow, ...]
+
+
+def parse_gateway_receipt(data: bytes) -> BatchReceipt:
+    """The inverse of one message of `gateway_receipts`. Raises DomainError `bad_receipt`."""
+    try:
+        form = _GATEWAY_RECEIPT.validate_json(data)
+    except ValidationError:
+        raise DomainError(
+            "bad_receipt", 'Send a receipt as {"v":1,"rows":[[METER,B,S],...]}.'
+        ) from None
+    return BatchReceipt(form.get("id"), tuple(form["rows"]), tuple(form.get("refused", ())))

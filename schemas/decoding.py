@@ -110,14 +110,19 @@ def _take_reading(
     readings: list[DecodedReading],
     refused: list[Refused],
 ) -> None:
-    ts_ms = _judged_instant(form["ts"], now_ms)
     boot, seq = form["boot"], form["seq"]
     if boot > SAFE_INTEGER or seq > SAFE_INTEGER:
         raise PayloadError("unsafe_integer", "Send boot and seq below 2^53.")
+    faults: _Faults = {}
+    try:
+        ts_ms = _judged_instant(form["ts"], now_ms)
+    except PayloadError as error:
+        faults[error.reason] = [str(error)]
+        refused.extend(_refusals(faults, index, raw, meter, boot, seq))
+        return
     tq, hist = form.get("tq", "sync"), form.get("hist", False)
     rcpt, relay = form.get("rcpt", False), form.get("relay")
     rest = _storable({key: value for key, value in form.items() if key not in _TAKEN})
-    faults: _Faults = {}
     for register, value_wh in form["reg"].items():
         fault = _register_fault(register, value_wh)
         if fault is not None:
@@ -127,7 +132,7 @@ def _take_reading(
             DecodedReading(meter, register, ts_ms, value_wh, boot, seq, tq, hist, rcpt, relay, rest)
         )
     if faults:
-        refused.extend(_refusals(faults, index, raw, meter))
+        refused.extend(_refusals(faults, index, raw, meter, boot, seq))
 
 
 def _storable(rest: dict[str, object]) -> Mapping[str, object] | None:
@@ -144,7 +149,9 @@ def _storable(rest: dict[str, object]) -> Mapping[str, object] | None:
     return rest if storable else {"unstorable": _plain(repr(rest))}
 
 
-def _refusals(faults: _Faults, index: int | None, raw: bytes, meter: str) -> list[Refused]:
+def _refusals(
+    faults: _Faults, index: int | None, raw: bytes, meter: str, boot: int, seq: int
+) -> list[Refused]:
     """One refusal per reason, however many faults: the answer never outgrows the message."""
     return [
         Refused(
@@ -153,6 +160,8 @@ def _refusals(faults: _Faults, index: int | None, raw: bytes, meter: str) -> lis
             index,
             raw,
             meter,
+            boot,
+            seq,
         )
         for reason, details in faults.items()
     ]
@@ -161,13 +170,15 @@ def _refusals(faults: _Faults, index: int | None, raw: bytes, meter: str) -> lis
 def _register_fault(register: str, value_wh: int) -> PayloadError | None:
     if is_obis(register) is None:
         return PayloadError("unknown_register", f"Name registers C.D.E, not {_plain(register)}.")
+    return None if 0 <= value_wh <= SAFE_INTEGER else _value_fault(register, value_wh)
+
+
+def _value_fault(register: str, value_wh: int) -> PayloadError:
+    if value_wh == -1:
+        return PayloadError("sentinel_register", f"{register} holds -1: no value was read.")
     if value_wh < 0:
-        if value_wh == -1:
-            return PayloadError("sentinel_register", f"{register} holds -1: no value was read.")
         return PayloadError("negative_register", f"{register} is below zero; send cumulative Wh.")
-    if value_wh > SAFE_INTEGER:
-        return PayloadError("unsafe_integer", f"{register} exceeds 2^53 - 1.")
-    return None
+    return PayloadError("unsafe_integer", f"{register} exceeds 2^53 - 1.")
 
 
 def _judged_instant(text: str, now_ms: int) -> int:
@@ -191,7 +202,6 @@ def _instant_fault(ts_ms: int, now_ms: int) -> PayloadError | None:
 
 
 def _decode_batch(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
-    readings: list[DecodedReading] = []
     refused: list[Refused] = []
     head: wire.Batch | wire.BatchHead
     good: Iterable[tuple[int, wire.BatchRow]]
@@ -199,14 +209,14 @@ def _decode_batch(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Deco
         head = (
             _BATCH.validate_python(_value(payload, cbor)) if cbor else _BATCH.validate_json(payload)
         )
-        good = list(enumerate(head["rows"]))
+        good = enumerate(head["rows"])
     except ValidationError:
         head = _checked(_BATCH_HEAD, _value(payload, cbor))
         good = _good_rows(head["rows"], refused)
-    t0_ms = _instant(head["t0"])
+    rows = _Rows(head, now_ms)
     for index, row in good:
-        _take_row(head, row, index, t0_ms, now_ms, readings, refused)
-    return Decoded(tuple(readings), tuple(refused))
+        rows.take(row, index, refused)
+    return Decoded(tuple(rows.readings), tuple(refused), batch_id=head.get("id"))
 
 
 def _good_rows(rows: list[object], refused: list[Refused]) -> list[tuple[int, wire.BatchRow]]:
@@ -221,46 +231,78 @@ def _good_rows(rows: list[object], refused: list[Refused]) -> list[tuple[int, wi
     return good
 
 
-def _take_row(
-    head: wire.Batch | wire.BatchHead,
-    row: wire.BatchRow,
-    index: int,
-    t0_ms: int,
-    now_ms: int,
-    readings: list[DecodedReading],
-    refused: list[Refused],
-) -> None:
-    meter, boot, first, slots = row
-    step_ms, cols = head["dt"] * 1000, head["cols"]
-    tq, hist, rcpt = head.get("tq", "sync"), head.get("hist", False), head.get("rcpt", False)
-    faults: _Faults = {}
-    if boot > SAFE_INTEGER or first + len(slots) > SAFE_INTEGER:
-        faults["unsafe_integer"] = ["Send boot and seq below 2^53."]
-        slots = []
-    for i, slot in enumerate(slots):
-        if slot is None:
-            continue
-        ts_ms = t0_ms + i * step_ms
-        fault = _instant_fault(ts_ms, now_ms)
-        if fault is None and len(slot) != len(cols):
-            fault = PayloadError("wrong_type", f"{len(slot)} values for {len(cols)} cols.")
-        if fault is not None:
-            faults.setdefault(fault.reason, []).append(f"Slot {i}: {fault}")
-            continue
-        for register, value_wh in zip(cols, slot, strict=True):
-            if value_wh is None:
+class _Rows:
+    """The rows of one batch as readings. What all rows share is worked out once: a hundred
+    readings a message are the common case, and each costs little more than its own numbers.
+    """
+
+    def __init__(self, head: wire.Batch | wire.BatchHead, now_ms: int) -> None:
+        self.readings: list[DecodedReading] = []
+        self._t0_ms, self._step_ms = _instant(head["t0"]), head["dt"] * 1000
+        self._now_ms = now_ms
+        self._cols = head["cols"]
+        self._said = (head.get("tq", "sync"), head.get("hist", False), head.get("rcpt", False))
+        # From the first slot outside this on, each is judged by itself.
+        self._sound = range(
+            max(0, -((self._t0_ms - CLOCK_SET_FROM_MS) // self._step_ms)),
+            (now_ms + FUTURE_TOLERANCE_MS - self._t0_ms) // self._step_ms + 1,
+        )
+
+    def take(self, row: wire.BatchRow, index: int, refused: list[Refused]) -> None:
+        """Append the row's readings; what of it cannot be taken is refused, once per reason."""
+        meter, boot, first, slots = row
+        if boot > SAFE_INTEGER or first + len(slots) > SAFE_INTEGER:
+            detail = "Send boot and seq below 2^53."
+            refused.append(Refused("unsafe_integer", detail, index, _row_bytes(row), meter))
+            return
+        faults: _Faults = {}
+        (register, *others) = self._cols
+        tq, hist, rcpt = self._said
+        append = self.readings.append
+        for i, slot in enumerate(slots):
+            if slot is None:
                 continue
-            fault = _register_fault(register, value_wh)
-            if fault is not None:
-                faults.setdefault(fault.reason, []).append(f"Slot {i}: {fault}")
+            value_wh = slot[0] if slot and not others else None
+            if (
+                value_wh is None
+                or len(slot) != 1
+                or i not in self._sound
+                or not 0 <= value_wh <= SAFE_INTEGER
+            ):
+                self._take_slot(row, i, slot, faults)
                 continue
-            readings.append(
+            ts_ms = self._t0_ms + i * self._step_ms
+            append(
                 DecodedReading(
                     meter, register, ts_ms, value_wh, boot, first + i, tq, hist, rcpt, None
                 )
             )
-    if faults:
-        refused.extend(_refusals(faults, index, _row_bytes(row), meter))
+        if faults:
+            last = first + max(len(slots) - 1, 0)
+            refused.extend(_refusals(faults, index, _row_bytes(row), meter, boot, last))
+
+    def _take_slot(
+        self, row: wire.BatchRow, i: int, slot: list[int | None], faults: _Faults
+    ) -> None:
+        """Several registers, or something that may be wrong."""
+        meter, boot, first, _ = row
+        ts_ms = self._t0_ms + i * self._step_ms
+        fault = _instant_fault(ts_ms, self._now_ms)
+        if fault is None and len(slot) != len(self._cols):
+            fault = PayloadError("wrong_type", f"{len(slot)} values for {len(self._cols)} cols.")
+        if fault is not None:
+            faults.setdefault(fault.reason, []).append(f"Slot {i}: {fault}")
+            return
+        for register, value_wh in zip(self._cols, slot, strict=True):
+            if value_wh is None:
+                continue
+            if not 0 <= value_wh <= SAFE_INTEGER:
+                fault = _value_fault(register, value_wh)
+                faults.setdefault(fault.reason, []).append(f"Slot {i}: {fault}")
+                continue
+            self.readings.append(
+                DecodedReading(meter, register, ts_ms, value_wh, boot, first + i, *self._said, None)
+            )
 
 
 # --- everything else --------------------------------------------------------------------------

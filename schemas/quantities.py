@@ -1,8 +1,8 @@
 """Money, energy and instants: integers inside, exact text outside.
 
 Money is micro-units (`_micro`), one millionth of the currency unit. Energy is watt-hours (`_wh`).
-Instants are UTC milliseconds since 1970 (`_ms`). Nothing here rounds: text that an integer cannot
-hold exactly is refused.
+Instants are UTC milliseconds since 1970 (`_ms`). Only `in_coins` rounds: text that an integer
+cannot hold exactly is refused.
 """
 
 import re
@@ -44,6 +44,15 @@ def format_micro(micro: int) -> str:
     sign = "-" if micro < 0 else ""
     units, rest = divmod(abs(micro), MICRO_PER_UNIT)
     return f"{sign}{units}.{rest:06d}"
+
+
+def in_coins(amount_micro: int, coin_micro: int) -> int:
+    """The multiple of a coin that is nearest to an amount, a half up: what a till can count.
+
+    >>> in_coins(50_130_000, 200_000)
+    50200000
+    """
+    return (2 * amount_micro + coin_micro) // (2 * coin_micro) * coin_micro
 
 
 def parse_kwh(text: str) -> int:

@@ -62,7 +62,8 @@ class Refused(NamedTuple):
     """What was not taken: why, and from which row (None: the whole message).
 
     `raw` is the message as received (cut at the limit), or the row alone as JSON.
-    `meter` is set where the refused row names one.
+    `meter` is set where the refused row names one, `boot` and `seq` (of a batch's row: the last)
+    where they could be read: up to there the sender may forget the row, for it is kept here.
     """
 
     reason: Reason
@@ -70,6 +71,8 @@ class Refused(NamedTuple):
     row_index: int | None
     raw: bytes
     meter: str | None = None
+    boot: int | None = None
+    seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +128,4 @@ class Decoded:
     event: Event | None = None
     online: bool | None = None
     time_request_ms: int | None = None
+    batch_id: str | None = None

@@ -1,5 +1,6 @@
 """The topic tree of the MQTT contract, clause 1: `build` and `parse` are inverses."""
 
+import re
 from typing import Literal, NamedTuple
 
 from schemas.errors import DomainError
@@ -70,3 +71,25 @@ def shared_up_filter(group: str) -> str:
 def downlink_filter(side: Side, device: str) -> str:
     """What one device subscribes to: everything that is said to it and nothing else."""
     return f"pm/v1/{side}/{device}/dn/+"
+
+
+# Enrolment stands outside the tree of devices: ingest never sees a request, and a claim certificate
+# has no right in the tree.
+ENROLMENT_FILTER = "pm/v1/e/+/csr"
+CLAIM_NAME = r"^claim\.[A-Za-z0-9_-]{1,40}$"
+is_claim_name = re.compile(CLAIM_NAME[1:-1]).fullmatch
+
+
+def enrolment_topics(claim: str) -> tuple[str, str]:
+    """Where a claim's requests and their answers go. Raises DomainError `bad_topic`."""
+    if not is_claim_name(claim):
+        raise DomainError("bad_topic", "Name a claim as claim.NAME.")
+    return f"pm/v1/e/{claim}/csr", f"pm/v1/e/{claim}/cert"
+
+
+def claim_of(topic: str) -> str:
+    """The claim whose request this is. Raises DomainError `bad_topic`."""
+    parts = topic.split("/")
+    if len(parts) == 5 and enrolment_topics(parts[3])[0] == topic:
+        return parts[3]
+    raise DomainError("bad_topic", f"Ask on pm/v1/e/CLAIM/csr, not on {topic!r:.80}.")

@@ -4,9 +4,10 @@ Strict: a number is a number, a string a string; `true` is no integer. Unknown k
 everywhere: the store keeps the raw message. The JSON Schemas in `schemas/json` are generated from
 these. Instants are RFC 3339 UTC, registers are integers in Wh (varh), `t1..t3` are UTC ms.
 
-Receipts: after the commit of a message with `rcpt: true` or `hist: true` the server answers on
-`dn/receipt` with the highest `seq` of that boot in the message; the meter frees every buffered row
-of the boot up to it. A PUBACK alone frees nothing.
+Receipts: after the commit of a message with `rcpt: true` or `hist: true`, and of every batch of a
+gateway, the server answers on `dn/receipt` with the highest `seq` of each boot in the message; the
+meter frees every buffered row of the boot up to it. A PUBACK alone frees nothing. A reading that is
+refused is kept in quarantine and receipted: saying it again would change nothing.
 """
 
 from typing import Annotated, Literal, NotRequired
@@ -23,6 +24,8 @@ MeterNumber = Annotated[str, Field(pattern=METER_NUMBER, strict=True)]
 PlainText = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]
 RegisterName = Annotated[str, Field(pattern=OBIS)]
 CommandId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
+# Ed25519, base64url without padding.
+Signature = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{86}$")]
 # Clock right; off by at most a quarter of an hour; unknown (stored, not billed).
 TimeQuality = Literal["sync", "drift", "lost"]
 Relay = Literal["closed", "open", "armed"]
@@ -76,9 +79,13 @@ BatchRow = Annotated[tuple[MeterNumber, Counter, Counter, list[BatchSlot]], Fiel
 
 @with_config(ConfigDict(strict=True))
 class Batch(TypedDict):
-    """up/batch: many meters of one gateway on one time grid. `dt` is in seconds."""
+    """up/batch: many meters of one gateway on one time grid. `dt` is in seconds.
+
+    Each batch is answered on the gateway's `dn/receipt`, with its `id` where it has one.
+    """
 
     v: Version
+    id: NotRequired[PlainText]
     t0: str
     dt: Annotated[int, Field(ge=1, le=86_400)]
     cols: Annotated[list[RegisterName], Field(min_length=1)]
@@ -93,6 +100,7 @@ class BatchHead(TypedDict):
     """A batch whose rows are still to be judged one by one."""
 
     v: Version
+    id: NotRequired[PlainText]
     t0: str
     dt: Annotated[int, Field(ge=1, le=86_400)]
     cols: Annotated[list[RegisterName], Field(min_length=1)]
@@ -156,13 +164,16 @@ class Hello(TypedDict):
     reg: NotRequired[dict[RegisterName, Counter]]
     relay: NotRequired[Relay]
     ctr: NotRequired[Counter]
+    # The version of the configuration that it holds; 0: as it left the factory.
+    cfg: NotRequired[Counter]
     buf: NotRequired[BufferRange]
 
 
 @with_config(ConfigDict(strict=True))
 class Event(TypedDict):
     """up/event. Known types: tamper, cover_open, over_power, relay_by_hand, power_fail,
-    power_return, clock_set. Others are kept as they come.
+    power_return, clock_set (`info`: `before` and `after`, instants of the meter's clock). Others
+    are kept as they come.
     """
 
     v: Version
@@ -202,16 +213,36 @@ class Receipt(TypedDict):
 
 
 @with_config(ConfigDict(strict=True))
+class RefusedRow(TypedDict):
+    """What of a batch was not taken, and why: a row of it by its index, or a reading of a meter by
+    its counter; neither: the batch as a whole.
+    """
+
+    reason: str
+    row: NotRequired[Counter]
+    meter: NotRequired[str]
+    boot: NotRequired[Counter]
+    seq: NotRequired[Counter]
+
+
+@with_config(ConfigDict(strict=True))
 class GatewayReceipt(TypedDict):
-    """dn/receipt to a gateway: [meter, boot, seq] per meter of the batch."""
+    """dn/receipt to a gateway, after the commit of a batch: up to which counter each meter's rows
+    are kept, and what of them was refused. The buffer is free of both: a refused row is kept in
+    quarantine, and saying it again changes nothing. A long answer comes as several receipts.
+    """
 
     v: Version
+    id: NotRequired[PlainText]
     rows: list[Annotated[tuple[MeterNumber, Counter, Counter], Field(strict=False)]]
+    refused: NotRequired[list[RefusedRow]]
 
 
 @with_config(ConfigDict(strict=True))
 class Command(TypedDict):
-    """dn/cmd, as the meter receives it. `meter` names the target behind a gateway."""
+    """dn/cmd, as the meter receives it. `meter` names the target: behind a gateway, and always
+    where there is a `sig` (Ed25519 over the canonical payload without it).
+    """
 
     v: Version
     cmd: CommandId
@@ -222,3 +253,40 @@ class Command(TypedDict):
     args: dict[str, object]
     meter: NotRequired[MeterNumber]
     sig: NotRequired[str]
+
+
+@with_config(ConfigDict(strict=True))
+class Configuration(TypedDict):
+    """dn/cfg, retained: the newest version counts. `sig` is made with a key held already."""
+
+    v: Version
+    meter: MeterNumber
+    version: Counter
+    command_keys: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]],
+        Field(min_length=1, max_length=2),
+    ]
+    sig: Signature
+
+
+@with_config(ConfigDict(strict=True))
+class EnrolmentRequest(TypedDict):
+    """pm/v1/e/{claim}/csr: a PKCS #10 request (PEM) whose common name is the meter's number."""
+
+    v: Version
+    meter: MeterNumber
+    csr: Annotated[str, Field(max_length=4096)]
+
+
+@with_config(ConfigDict(strict=True))
+class EnrolmentAnswer(TypedDict):
+    """pm/v1/e/{claim}/cert: the certificate and its authority's (PEM), or why there is none.
+
+    All who ask under one claim read it: a certificate is public, and each looks for its number.
+    """
+
+    v: Version
+    meter: MeterNumber
+    certificate: NotRequired[str]
+    ca: NotRequired[str]
+    refused: NotRequired[str]

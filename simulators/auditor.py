@@ -1,20 +1,19 @@
 """An independent opinion of what must be stored and what must be left on an account.
 
 Knows what the meters really sent, and simple tariffs: blocks per calendar month, one band, a
-daily standing charge, no taxes, no debt, a fixed offset from UTC. It shares no line with the credit
+daily standing charge, no taxes, no debt. It shares no line with the credit
 engine, and counts in another way: whole months by their end values, not segment after segment.
 """
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
 
 from schemas.decoding import decode_up
 from schemas.identity import ACTIVE_IMPORT
 from schemas.topics import Kind, Topic
-from simulators.load import DAY_MS
 
 
 class Journal:
@@ -54,7 +53,7 @@ class SimpleTariff:
 
     blocks: Sequence[tuple[int | None, int]]
     standing_per_day_micro: int = 0
-    utc_offset_ms: int = 0
+    zone: tzinfo = UTC
 
     def price_micro(self, wh: int) -> int:
         """The price of the first `wh` of a month."""
@@ -67,14 +66,21 @@ class SimpleTariff:
             below += inside
         return total
 
+    def midnights(self, after_ms: int, until_ms: int) -> int:
+        """How many local days begin in (after_ms, until_ms]."""
+        first, last = (
+            datetime.fromtimestamp(at_ms // 1000, self.zone).toordinal()
+            for at_ms in (after_ms, until_ms)
+        )
+        return last - first
+
     def month_starts(self, from_ms: int, to_ms: int) -> list[int]:
         """The local midnights of first days of months in [from_ms, to_ms]."""
-        local = datetime.fromtimestamp((from_ms + self.utc_offset_ms) // 1000, UTC)
+        local = datetime.fromtimestamp(from_ms // 1000, self.zone)
         year, month = local.year, local.month
         starts: list[int] = []
         while True:
-            at = datetime(year, month, 1, tzinfo=UTC)
-            start_ms = int(at.timestamp()) * 1000 - self.utc_offset_ms
+            start_ms = int(datetime(year, month, 1, tzinfo=self.zone).timestamp()) * 1000
             if start_ms > to_ms:
                 return starts
             if start_ms >= from_ms:
@@ -99,8 +105,7 @@ def expected_balance_micro(
     edges = [opening[0], *tariff.month_starts(opening[0] + 1, last_ms), last_ms]
     used = [_at(points, edge) for edge in edges]
     energy = sum(tariff.price_micro(after - before) for before, after in pairwise(used))
-    offset = tariff.utc_offset_ms
-    days = (until_ms + offset) // DAY_MS - (opening[0] + offset) // DAY_MS
+    days = tariff.midnights(opening[0], until_ms)
     paid = sum(micro for at_ms, micro in top_ups.items() if at_ms <= until_ms)
     return paid - energy - days * tariff.standing_per_day_micro
 

@@ -1,6 +1,6 @@
-"""Many meters on one broker, in one process: each with its own connection, session and memory.
+"""Many meters and gateways on one broker, in one process: each with its own connection and memory.
 
-Per meter: QoS 1, a persistent session, a last will on `up/state`, reconnection with growing
+Per device: QoS 1, a persistent session, a last will on `up/state`, reconnection with growing
 pauses. A step (instant or message in, publications out) is written to the state file before
 anything of it is sent. What happens when
 
@@ -12,11 +12,13 @@ anything of it is sent. What happens when
 """
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from random import Random
 
 import aiomqtt
@@ -25,8 +27,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from schemas import topics
-from schemas.topics import QOS_0, RETAINED, Kind, Topic, downlink_filter
+from schemas.decoding import CBOR
+from schemas.topics import QOS_0, RETAINED, Kind, Side, Topic, downlink_filter
 from simulators.faults import Disturber, Faults
+from simulators.gateway import Gateway
 from simulators.meter import Meter, Publish
 from simulators.state_file import StateFile
 
@@ -49,18 +53,30 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the meters connect."""
+    """Where the meters connect; by TLS to a broker that the authority `ca` (PEM) vouches for."""
 
     host: str
     port: int = 1883
+    ca: Path | None = None
+
+    def tls(self, certificate: Path | None, private_key: Path | None) -> ssl.SSLContext | None:
+        """What a meter shows and believes; None for plain text."""
+        if self.ca is None:
+            return None
+        context = ssl.create_default_context(cafile=self.ca)
+        if certificate is not None:
+            context.load_cert_chain(certificate, private_key)
+        return context
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A meter with what its connection needs."""
+    """A meter, or a gateway with those behind it, with what its connection needs."""
 
-    meter: Meter
-    password: str | None = None
+    meter: Meter | Gateway
+    password: str | None = field(default=None, repr=False)
+    certificate: Path | None = None
+    private_key: Path | None = None
 
 
 # Called with (meter, kind, payload) for every publication that the broker has acknowledged.
@@ -115,9 +131,11 @@ class _Link:
     """One meter and its connection."""
 
     def __init__(self, site: Site, member: Member) -> None:
-        self.number = member.meter.plate.meter
+        self.number = member.meter.name
+        self._side: Side = member.meter.side
         self._meter = member.meter
         self._password = member.password
+        self._tls = site.broker.tls(member.certificate, member.private_key)
         self._site = site
         self._disturber = Disturber(site.faults, self.number)
         # Spreads reconnections; each meter its own, so that no two storm together.
@@ -132,7 +150,8 @@ class _Link:
         self.save()
 
     def save(self) -> None:
-        self._site.state_file.save(self.number, self._meter.state)
+        for number, state in self._meter.memories():
+            self._site.state_file.save(number, state)
 
     async def run(self, stop: asyncio.Event) -> None:
         # The first connections of a fleet come spread over the first pause, like all later ones.
@@ -151,7 +170,7 @@ class _Link:
         async with AsyncExitStack() as stack:
             async with self._site.connecting:
                 client = await stack.enter_async_context(self._client())
-                await client.subscribe(downlink_filter("m", self.number), qos=1)
+                await client.subscribe(downlink_filter(self._side, self.number), qos=1)
             self._pause_s = FIRST_PAUSE_S
             await self._publish(client, Publish("state", b"online"))
             await self._do(client, self._greet)
@@ -175,7 +194,7 @@ class _Link:
     def _client(self) -> aiomqtt.Client:
         session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho is untyped here
         session.SessionExpiryInterval = SESSION_EXPIRY_S
-        state = Topic("m", self.number, "up", "state")
+        state = Topic(self._side, self.number, "up", "state")
         return aiomqtt.Client(
             self._site.broker.host,
             self._site.broker.port,
@@ -188,6 +207,7 @@ class _Link:
             will=aiomqtt.Will(topics.build(state), b"offline", qos=1, retain=True),
             keepalive=KEEPALIVE_S,
             timeout=ANSWER_S,
+            tls_context=self._tls,
         )
 
     def _greet(self, now_ms: int) -> list[Publish]:
@@ -218,7 +238,7 @@ class _Link:
 
     def _step(self, step: Callable[[int], list[Publish]]) -> list[Publish]:
         # A clock that was set back must not make a meter younger than it is.
-        now_ms = max(self._site.now_ms(), self._meter.state.alive_ms)
+        now_ms = max(self._site.now_ms(), self._meter.alive_ms)
         said = step(now_ms)
         self.save()
         return self._disturber.outgoing(said, now_ms)
@@ -236,10 +256,20 @@ class _Link:
 
     async def _publish(self, client: aiomqtt.Client, message: Publish) -> None:
         kind = message.kind
-        topic = topics.build(Topic("m", self.number, "up", kind))
+        topic = topics.build(Topic(self._side, self.number, "up", kind))
         qos, retain = int(kind not in QOS_0), ("up", kind) in RETAINED
-        await client.publish(topic, message.payload, qos=qos, retain=retain)
+        await client.publish(
+            topic, message.payload, qos=qos, retain=retain, properties=self._content(kind)
+        )
         self._site.sent(self.number, kind, message.payload)
+
+    def _content(self, kind: Kind) -> Properties | None:
+        """How the payload is to be read, where that is not JSON."""
+        if kind != "batch" or not isinstance(self._meter, Gateway) or not self._meter.cbor:
+            return None
+        content = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho is untyped here
+        content.ContentType = CBOR
+        return content
 
 
 async def _slept(seconds: float, stop: asyncio.Event) -> bool:

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from schemas.errors import DomainError
-from schemas.identity import METER_NUMBER
+from schemas.identity import GATEWAY_NAME, METER_NUMBER
 from schemas.quantities import WH_PER_KWH, parse_instant_ms
+from schemas.signing import MAX_KEYS, VERIFICATION_KEY, VerificationKey
 from simulators.load import HouseholdLoad
 from simulators.meter import EnterToken, Nameplate
 from simulators.token_entry import token_entry
@@ -55,7 +56,8 @@ class KeyForm(BaseModel):
 class MeterForm(BaseModel):
     """One meter. `number` is its name on the broker; `since` is when its register began.
 
-    `password` is for brokers that ask for one; the user name is the number.
+    `password` is for brokers that ask for one; the user name is the number. Behind a `gateway` it
+    has no connection of its own.
     """
 
     model_config = _STRICT
@@ -70,12 +72,30 @@ class MeterForm(BaseModel):
     opening_wh: Annotated[int, Field(ge=0)] = 0
     interval_s: Annotated[int, Field(ge=1, le=86_400)] = 900
     utc_offset_min: Annotated[int, Field(ge=-840, le=840)] = 0
+    # What it leaves the factory with: it obeys only what one of these keys signed.
+    command_keys: Annotated[
+        list[Annotated[str, Field(pattern=VERIFICATION_KEY)]], Field(max_length=MAX_KEYS)
+    ] = []
+    # Its certificate and private key, for a broker that asks for one; PEM files.
+    certificate: Annotated[Path, Field(strict=False)] | None = None
+    private_key: Annotated[Path, Field(strict=False)] | None = None
+    gateway: Annotated[str, Field(pattern=GATEWAY_NAME)] | None = None
 
     def nameplate(self) -> Nameplate:
-        """Number and reading grid; the phase spreads a fleet evenly over the interval."""
+        """Number and reading grid; the phase spreads a fleet evenly over the interval, except
+        behind a gateway, whose meters share its slots.
+        """
         # 2654435761 is Knuth's multiplicative hash: neighbouring seeds land far apart.
         phase_s = self.seed * 2_654_435_761 % 2**32 * self.interval_s >> 32
-        return Nameplate(self.number, self.opening_wh, self.interval_s * 1000, phase_s * 1000)
+        if self.gateway is not None:
+            phase_s = 0
+        return Nameplate(
+            self.number,
+            self.opening_wh,
+            self.interval_s * 1000,
+            phase_s * 1000,
+            tuple(VerificationKey(text) for text in self.command_keys),
+        )
 
     def load(self) -> HouseholdLoad:
         """The household behind the meter."""
@@ -91,12 +111,25 @@ class MeterForm(BaseModel):
         return None if self.key is None else token_entry(self.key.state)
 
 
+class GatewayForm(BaseModel):
+    """One gateway: `name` on the broker, and whether it speaks CBOR."""
+
+    model_config = _STRICT
+
+    name: Annotated[str, Field(pattern=GATEWAY_NAME)]
+    password: Annotated[SecretStr, Field(strict=False)] | None = None
+    certificate: Annotated[Path, Field(strict=False)] | None = None
+    private_key: Annotated[Path, Field(strict=False)] | None = None
+    cbor: bool = False
+
+
 class FleetFile(BaseModel):
-    """All meters of one simulator process."""
+    """All meters of one simulator process, and the gateways that some of them are behind."""
 
     model_config = _STRICT
 
     v: Literal[1]
+    gateways: list[GatewayForm] = []
     meters: Annotated[list[MeterForm], Field(min_length=1)]
 
 
@@ -113,13 +146,26 @@ def read_fleet_file(path: Path) -> FleetFile:
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
         raise DomainError("bad_fleet_file", f"Correct {where} in {path}: {fault['msg']}.") from None
-    holds_secrets = any(meter.key or meter.password for meter in fleet.meters)
+    holds_secrets = any(meter.key or meter.password for meter in fleet.meters) or any(
+        gateway.password for gateway in fleet.gateways
+    )
     if holds_secrets and stat.S_IMODE(mode) & 0o077:
         raise DomainError("bad_fleet_file", f"Run chmod 600 {path}: it holds keys.")
     numbers = [meter.number for meter in fleet.meters]
     if len(set(numbers)) != len(numbers):
         raise DomainError("bad_fleet_file", f"Name each meter once in {path}.")
+    names = [gateway.name for gateway in fleet.gateways]
+    if len(set(names)) != len(names):
+        raise DomainError("bad_fleet_file", f"Name each gateway once in {path}.")
+    for name in names:
+        intervals = {meter.interval_s for meter in fleet.meters if meter.gateway == name}
+        if len(intervals) != 1:
+            raise DomainError(
+                "bad_fleet_file", f"Put meters of one interval behind gateway {name} in {path}."
+            )
     for meter in fleet.meters:
+        if meter.gateway is not None and meter.gateway not in names:
+            raise DomainError("bad_fleet_file", f"List gateway {meter.gateway} in {path}.")
         meter.load()
         if meter.key is not None:
             meter.key.state()

@@ -17,6 +17,7 @@ from itertools import accumulate
 
 QUARTERS = 96
 QUARTER_MS = 15 * 60 * 1000
+MS_PER_HOUR = 4 * QUARTER_MS
 DAY_MS = QUARTERS * QUARTER_MS
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 # First days (month, day) of the profile's seasons: BDEW, 1 Nov, 21 Mar, 15 May, 15 Sep.
@@ -154,3 +155,15 @@ _WEIGHT_UNIT = 1 << 32
 def _appliance_per_mille(byte: int) -> int:
     """Most quarter hours run below the mean; one in six has a kettle, an iron or an air cooler."""
     return 500 + 2 * byte if byte < 212 else 1400 + 40 * (byte - 212)
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyLoad:
+    """A load that never changes, as a laboratory's: `watts` since `since_ms`."""
+
+    watts: int
+    since_ms: int
+
+    def energy_wh(self, ms: int) -> int:
+        """Wh consumed since `since_ms`; before it, 0."""
+        return self.watts * max(ms - self.since_ms, 0) // MS_PER_HOUR

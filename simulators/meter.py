@@ -5,9 +5,11 @@ supply, so it never falls and does not depend on when it is read. Every reading 
 `dn/receipt` covers its (boot, seq); a PUBACK frees nothing. After a connection: hello, the newest
 reading, then the buffer oldest first with `hist: true`. Commands follow their counter: the same
 `ctr` gets the stored answer again, a lower one is refused as stale, a late one fails as expired.
+A meter that holds verification keys obeys only what one of them signed for it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -17,13 +19,15 @@ from schemas.commands import (
     Command,
     CommandError,
     encode,
-    parse_command,
     parse_receipt,
+    parse_signed_command,
 )
+from schemas.configuration import parse_configuration
 from schemas.errors import DomainError
 from schemas.identity import ACTIVE_IMPORT
 from schemas.quantities import format_instant
-from schemas.topics import Kind
+from schemas.signing import VerificationKey, verify_command
+from schemas.topics import Kind, Side
 from schemas.wire import AckState, Relay, TokenOutcome
 from simulators.meter_state import MeterState, Row
 
@@ -71,17 +75,21 @@ EnterToken = Callable[[str | None, str], TokenEntry]
 class Nameplate:
     """What never changes: number, where the register started, when and how often it reads.
 
-    Readings are taken at instants of `phase_ms + k * interval_ms`.
+    Readings are taken at instants of `phase_ms + k * interval_ms`. `command_keys` are those that it
+    left the factory with; without any it obeys whoever can publish to it.
     """
 
     meter: str
     opening_wh: int
     interval_ms: int
     phase_ms: int
+    command_keys: tuple[VerificationKey, ...] = ()
 
 
 class Meter:
     """Drive it with `power_up`, then `tick`, `receive`, `connected`, `disconnected`."""
+
+    side: Side = "m"
 
     def __init__(
         self, plate: Nameplate, load: Load, state: MeterState, enter_token: EnterToken | None = None
@@ -103,6 +111,20 @@ class Meter:
             "display": self._show,
         }
 
+    @property
+    def name(self) -> str:
+        """Its number, which is its name on the broker."""
+        return self.plate.meter
+
+    @property
+    def alive_ms(self) -> int:
+        """The latest instant that it lived."""
+        return self.state.alive_ms
+
+    def memories(self) -> Iterator[tuple[str, MeterState]]:
+        """What must be kept when the power fails."""
+        yield self.plate.meter, self.state
+
     # --- the register -------------------------------------------------------------------------
 
     def register_wh(self, now_ms: int) -> int:
@@ -112,6 +134,19 @@ class Meter:
         if load_wh is None:
             load_wh = self._load.energy_wh(now_ms)
         return self.plate.opening_wh + load_wh - state.withheld_load_wh
+
+    def credit_wh(self, register_wh: int) -> int | None:
+        """The credit as the register stands at `register_wh`, never below zero; None before the
+        first token.
+        """
+        state = self.state
+        if state.credit_wh is None:
+            return None
+        return max(0, state.credit_wh - max(0, register_wh - state.credit_at_wh))
+
+    def _set_credit_to(self, now_ms: int, wh: int) -> None:
+        self.state.credit_wh = wh
+        self.state.credit_at_wh = self.register_wh(now_ms)
 
     def _move_relay(self, now_ms: int, to: Relay) -> None:
         state = self.state
@@ -187,8 +222,7 @@ class Meter:
             said += self._over_power(row)
         state = self.state
         if state.relay == "armed" and now_ms >= state.armed_ms + BUTTON_DELAY_MS:
-            self._move_relay(now_ms, "closed")
-            said.append(self._event(now_ms, "relay_by_hand", {"relay": "closed"}))
+            said += self.move_by_hand(now_ms, "closed")
         if self._online and now_ms - self._replayed_ms >= RETRY_MS:
             unanswered = [row for row in state.pending if now_ms - row.ts_ms >= RETRY_MS]
             self._replayed_ms = now_ms
@@ -202,9 +236,30 @@ class Meter:
             # Of a receipt that cannot be read nothing is freed; the server will say it again.
             with suppress(DomainError):
                 self._free(*parse_receipt(payload))
+        if kind == "cfg":
+            # What is not signed with a key held already, or is no newer, changes nothing.
+            with suppress(DomainError):
+                self._configure(payload)
         if kind == "cmd":
             said += self._command(now_ms, payload)
         return said
+
+    @property
+    def command_keys(self) -> tuple[VerificationKey, ...]:
+        """The verification keys in force: those of the newest configuration, else the plate's."""
+        newest = tuple(VerificationKey(text) for text in self.state.command_keys)
+        return newest or self.plate.command_keys
+
+    def _configure(self, payload: bytes) -> None:
+        state = self.state
+        taken = parse_configuration(payload, self.plate.meter, self.command_keys, state.cfg_version)
+        state.cfg_version = taken.version
+        state.command_keys = [key.text for key in taken.command_keys]
+
+    def move_by_hand(self, now_ms: int, to: Relay) -> list[Publish]:
+        """Somebody at the meter moves its relay: an armed one lawfully, any other as tampering."""
+        self._move_relay(now_ms, to)
+        return [self._event(now_ms, "relay_by_hand", {"relay": to})]
 
     # --- readings -----------------------------------------------------------------------------
 
@@ -241,7 +296,7 @@ class Meter:
             "rcpt": rcpt,
         }
         if self.state.credit_wh is not None and not hist:
-            form["credit"] = {"mode": "hybrid", "wh": self.state.credit_wh}
+            form["credit"] = {"mode": "hybrid", "wh": self.credit_wh(row.wh) or 0}
         return form
 
     def _history(self, rows: Sequence[Row]) -> list[Publish]:
@@ -257,10 +312,15 @@ class Meter:
         return now_ms - oldest_ms > RECEIPT_EVERY * self.plate.interval_ms + 60_000
 
     def _free(self, boot: int, seq: int) -> None:
+        self.confirm({row for row in self.state.pending if row.boot == boot and row.seq <= seq})
+
+    def confirm(self, rows: AbstractSet[Row]) -> None:
+        """The server keeps these rows: they leave the buffer for the archive."""
         state = self.state
-        kept = [row for row in state.pending if row.boot != boot or row.seq > seq]
-        if len(kept) < len(state.pending):
-            state.archive.extend(r for r in state.pending if r.boot == boot and r.seq <= seq)
+        confirmed = [row for row in state.pending if row in rows]
+        if confirmed:
+            kept = [row for row in state.pending if row not in rows]
+            state.archive.extend(confirmed)
             state.pending.clear()
             state.pending.extend(kept)
 
@@ -292,6 +352,7 @@ class Meter:
             "reg": {ACTIVE_IMPORT: self.register_wh(now_ms)},
             "relay": state.relay,
             "ctr": max(state.ctr, 0),
+            "cfg": state.cfg_version,
             "buf": buffered,
         }
         return Publish("hello", encode(form))
@@ -316,7 +377,9 @@ class Meter:
 
     def _command(self, now_ms: int, payload: bytes) -> list[Publish]:
         try:
-            command = parse_command(payload)
+            signed = parse_signed_command(payload)
+            keys = self.command_keys
+            command = verify_command(signed, self.plate.meter, keys) if keys else signed.command
         except CommandError as error:
             if error.cmd is None:
                 return []
@@ -359,7 +422,7 @@ class Meter:
         known = isinstance(digits, list) and digits and all(isinstance(d, str) for d in digits)
         if self._enter_token is None or not known or not isinstance(digits, list):
             return self._refuse(now_ms, command)
-        outcomes = [self.enter_token(token) for token in digits]
+        outcomes = [self.enter_token(now_ms, token) for token in digits]
         good = all(outcome["result"] in TOKEN_SUCCESSES for outcome in outcomes)
         final: AckState = "done" if good else "failed"
         return [
@@ -367,7 +430,7 @@ class Meter:
             self._ack(now_ms, command.cmd, final, token=outcomes[-1], tokens=outcomes),
         ]
 
-    def enter_token(self, digits: str) -> TokenOutcome:
+    def enter_token(self, now_ms: int, digits: str) -> TokenOutcome:
         """A token from the network or typed at the keypad. Raises DomainError `no_key`."""
         if self._enter_token is None:
             raise DomainError("no_key", f"Give meter {self.plate.meter} a decoder key first.")
@@ -375,9 +438,10 @@ class Meter:
         entry = self._enter_token(state.token_memory, digits)
         state.token_memory = entry.memory
         if entry.clears_credit:
-            state.credit_wh = 0
+            self._set_credit_to(now_ms, 0)
         if entry.credited_wh:
-            state.credit_wh = (state.credit_wh or 0) + entry.credited_wh
+            left_wh = self.credit_wh(self.register_wh(now_ms)) or 0
+            self._set_credit_to(now_ms, left_wh + entry.credited_wh)
         if entry.limit_w is not None:
             state.limit_w = entry.limit_w or None
         return entry.outcome
@@ -386,7 +450,7 @@ class Meter:
         wh = command.args.get("wh")
         if type(wh) is not int:
             return self._refuse(now_ms, command)
-        self.state.credit_wh = wh
+        self._set_credit_to(now_ms, wh)
         return self._done(now_ms, command)
 
     def _set_limit(self, now_ms: int, command: Command) -> list[Publish]:

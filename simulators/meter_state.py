@@ -30,6 +30,7 @@ class MeterState:
 
     `withheld_load_wh` is what the household would have used while it had no supply;
     `opened_load_wh` is the load as the switch opened, None while it is closed.
+    `credit_wh` is what tokens gave as the register stood at `credit_at_wh`; use takes it down.
     `ctr` is the highest command counter seen, `last_ack` the answer given to it.
     """
 
@@ -44,10 +45,14 @@ class MeterState:
     ctr: int = -1
     last_ack: bytes | None = None
     credit_wh: int | None = None
+    credit_at_wh: int = 0
     limit_w: int | None = None
     display: str = ""
     pending: deque[Row] = field(default_factory=lambda: deque(maxlen=BUFFER_ROWS))
     archive: deque[Row] = field(default_factory=lambda: deque(maxlen=ARCHIVE_ROWS))
+    # The configuration taken last, and the verification keys that came with it; empty: the plate's.
+    cfg_version: int = 0
+    command_keys: list[str] = field(default_factory=list)
     # What the token side remembers (key, TIDs), as its own module writes it.
     token_memory: str | None = None
 
@@ -63,6 +68,7 @@ _PLAIN = (
     "opened_load_wh",
     "ctr",
     "credit_wh",
+    "credit_at_wh",
     "limit_w",
     "display",
     "token_memory",
@@ -73,14 +79,17 @@ def dump(state: MeterState) -> bytes:
     """JSON bytes; the archive is left out, as a power failure may lose what the server has."""
     form: dict[str, object] = {name: getattr(state, name) for name in _PLAIN}
     form["last_ack"] = None if state.last_ack is None else state.last_ack.decode()
+    form["cfg"] = [state.cfg_version, *state.command_keys]
     form["pending"] = [list(row) for row in state.pending]
     return orjson.dumps(form)
 
 
 def load(data: bytes) -> MeterState:
     """The inverse of `dump`. Raises ValueError or KeyError for bytes that `dump` did not make."""
-    form = orjson.loads(data)
+    form = {"credit_at_wh": 0, **orjson.loads(data)}  # states from before it was kept
     state = MeterState(**{name: form[name] for name in _PLAIN})
     state.last_ack = None if form["last_ack"] is None else form["last_ack"].encode()
+    # A memory of an earlier release has none.
+    state.cfg_version, *state.command_keys = form.get("cfg", [0])
     state.pending.extend(Row(*row) for row in form["pending"])
     return state

@@ -63,6 +63,13 @@ def record(
     )
 
 
+def account_subject(conn: Connection, account_id: int) -> str:
+    """`account:NUMBER` of an account by its id."""
+    row = conn.execute(query("number_of_account"), {"account": account_id}).fetchone()
+    assert row is not None, "the caller holds its lock"
+    return f"account:{row[0]}"
+
+
 def newest(
     conn: Connection,
     *,

@@ -1,8 +1,21 @@
-"""A meter as one batch finds it, and what the batch says about it."""
+"""The meters of one batch: what was known of them, what the batch says, and what is written back.
 
-from dataclasses import dataclass
+`seq` and `boot` are a meter's own order of its life. In order - the next count - costs nothing
+here; a jump or something late is handed to `store.gaps`, a counter that runs back to `store.flags`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from psycopg import Connection
 
 from schemas.telemetry import DecodedReading
+from store.binary import Bools, Int8s, Texts
+from store.sequence import Place
+from store.sql import query
+
+FlagKind = Literal["seq_reused", "boot_reused", "take_over"]
 
 
 @dataclass(slots=True)
@@ -16,6 +29,8 @@ class BatchMeter:
     seq: int | None
     seq_ms: int | None
     desired_relay: str
+    interval_ms: int | None
+    clock: str
     trusted: bool
     accounts: list[int]
     opened: list[int]
@@ -23,6 +38,9 @@ class BatchMeter:
     relay_ms: int | None = None
     online: bool | None = None
     heard: bool = False
+    # (newest place so far, newer place): something between them did not come, or not yet
+    jumps: list[tuple[Place, Place]] = field(default_factory=list)
+    late: list[Place] = field(default_factory=list)
 
     def account_at(self, ts_ms: int) -> int | None:
         """The account that a reading at this instant belongs to: the installation begun last."""
@@ -37,12 +55,85 @@ class BatchMeter:
     def hear(self, reading: DecodedReading) -> None:
         """Keep the highest counter and the newest measured relay."""
         self.heard = True
-        if self.boot is None or (reading.boot, reading.seq) > (self.boot, self.seq or 0):
-            self.boot, self.seq, self.seq_ms = reading.boot, reading.seq, reading.ts_ms
+        boot, seq = reading.boot, reading.seq
+        if self.boot == boot and self.seq is not None and 0 <= seq - self.seq <= 1:
+            if seq != self.seq:
+                self.seq, self.seq_ms = seq, reading.ts_ms
+        else:
+            self._hear_apart(Place(boot, seq, reading.ts_ms))
         if reading.relay is not None and not reading.hist:
             self.report(reading.relay, reading.ts_ms)
 
+    def _hear_apart(self, place: Place) -> None:
+        if self.boot is None or self.seq is None or self.seq_ms is None:
+            self.boot, self.seq, self.seq_ms = place
+            return
+        newest = Place(self.boot, self.seq, self.seq_ms)
+        if place.counter > newest.counter:
+            # The adapter gives a foreign device, which has no counter, its instants for one.
+            if place.seq != place.ts_ms:
+                self.jumps.append((newest, place))
+            self.boot, self.seq, self.seq_ms = place
+        else:
+            self.late.append(place)
+
+    def ran_back(self, boot: int, seq: int, ts_ms: int, *, replayed: bool) -> FlagKind | None:
+        """A counter that is lower at a newer instant: a clone, or a memory that was lost.
+
+        A buffer that is replayed after the newest reading has lower counters and older instants.
+        A replayed row of an earlier boot may carry an instant of a clock that was put right since.
+        """
+        if self.boot is None or self.seq is None or self.seq_ms is None or ts_ms <= self.seq_ms:
+            return None
+        if boot == self.boot:
+            return "seq_reused" if seq <= self.seq else None
+        return "boot_reused" if boot < self.boot and not replayed else None
+
     def report(self, relay: str, at_ms: int) -> None:
+        """The relay as measured; the newest word counts."""
         self.heard = True
         if self.relay_ms is None or at_ms >= self.relay_ms:
             self.relay, self.relay_ms = relay, at_ms
+
+
+def load(conn: Connection, numbers: Texts) -> dict[str, BatchMeter]:
+    """Lock the state rows of these meters and read them: {number: meter} of those registered."""
+    of = {"numbers": numbers}
+    conn.execute(query("lock_meters"), of)
+    # Looked up after the locks: an installation that we waited for is seen.
+    found: dict[str, BatchMeter] = {}
+    for number, *rest in conn.execute(query("meters_of_batch"), of):
+        found[number] = BatchMeter(rest[0], number, *rest[1:])
+    return found
+
+
+def write(conn: Connection, meters: Iterable[BatchMeter], now_ms: int) -> list[int]:
+    """What the meters reported; a last will, which is the broker's word, is no sign of life.
+
+    Returns the milliseconds from payment to supply reported on, of those that it was off for.
+    """
+    known = sorted(meters, key=lambda meter: meter.id)
+    heard = [meter for meter in known if meter.heard]
+    gone = [meter.id for meter in known if meter.online is False and not meter.heard]
+    if gone:
+        conn.execute(query("mark_offline"), {"meters": gone})
+    if not heard:
+        return []
+    conn.execute(
+        query("update_meters"),
+        {
+            "now_ms": now_ms,
+            "meter_id": Int8s([meter.id for meter in heard]),
+            "boot": Int8s([meter.boot for meter in heard]),
+            "seq": Int8s([meter.seq for meter in heard]),
+            "seq_ms": Int8s([meter.seq_ms for meter in heard]),
+            "relay": Texts([meter.relay for meter in heard]),
+            "relay_ms": Int8s([meter.relay_ms for meter in heard]),
+            "online": Bools([meter.online for meter in heard]),
+        },
+    )
+    closed = [meter.id for meter in heard if meter.relay == "closed"]
+    if not closed:
+        return []
+    of = {"meters": Int8s(closed), "now_ms": now_ms}
+    return [took_ms for back, took_ms in conn.execute(query("mark_on_supply"), of) if back]

@@ -4,16 +4,20 @@ The schedule is the index on `account_state.due_ms`; it is durable and catches u
 Any number of workers may run it at once: each takes rows that no other holds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg import Connection
 
-from store import decisions, holds, issuing, supply
+from schemas.retries import BACK_OFF_MOST_MS, BACK_OFF_MS, follow_up
+from store import brakes, cuts, dead_letters, decisions, holds, outbox, supply
+from store.brakes import Brake
+from store.dead_letters import Ended
 from store.settlement import TermsCache, lock_accounts, lock_due_accounts, settle_account
 from store.sql import query
 
-# How long a meter may take to say the relay is where it was ordered, before the order is repeated.
-RECONCILE_AFTER_MS = 2 * 60 * 1000
+RETRIES_AT_ONCE = 200
+BRAKES_TOLD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,22 @@ class Overdue:
     expired: int = 0
     read_first: int = 0
     delivered_again: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits for a person: pulled brakes, and how many dead letters and credit exceptions."""
+
+    brakes: Sequence[Brake]
+    dead_letters: int
+    credit_exceptions: int
+
+
+def waiting_for_people(conn: Connection) -> Waiting:
+    """What somebody should look at now."""
+    row = conn.execute(query("waiting_for_people")).fetchone()
+    assert row is not None, "counts always come"
+    return Waiting(brakes.brakes(conn, all_states=False, limit=BRAKES_TOLD), *row)
 
 
 def settle_due(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> int:
@@ -49,35 +69,41 @@ def close_overdue(conn: Connection, now_ms: int) -> Overdue:
     """
     with conn.transaction():
         rows = conn.execute(query("expire_commands"), {"now_ms": now_ms}).fetchall()
-        relays = sorted(
-            {meter for _, meter, kind, state in rows if kind == "relay" and state == "unknown"}
+        ended = [
+            (meter, Ended(cmd, kind, state, None, attempt, first_issued_ms, issued_ms))
+            for cmd, meter, kind, state, attempt, first_issued_ms, issued_ms in rows
+        ]
+        dead_letters.follow(conn, (each for _, each in ended), now_ms)
+        to_read = sorted(
+            {meter for meter, each in ended if follow_up(each.type, each.state, None) == "read"}
         )
-        for meter in relays:
+        for meter in to_read:
             supply.queue(conn, meter, "read", {}, now_ms, now_ms + supply.READ_EXPIRY_MS)
-        tokens = [cmd for cmd, _, kind, _ in rows if kind == "token"]
-        again = issuing.deliver_again(conn, tokens, now_ms) if tokens else 0
-    return Overdue(expired=len(rows), read_first=len(relays), delivered_again=again)
+    again = outbox.retry_due(conn, now_ms, RETRIES_AT_ONCE)
+    return Overdue(expired=len(rows), read_first=len(to_read), delivered_again=again)
 
 
 def reconcile(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> int:
-    """Order again where the meter reports another relay than desired and no order is under way."""
-    rows = conn.execute(
-        query("unreconciled_meters"),
-        {"heard_since_ms": now_ms - RECONCILE_AFTER_MS, "now_ms": now_ms, "limit": limit},
-    ).fetchall()
+    """Order again where the meter reports another relay than desired and no order is under way,
+    after a back-off; what a meter does not do for days becomes a dead letter.
+    """
+    of = {"base_ms": BACK_OFF_MS, "most_ms": BACK_OFF_MOST_MS, "now_ms": now_ms, "limit": limit}
+    rows = conn.execute(query("unreconciled_meters"), of).fetchall()
+    ordered = 0
     for (account_id,) in rows:
         with conn.transaction():
             state = lock_accounts(conn, [account_id])[account_id]
             settled = settle_account(conn, terms, state, (), now_ms)
             if decisions.record(conn, [settled], now_ms):
+                ordered += 1
                 continue
             meter = supply.meter_of_account(conn, account_id)
             if meter is None or meter.reported_relay == meter.desired_relay:
                 continue
-            # A window or a hold that began since keeps an old order to cut from being repeated.
-            if meter.desired_relay == "closed" or decisions.may_cut(conn, settled, now_ms):
-                supply.order_relay(conn, settled, meter, meter.desired_relay, now_ms)
-    return len(rows)
+            # A window or a guard that stands since keeps an old order to cut from being repeated.
+            if meter.desired_relay == "closed" or cuts.may_repeat(conn, settled, meter, now_ms):
+                ordered += supply.repeat_order(conn, settled, meter, now_ms)
+    return ordered
 
 
 def drop_old_readings(conn: Connection, before_ms: int) -> int:

@@ -8,20 +8,35 @@ now, so that a reading that comes again, a re-rating or another worker finds not
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import NamedTuple
 
+import orjson
 from psycopg import Connection
 
-from credit_engine.thresholds import Crossing, Kind, Levels, Threshold, crossings, levels, steps
-from store import supply
+from credit_engine.thresholds import (
+    Crossing,
+    Kind,
+    Levels,
+    Threshold,
+    crossings,
+    levels,
+    low_credit_edge,
+    steps,
+)
+from store import cuts, forecasts, notices, supply
+from store.cuts import Review
 from store.settlement import AccountState, PositionCache, Settled, write
 from store.sql import query
+from store.supply import RELAY_OF
 
 NOTHING_ASKED: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A crossing as it was recorded; `ordinal` counts those of its account."""
+    """A crossing as it was recorded; `ordinal` counts those of its account. `guards`: what each
+    guard found, where the supply was to be cut.
+    """
 
     ordinal: int
     threshold: Threshold
@@ -30,6 +45,16 @@ class Decision:
     recorded_ms: int
     balance_micro: int
     cause: str
+    guards: Mapping[str, str]
+
+
+class _Made(NamedTuple):
+    """A crossing on its way into the table."""
+
+    account: int
+    ordinal: int
+    crossing: Crossing
+    guards: Mapping[str, str]
 
 
 def record(
@@ -47,59 +72,77 @@ def record(
     `live`: the accounts that something new was said about; nothing cuts the others (a replayed
     reading is never by itself the cause of a cut; what it takes off a bill may put a supply back
     at once). None: all. `released`: the hold whose end made the caller settle.
-    `asked`: as for `supply.decide`. `positions`: what the worker keeps of them.
+    `asked`: what the meter of an account was last asked for, where the caller has read that under
+    the locks; the other meters are looked up. `positions`: what the worker keeps of them.
     """
-    held = _held(conn, settled, now_ms)
-    decided: list[Settled] = []
-    made: list[tuple[int, int, Crossing]] = []
+    settled = forecasts.renewed(conn, settled)
+    moved = [
+        each
+        for each in settled
+        if RELAY_OF.get(each.state.supply, "") not in {"", asked.get(each.state.account_id)}
+        and (live is None or each.state.account_id in live or each.state.supply == "connected")
+    ]
+    meters = supply.meters_of_accounts(conn, [each.state.account_id for each in moved])
+    cutting = [each for each in moved if each.state.supply == "disconnected"]
+    reviews = cuts.review(conn, cutting, meters, now_ms) if cutting else {}
+    decided: dict[int, Settled] = {}
+    made: list[_Made] = []
     for each in settled:
-        may_cut = live is None or each.state.account_id in live
-        state, crossed = _decide(each, held.get(each.state.account_id), released, may_cut)
-        decided.append(replace(each, state=state) if state is not each.state else each)
+        account = each.state.account_id
+        review = reviews.get(account)
+        may_cut = live is None or account in live
+        state, crossed = _decide(each, review, released, may_cut)
+        decided[account] = replace(each, state=state) if state is not each.state else each
         first = each.state.decisions + 1
-        made.extend((state.account_id, first + place, one) for place, one in enumerate(crossed))
-    write(conn, decided, now_ms, positions or PositionCache())
+        guards = {} if review is None else review.guards
+        made.extend(
+            _Made(account, first + place, one, guards if one.threshold == "supply" else {})
+            for place, one in enumerate(crossed)
+        )
+    write(conn, list(decided.values()), now_ms, positions or PositionCache())
     if made:
         _insert(conn, made, now_ms)
-    if live is not None:
-        decided = [
-            each
-            for each in decided
-            if each.state.account_id in live or each.state.supply == "connected"
-        ]
-    return supply.decide(conn, decided, held, now_ms, asked)
+        _follow(conn, made, now_ms)
+    withheld = {account for account, review in reviews.items() if review.standing}
+    moved = [decided[each.state.account_id] for each in moved]
+    return supply.decide(conn, moved, meters, withheld, now_ms)
 
 
-def _held(conn: Connection, settled: Sequence[Settled], now_ms: int) -> dict[int, str]:
-    """Of these accounts those whose cut a hold forbids now, with the hold's name."""
-    due = [each.state.account_id for each in settled if each.state.supply == "disconnected"]
-    if not due:
-        return {}
-    found = conn.execute(query("holds_in_force"), {"accounts": due, "now_ms": now_ms})
-    return {account: f"hold:{hold}" for account, hold in found}
-
-
-def may_cut(conn: Connection, settled: Settled, now_ms: int) -> bool:
-    """Whether the account is to be off now: out of credit, in no window and under no hold."""
-    return settled.state.supply == "disconnected" and not _held(conn, [settled], now_ms)
+def _follow(conn: Connection, made: Sequence[_Made], now_ms: int) -> None:
+    """What hangs on a crossing: notice as the credit runs low, and its end as it is back."""
+    low = [each.account for each in made if each.crossing.kind == "low_credit"]
+    if low:
+        notices.announce(conn, low, supply.meters_of_accounts(conn, low), now_ms)
+    back = [each.account for each in made if each.crossing.kind == "low_credit_cleared"]
+    if back:
+        notices.lapse(conn, back, now_ms)
+    on = [each.account for each in made if each.crossing.kind == "connected"]
+    if on:
+        cuts.credit_is_back(conn, on, now_ms)
 
 
 def _decide(
-    each: Settled, hold: str | None, released: str | None, may_cut: bool
+    each: Settled, review: Review | None, released: str | None, may_cut: bool
 ) -> tuple[AccountState, tuple[Crossing, ...]]:
     """The state with its levels as of now, and what was crossed on the way."""
     old, status = each.before, each.outcome.status
+    guard = review.standing[0] if review is not None and review.standing else None
+    kept = each.state
+    if review is not None and review.due_ms is not None:
+        # Time lets a guard go: the clockwork asks again then.
+        kept = replace(kept, due_ms=min(kept.due_ms, review.due_ms))
     before = Levels(
         old.low_credit, old.balance_micro <= 0, old.emergency_in_use, old.decided_supply
     )
-    after = levels(before, status, old.low_credit_micro, held=hold is not None, may_cut=may_cut)
+    low_micro = low_credit_edge(old.low_credit_micro, each.state.expected_micro)
+    after = levels(before, status, low_micro, held=guard is not None, may_cut=may_cut)
     if after == before:
-        return each.state, ()
+        return kept, ()
     crossed = crossings(
         each.terms,
         before,
         after,
-        old.low_credit_micro,
+        low_micro,
         steps(
             each.rated_from.totals.balance_micro,
             each.outcome.postings,
@@ -107,10 +150,11 @@ def _decide(
         ),
         status,
         old.settled_until_ms,
-        hold or released,
+        guard or released or (None if review is None else review.freed),
+        forecast=old.low_credit_days is not None,
     )
     state = replace(
-        each.state,
+        kept,
         low_credit=after.low_credit,
         decided_supply=after.supply,
         decisions=old.decisions + len(crossed),
@@ -118,16 +162,17 @@ def _decide(
     return state, crossed
 
 
-def _insert(conn: Connection, made: Sequence[tuple[int, int, Crossing]], now_ms: int) -> None:
+def _insert(conn: Connection, made: Sequence[_Made], now_ms: int) -> None:
     names = ("threshold", "kind", "at_ms", "balance_micro", "cause")
     conn.execute(
         query("insert_decisions"),
         {
             "now_ms": now_ms,
-            "account_id": [account for account, _, _ in made],
-            "ordinal": [ordinal for _, ordinal, _ in made],
+            "account_id": [each.account for each in made],
+            "ordinal": [each.ordinal for each in made],
+            "guards": [orjson.dumps(dict(each.guards)).decode() for each in made],
         }
-        | {name: [getattr(one, name) for _, _, one in made] for name in names},
+        | {name: [getattr(each.crossing, name) for each in made] for name in names},
     )
 
 

@@ -1,4 +1,4 @@
-"""What meters report beside readings, kept as they said it; the same report twice is one."""
+"""What devices report beside readings, kept as they said it; the same report twice is one."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ from store.sql import query
 
 
 class Reported(NamedTuple):
-    """One report of a registered meter."""
+    """One report of a registered meter, or of a gateway about itself."""
 
-    meter_id: int
+    meter_id: int | None
     kind: str
     payload: bytes
+    gateway_id: int | None = None
 
 
 def write(conn: Connection, reported: Sequence[Reported], now_ms: int) -> None:
@@ -27,6 +28,7 @@ def write(conn: Connection, reported: Sequence[Reported], now_ms: int) -> None:
         {
             "now_ms": now_ms,
             "meter_id": [each.meter_id for each in reported],
+            "gateway_id": [each.gateway_id for each in reported],
             "kind": [each.kind for each in reported],
             "body": [_as_json(each.payload) for each in reported],
             "fingerprint": [

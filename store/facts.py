@@ -36,17 +36,15 @@ def stored_facts(
     ):
         facts.append(Reading(ts_ms, value_wh, number))
         known[number, ts_ms] = verdict
-    for top_up, at_ms, amount_micro, channel in conn.execute(query("top_ups_from"), since):
-        facts.append(TopUp(top_up, at_ms, amount_micro, channel))
+    facts.extend(TopUp(*row) for row in conn.execute(query("top_ups_from"), since))
     for top_up, at_ms, credited_ms, channel in conn.execute(query("reversals_from"), since):
         split = None
         if credited_ms < anchor_ms:
-            split = _recorded_split(conn, account_id, top_up, credited_ms, channel)
+            split = recorded_split(conn, account_id, top_up, credited_ms, channel)
         facts.append(Reversal(top_up, at_ms, split))
     for (at_ms,) in conn.execute(query("emergency_requests_from"), since):
         facts.append(EmergencyRequest(at_ms))
-    for adjustment, at_ms, amount_micro, reason in conn.execute(query("adjustments_from"), since):
-        facts.append(Adjustment(adjustment, at_ms, amount_micro, reason))
+    facts.extend(Adjustment(*row) for row in conn.execute(query("adjustments_from"), since))
     facts.extend(
         Exchange(closing_wh or 0, meter)
         for meter, closing_wh in series[1:]
@@ -55,17 +53,18 @@ def stored_facts(
     return facts, known
 
 
-def _recorded_split(
+def recorded_split(
     conn: Connection, account_id: int, top_up: str, credited_ms: int, channel: str
 ) -> RecordedTopUp:
-    """What the ledger holds for a top-up from before the position."""
+    """What the ledger holds for a top-up."""
     codes = ledger_codes(conn)
     net: dict[str, int] = {}
     key = {"account": account_id, "key": f"top_up:{top_up}"}
     for legs, amounts in conn.execute(query("posted_of_key"), key):
         for leg, amount in zip(legs, amounts, strict=True):
             net[codes[leg]] = net.get(codes[leg], 0) + amount
-    return RecordedTopUp(credited_ms, channel, net.get("customer", 0), net.get("debt", 0))
+    split = (net.get(code, 0) for code in ("customer", "debt", "cash_rounding"))
+    return RecordedTopUp(credited_ms, channel, *split)
 
 
 def installations(conn: Connection, account_id: int) -> list[tuple[Installation, int | None]]:

@@ -16,6 +16,8 @@ from store.sql import query
 
 HoldKind = Literal["medical", "dispute", "data", "contact", "maintenance", "tamper", "other"]
 # Who releases a hold whose end has come.
+# Two weeks of the past say nothing of a time further ahead.
+MOST_WARNED_DAYS = 60
 TIME = "time"
 
 
@@ -82,7 +84,8 @@ def place(
             f"hold:{row[0]}",
             now_ms,
             reason=reason,
-            after={"kind": kind, "from_ms": from_ms, "until_ms": until_ms},
+            after={"kind": kind, "from_ms": from_ms}
+            | ({} if until_ms is None else {"until_ms": until_ms}),
             account=account_id,
         )
         return int(row[0])
@@ -110,7 +113,6 @@ def release(
                 f"hold:{hold}",
                 now_ms,
                 reason=reason,
-                before={"released_ms": None},
                 after={"released_ms": now_ms},
                 account=row[0],
             )
@@ -136,16 +138,17 @@ def set_low_credit(
     now_ms: int,
     *,
     who: str,
+    days: int | None = None,
 ) -> None:
-    """Warn this account at or below another balance from now on.
+    """Warn this account at or below another balance from now on; with `days`, also when the balance
+    covers no more than so many days as the last two weeks went.
 
-    Errors: NotFound; Conflict `threshold_refused` (below zero).
+    Errors: NotFound; Conflict `threshold_refused` (an amount below zero, days beyond 1 to 60).
     """
-    if threshold_micro < 0:
-        raise Conflict("threshold_refused", "warn at a balance of zero or above")
+    _check_threshold(threshold_micro, days)
     with conn.transaction():
         before = _lock(conn, account_id)
-        of = {"account": account_id, "threshold_micro": threshold_micro}
+        of = {"account": account_id, "threshold_micro": threshold_micro, "days": days}
         conn.execute(query("set_low_credit"), of)
         state = _lock(conn, account_id)
         settled = settle_account(conn, terms, state, (), now_ms)
@@ -154,12 +157,47 @@ def set_low_credit(
             conn,
             who,
             "account.low_credit",
-            f"account:{account_id}",
+            audit_log.account_subject(conn, account_id),
             now_ms,
-            before={"threshold_micro": before.low_credit_micro},
-            after={"threshold_micro": threshold_micro},
+            before={"threshold_micro": before.low_credit_micro, "days": before.low_credit_days},
+            after={"threshold_micro": threshold_micro, "days": days},
             account=account_id,
         )
+
+
+def set_low_credit_of_centre(
+    conn: Connection,
+    centre: int,
+    threshold_micro: int,
+    now_ms: int,
+    *,
+    who: str,
+    days: int | None = None,
+) -> int:
+    """The same for every account of a centre, those opened later included; returns how many have it
+    now. Each is decided at its next settlement. Errors: Conflict `threshold_refused`.
+    """
+    _check_threshold(threshold_micro, days)
+    with conn.transaction():
+        of = {"centre": centre, "threshold_micro": threshold_micro, "days": days}
+        conn.execute(query("set_low_credit_of_new_accounts"), of)
+        changed = conn.execute(query("set_low_credit_of_centre"), of).rowcount
+        audit_log.record(
+            conn,
+            who,
+            "centre.low_credit",
+            f"centre:{centre}",
+            now_ms,
+            after={"threshold_micro": threshold_micro, "days": days, "accounts": changed},
+        )
+    return changed
+
+
+def _check_threshold(threshold_micro: int, days: int | None) -> None:
+    if threshold_micro < 0:
+        raise Conflict("threshold_refused", "warn at a balance of zero or above")
+    if days is not None and not 1 <= days <= MOST_WARNED_DAYS:
+        raise Conflict("threshold_refused", f"warn of 1 to {MOST_WARNED_DAYS} days")
 
 
 def _end(

@@ -15,11 +15,13 @@ from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
-from store import decisions, events, supply
+from store import batch_meter, decisions, gaps, supply
+from store.answers import BatchAnswer, Receipt, batch_answer, receipts
 from store.batch_meter import BatchMeter
 from store.binary import Bools, Int8s, Texts
 from store.devices import FrameCounter, keep_counters
 from store.quarantine import Quarantine, Refusal
+from store.reports import Reports, speaks_of_itself
 from store.settlement import (
     AccountState,
     Settled,
@@ -41,6 +43,8 @@ UNTRUSTED = "untrusted"
 class Incoming:
     """One message from the broker. `topic` is None where the topic is none of the contract's.
 
+    `received_ms` is our clock as it arrived, where the broker is known not to have held it back:
+    what the device says of its own clock may be compared with it. None: it may be old.
     `frame` is the counter of a foreign device's protected frame, kept in the same commit.
     """
 
@@ -50,16 +54,7 @@ class Incoming:
     content_type: str | None
     decoded: Decoded
     frame: FrameCounter | None = None
-
-
-class Receipt(NamedTuple):
-    """What may be confirmed to a meter after the commit."""
-
-    side: str
-    device: str
-    meter: str
-    boot: int
-    seq: int
+    received_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -71,6 +66,19 @@ class Recorded:
     quarantined: int = 0
     commands: int = 0
     receipts: list[Receipt] = field(default_factory=list)
+    # payment to supply reported on, of those that found it off
+    reconnections_ms: list[int] = field(default_factory=list)
+    answers: list[BatchAnswer] = field(default_factory=list)
+
+    def add(self, other: "Recorded") -> None:
+        """Count another commit in."""
+        self.accepted += other.accepted
+        self.duplicate += other.duplicate
+        self.quarantined += other.quarantined
+        self.commands += other.commands
+        self.receipts += other.receipts
+        self.answers += other.answers
+        self.reconnections_ms += other.reconnections_ms
 
 
 class _Row(NamedTuple):
@@ -93,7 +101,9 @@ class Batch:
         self._meters: dict[str, BatchMeter] = {}
         self._states: dict[int, AccountState] = {}
         self._quarantine = Quarantine()
-        self._events: list[events.Reported] = []
+        self._reports = Reports(now_ms)
+        # By message: what its gateway will be told.
+        self._answers: dict[int, BatchAnswer] = {}
         self.recorded = Recorded()
 
     def record(self, messages: Sequence[Incoming]) -> Recorded:
@@ -107,8 +117,11 @@ class Batch:
         for message in messages:
             self._take_ack(message)
         self._quarantine.write(self._conn, self._now_ms)
-        events.write(self._conn, self._events, self._now_ms)
-        self._write_meters()
+        gaps.note(self._conn, self._meters.values(), self._now_ms)
+        self._reports.write(self._conn)
+        self.recorded.reconnections_ms = batch_meter.write(
+            self._conn, self._meters.values(), self._now_ms
+        )
         keep_counters(self._conn, [each.frame for each in messages if each.frame is not None])
         return self.recorded
 
@@ -121,6 +134,9 @@ class Batch:
     # --- who is concerned -------------------------------------------------------------------
 
     def _lock(self, messages: Sequence[Incoming]) -> None:
+        speaking = sorted({m.topic.device for m in messages if m.topic and m.topic.side == "g"})
+        if speaking:
+            self._reports.know_gateways(self._conn, speaking)
         concerned_numbers = {number for message in messages for number in _numbers(message)}
         if not concerned_numbers:
             return
@@ -130,13 +146,7 @@ class Batch:
         ]
         if accounts:
             self._states = lock_accounts(self._conn, accounts, self._terms.positions)
-        self._conn.execute(query("lock_meters"), numbers)
-        # Looked up after the locks: an installation that we waited for is seen.
-        for number, *rest in self._conn.execute(query("meters_of_batch"), numbers):
-            meter_id, gateway, boot, seq, seq_ms, desired, trusted, of_accounts, opened = rest
-            self._meters[number] = BatchMeter(
-                meter_id, number, gateway, boot, seq, seq_ms, desired, trusted, of_accounts, opened
-            )
+        self._meters = batch_meter.load(self._conn, numbers["numbers"])
         # Installed while we waited for the locks. Out of the order of ids, so this may meet
         # another worker in a circle: the database ends one of us, and that batch is tried again.
         concerned = {account for meter in self._meters.values() for account in meter.accounts}
@@ -151,68 +161,98 @@ class Batch:
         message: Incoming,
         candidates: list[tuple[BatchMeter, DecodedReading, Incoming]],
     ) -> None:
-        decoded = message.decoded
+        decoded, topic = message.decoded, message.topic
+        answer = batch_answer(topic, decoded)
+        if answer is not None:
+            self._answers[id(message)] = answer
+            self.recorded.answers.append(answer)
         for refused in decoded.refused:
             self._refuse(message, refused.reason, refused.detail, refused.row_index, refused.raw)
-        topic = message.topic
         if topic is None:
             if not decoded.refused:
                 detail = "No topic of the contract's clause 1."
                 self._refuse(message, "bad_topic", detail, None, None)
             return
+        if decoded.readings:
+            self._take_readings(message, topic, candidates)
+        if topic.side == "m":
+            self.recorded.receipts += receipts(topic.device, decoded)
+            self._take_report(topic.device, message)
+        else:
+            self._take_gateway_report(topic.device, message)
+
+    def _take_readings(
+        self,
+        message: Incoming,
+        topic: Topic,
+        candidates: list[tuple[BatchMeter, DecodedReading, Incoming]],
+    ) -> None:
+        of_gateway = topic.device if topic.side == "g" else None
+        answer = self._answers.get(id(message))
         unknown: set[str] = set()
-        receipts: dict[tuple[str, int], int] = {}
-        for reading in decoded.readings:
-            if reading.rcpt or reading.hist:
-                of = (reading.meter, reading.boot)
-                receipts[of] = max(reading.seq, receipts.get(of, 0))
-            meter = self._meters.get(reading.meter)
+        meters = self._meters
+        for reading in message.decoded.readings:
+            if answer is not None:
+                answer.keep(reading.meter, reading.boot, reading.seq)
+            meter = meters.get(reading.meter)
             if meter is None:
                 unknown.add(reading.meter)
-            elif topic.side == "g" and meter.gateway != topic.device:
+            elif of_gateway is not None and meter.gateway != of_gateway:
                 self._refuse_reading(
                     message, reading, "not_assigned", "Not a meter of this gateway."
                 )
             else:
                 candidates.append((meter, reading, message))
         for number in sorted(unknown):
-            self._refuse(message, "unknown_meter", f"Meter {number} is not registered.", None, None)
-        self.recorded.receipts.extend(
-            Receipt(topic.side, topic.device, number, boot, seq)
-            for (number, boot), seq in receipts.items()
-        )
-        if topic.side == "m":
-            self._take_report(topic.device, message)
+            self._refuse_meter(message, "unknown_meter", number)
+        first = message.decoded.readings[0]
+        if of_gateway is None and message.received_ms is not None and first.meter in meters:
+            self._reports.reading(meters[first.meter], first, message.received_ms)
 
     def _take_report(self, number: str, message: Incoming) -> None:
-        decoded = message.decoded
-        hello, event = decoded.hello, decoded.event
-        if hello is None and event is None and decoded.online is None:
+        if not speaks_of_itself(message.decoded):
             return
         meter = self._meters.get(number)
         if meter is None:
-            self._refuse(message, "unknown_meter", f"Meter {number} is not registered.", None, None)
-            return
-        meter.heard = True
-        if decoded.online is not None:
-            meter.online = decoded.online
-        if hello is not None:
-            meter.online = True
-            if hello.relay is not None:
-                meter.report(hello.relay, hello.ts_ms)
-            self._events.append(events.Reported(meter.id, "hello", message.payload))
-        if event is not None:
-            self._events.append(events.Reported(meter.id, event.type, message.payload))
+            self._refuse_meter(message, "unknown_meter", number)
+        else:
+            self._reports.take(meter, message.decoded, message.payload, message.received_ms)
+
+    def _take_gateway_report(self, gateway: str, message: Incoming) -> None:
+        decoded = message.decoded
+        event = decoded.event
+        if not self._reports.gateway_spoke(gateway, decoded.online):
+            detail = f"Gateway {gateway} is not registered."
+            self._refuse(message, "unknown_gateway", detail, None, None, gateway)
+        elif decoded.hello is not None:
+            self._reports.gateway_spoke(gateway, online=True)
+            self._reports.gateway_event(gateway, "hello", message.payload)
+        elif event is not None and event.meter is None:
+            self._reports.gateway_event(gateway, event.type, message.payload)
+        elif event is not None and event.meter is not None:
+            meter = self._behind(message, event.meter)
+            if meter is not None:
+                self._reports.event(meter, event, message.payload)
+
+    def _behind(self, message: Incoming, number: str) -> BatchMeter | None:
+        """The meter that is spoken for, unless it is unknown or another gateway's."""
+        meter, topic = self._meters.get(number), message.topic
+        if meter is None:
+            self._refuse_meter(message, "unknown_meter", number)
+        elif topic is not None and topic.side == "g" and meter.gateway != topic.device:
+            self._refuse_meter(message, "not_assigned", number)
+            return None
+        return meter
 
     def _take_ack(self, message: Incoming) -> None:
         ack = message.decoded.ack
         if ack is None:
             return
-        meter = None if ack.meter is None else self._meters.get(ack.meter)
+        if ack.meter is None:
+            self._refuse(message, "unknown_meter", "Name the meter that answers.", None, None)
+            return
+        meter = self._behind(message, ack.meter)
         if meter is None:
-            self._refuse(
-                message, "unknown_meter", f"Meter {ack.meter} is not registered.", None, None
-            )
             return
         if ack.relay is not None:
             meter.report(ack.relay, ack.ts_ms)
@@ -240,16 +280,22 @@ class Batch:
             key = (meter.id, reading.register, reading.ts_ms)
             stored = known.get(key)
             if stored is not None:
+                meter.hear(reading)
                 if stored == reading.value_wh:
                     self.recorded.duplicate += 1
                 else:
                     detail = f"{reading.register} was {stored} Wh at that instant."
                     self._refuse_reading(message, reading, "conflict", detail)
                 continue
-            if _went_back(meter, reading):
-                detail = f"boot {reading.boot} had reached seq {meter.seq} before that instant."
-                self._refuse_reading(message, reading, "seq_reused", detail)
+            boot, seq, ts_ms = reading.boot, reading.seq, reading.ts_ms
+            suspicion = meter.ran_back(boot, seq, ts_ms, replayed=reading.hist)
+            if suspicion is not None:
+                detail = f"boot {meter.boot} had reached seq {meter.seq} before that instant."
+                self._refuse_reading(message, reading, suspicion, detail)
+                self._reports.suspect(meter, suspicion, f"Said boot {boot}, seq {seq}; {detail}")
                 continue
+            if meter.clock == "lost" and reading.tq != "lost" and boot >= (meter.boot or 0):
+                reading = reading._replace(tq="lost")  # noqa: PLW2901 - by its clock, as we know it
             known[key] = reading.value_wh
             meter.hear(reading)
             rows.append(
@@ -386,6 +432,9 @@ class Batch:
         self, message: Incoming, reading: DecodedReading, reason: str, detail: str
     ) -> None:
         raw = message.payload
+        answer = self._answers.get(id(message))
+        if answer is not None:
+            answer.refuse_reading(reading, reason)
         if message.topic is not None and message.topic.side == "g":
             raw = orjson.dumps(
                 [
@@ -399,6 +448,17 @@ class Batch:
             )
         place = f"{reading.meter} {reading.register} {reading.ts_ms} {reading.value_wh}"
         self._refuse(message, reason, detail, None, raw, place)
+
+    def _refuse_meter(self, message: Incoming, reason: str, number: str) -> None:
+        """A message, or what of it is said for one meter."""
+        detail = {
+            "unknown_meter": f"Meter {number} is not registered.",
+            "not_assigned": f"Meter {number} is not behind this gateway.",
+        }[reason]
+        self._refuse(message, reason, detail, None, None, number)
+        answer = self._answers.get(id(message))
+        if answer is not None:
+            answer.refuse_meter(number, reason)
 
     def _refuse(
         self,
@@ -415,31 +475,6 @@ class Batch:
         )
         self.recorded.quarantined += self._quarantine.add(refusal)
 
-    def _write_meters(self) -> None:
-        heard = sorted(
-            (meter for meter in self._meters.values() if meter.heard), key=lambda meter: meter.id
-        )
-        if not heard:
-            return
-        self._conn.execute(
-            query("update_meters"),
-            {
-                "now_ms": self._now_ms,
-                "meter_id": Int8s([meter.id for meter in heard]),
-                "boot": Int8s([meter.boot for meter in heard]),
-                "seq": Int8s([meter.seq for meter in heard]),
-                "seq_ms": Int8s([meter.seq_ms for meter in heard]),
-                "relay": Texts([meter.relay for meter in heard]),
-                "relay_ms": Int8s([meter.relay_ms for meter in heard]),
-                "online": Bools([meter.online for meter in heard]),
-            },
-        )
-        closed = [meter.id for meter in heard if meter.relay == "closed"]
-        if closed:
-            self._conn.execute(
-                query("mark_on_supply"), {"meters": Int8s(closed), "now_ms": self._now_ms}
-            )
-
 
 def record(
     conn: Connection, terms: TermsCache, messages: Sequence[Incoming], now_ms: int
@@ -455,19 +490,10 @@ def _numbers(message: Incoming) -> Iterable[str]:
         yield reading.meter
     if decoded.ack is not None and decoded.ack.meter is not None:
         yield decoded.ack.meter
+    if decoded.event is not None and decoded.event.meter is not None:
+        yield decoded.event.meter
     if message.topic is not None and message.topic.side == "m":
         yield message.topic.device
-
-
-def _went_back(meter: BatchMeter, reading: DecodedReading) -> bool:
-    """`seq` going back within one boot with a new instant: a clone, or a counter that was lost."""
-    return (
-        meter.boot == reading.boot
-        and meter.seq is not None
-        and meter.seq_ms is not None
-        and reading.seq <= meter.seq
-        and reading.ts_ms > meter.seq_ms
-    )
 
 
 def set_aside(conn: Connection, message: Incoming, detail: str, now_ms: int) -> Recorded:

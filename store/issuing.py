@@ -213,12 +213,18 @@ def _unanswered_credit(conn: Connection, meter_id: int) -> list[str]:
 
 
 def _queue(
-    conn: Connection, meter_id: int, digits: Sequence[str], tid: int | None, now_ms: int
+    conn: Connection,
+    meter_id: int,
+    digits: Sequence[str],
+    tid: int | None,
+    now_ms: int,
+    attempt: supply.Attempt | None = None,
 ) -> str:
     args: dict[str, object] = {"tokens": list(digits)}
     if tid is not None:
         args["tid"] = tid
-    return supply.queue(conn, meter_id, "token", args, now_ms, now_ms + supply.TOKEN_EXPIRY_MS)
+    expires_ms = now_ms + supply.TOKEN_EXPIRY_MS
+    return supply.queue(conn, meter_id, "token", args, now_ms, expires_ms, attempt)
 
 
 def allocate_tid(conn: Connection, meter_id: int, key: KeyAttributes, now_ms: int) -> int:
@@ -240,14 +246,15 @@ def allocate_tid(conn: Connection, meter_id: int, key: KeyAttributes, now_ms: in
     return tid
 
 
-def deliver_again(conn: Connection, commands: list[str], now_ms: int) -> int:
+def deliver_again(conn: Connection, commands: list[str], now_ms: int, *, anew: bool = False) -> int:
     """Carry tokens by new commands where the old ones ended unanswered; a meter that has them
-    answers UsedError, which is success.
+    answers UsedError, which is success. `anew`: a person wants it, the count of tries begins again.
     """
     rows = conn.execute(query("tokens_to_deliver_again"), {"commands": commands}).fetchall()
-    for _, meter_id, digits, tokens, tid, changes_key in rows:
+    for number, first_issued_ms, meter_id, digits, tokens, tid, changes_key in rows:
         before = _unanswered_credit(conn, meter_id) if changes_key else []
-        command = _queue(conn, meter_id, [*before, *digits], tid, now_ms)
+        attempt = None if anew else supply.Attempt(number + 1, first_issued_ms)
+        command = _queue(conn, meter_id, [*before, *digits], tid, now_ms, attempt)
         conn.execute(query("reissue_command"), {"command": command, "tokens": tokens})
     return len(rows)
 

@@ -103,7 +103,7 @@ def adopt_vending_key(
     KeyAttributes(sgc=sgc, krn=krn, kt=DUTK, ken=ken, ti="00", base_date=base_date, ea=7, dkga=dkga)
     wanted = VendingKeyRevision(sgc, krn, ken, base_date, dkga, check_value, from_ms)
     with conn.transaction():
-        conn.execute("LOCK TABLE vending_key IN SHARE ROW EXCLUSIVE MODE")
+        conn.execute(query("lock_vending_keys"))
         row = conn.execute(query("newest_vending_key"), {"sgc": sgc}).fetchone()
         if row is not None and VendingKeyRevision(*row) == wanted:
             return wanted

@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from store.errors import MigrationError
+from store.roles import Login, provide
 
 # Any two migrating processes meet at this advisory lock.
 LOCK = 0x70_72_65_70
@@ -53,8 +54,14 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda migration: migration.name)
 
 
-def migrate(url: str, report: Callable[[str], None] = lambda _: None) -> list[str]:
-    """Bring the database at `url` to the newest schema; returns the names applied now."""
+def migrate(
+    url: str, report: Callable[[str], None] = lambda _: None, login: Login | None = None
+) -> list[str]:
+    """Bring the database at `url` to the newest schema; returns the names applied now.
+
+    `url` is the owner's. The application's role gets its grants each time, and `login`, who the
+    programs connect as, becomes its member (store.roles).
+    """
     applied_now: list[str] = []
     with psycopg.connect(url, autocommit=True) as conn:
         # GREATEST-version notices of the extension are not for our users.
@@ -84,6 +91,7 @@ def migrate(url: str, report: Callable[[str], None] = lambda _: None) -> list[st
             _apply(conn, migration)
             report(f"{migration.name} applied")
             applied_now.append(migration.name)
+        provide(conn, login, report)
     return applied_now
 
 

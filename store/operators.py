@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from psycopg import Connection
 
 from schemas.errors import DomainError
-from store import attempts, audit_log, passwords
+from store import attempts, audit_log, passwords, registry
 from store.attempts import Bound
 from store.errors import Conflict, NotFound
 from store.sql import query
@@ -95,7 +95,7 @@ def add(
             "bad_name", "name an operator in small letters, digits, . _ @ or -, 2 to 64 of them"
         )
     with conn.transaction():
-        ids = [_centre(conn, code) for code in centres]
+        ids = [registry.find_centre(conn, code) for code in centres]
         row = conn.execute(
             query("insert_operator"),
             {"name": name, "role": role, "centres": ids or None, "now_ms": now_ms},
@@ -105,13 +105,6 @@ def add(
         after = {"role": role, "centres": list(centres) or None}
         audit_log.record(conn, who, "operator.add", f"operator:{name}", now_ms, after=after)
         return int(row[0])
-
-
-def _centre(conn: Connection, code: str) -> int:
-    row = conn.execute(query("find_centre"), {"code": code}).fetchone()
-    if row is None:
-        raise NotFound(f"Centre {code}")
-    return int(row[0])
 
 
 def listed(conn: Connection) -> list[Operator]:

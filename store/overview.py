@@ -53,21 +53,32 @@ class RecentTopUp(NamedTuple):
     on_supply_ms: int | None
 
 
+class Reconnections(NamedTuple):
+    """From payment to supply reported on, of the newest that found it off; None: none yet."""
+
+    p50_ms: int | None
+    p99_ms: int | None
+
+
 class Overview(NamedTuple):
     counts: Counts
     quarantine: list[tuple[str, int]]
     lowest: list[LowAccount]
     top_ups: list[RecentTopUp]
+    reconnections: Reconnections
 
 
 def overview(conn: Connection, rows: int) -> Overview:
     """Everything the live view shows; `rows` bounds each list."""
     counts = conn.execute(query("overview_counts")).fetchone()
     assert counts is not None, "a row of counts always comes"
+    reconnections = conn.execute(query("overview_reconnections")).fetchone()
+    assert reconnections is not None, "percentiles always come"
     limit = {"limit": rows}
     return Overview(
         counts=Counts(*counts),
         quarantine=conn.execute(query("overview_quarantine")).fetchall(),
         lowest=[LowAccount(*row) for row in conn.execute(query("overview_accounts"), limit)],
         top_ups=[RecentTopUp(*row) for row in conn.execute(query("overview_top_ups"), limit)],
+        reconnections=Reconnections(*reconnections),
     )

@@ -31,14 +31,21 @@ def make_pool(url: str, *, min_size: int = 1, max_size: int = 10) -> Pool:
             "autocommit": True,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "prepaid-api",
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
         },
+        configure=_limit_statements,
         min_size=min_size,
         max_size=max_size,
         timeout=WAIT_S,
         check=ConnectionPool.check_connection,
         open=False,
         name="api",
+    )
+
+
+def _limit_statements(conn: Connection) -> None:
+    # Not as a connection option: the address may bring options of its own.
+    conn.execute(
+        "SELECT set_config('statement_timeout', %s, false)", (f"{STATEMENT_TIMEOUT_MS}ms",)
     )
 
 

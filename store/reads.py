@@ -15,12 +15,13 @@ from psycopg import Connection
 
 from credit_engine.days import HOUR_MS, local_time, midnight_ms
 from credit_engine.errors import CreditError
-from credit_engine.forecast import MIN_DAYS, WINDOW_DAYS, DaysLeft, Reason, days_left, quantile
+from credit_engine.forecast import MIN_DAYS, DaysLeft, Reason, days_left, quantile
 from credit_engine.outcome import Status
 from credit_engine.quote import Quote, quote
 from credit_engine.terms import Terms
 from schemas.errors import DomainError
 from store.errors import Conflict, NotFound
+from store.forecasts import usage
 from store.operators import OperatorRole
 from store.pool import snapshot
 from store.settlement import AccountState, TermsCache, look, read_account
@@ -90,14 +91,6 @@ class Balance:
     emergency_limit_micro: int | None
     emergency_on_request: bool
     supply: Supply | None
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What whole local days cost and used, oldest first."""
-
-    costs_micro: tuple[int, ...]
-    energy_wh: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +221,13 @@ def balance(conn: Connection, terms: TermsCache, account_id: int, now_ms: int) -
         except CreditError as error:
             if error.code not in {"free_energy", "no_tariff"}:
                 raise
-        usage = _usage(conn, account_id, agreed, state)
+        used = usage(conn, account_id, agreed, state)
         row = conn.execute(query("supply_of_account"), {"account": account_id}).fetchone()
         offer = agreed.emergency
         return Balance(
             status=status,
             buys=buys,
-            days_left=days_left(status.balance_micro, usage.costs_micro),
+            days_left=days_left(status.balance_micro, used.costs_micro),
             emergency_limit_micro=None if offer is None else offer.limit_micro,
             emergency_on_request=offer is not None and offer.on_request,
             supply=None if row is None else Supply(*row),
@@ -248,41 +241,15 @@ def usual_energy(conn: Connection, terms: TermsCache, account_id: int, days: int
     """
     with snapshot(conn):
         state, agreed = terms_of(conn, terms, account_id)
-        usage = _usage(conn, account_id, agreed, state)
-    if len(usage.energy_wh) < MIN_DAYS:
+        used = usage(conn, account_id, agreed, state)
+    if len(used.energy_wh) < MIN_DAYS:
         raise Conflict(
             "too_few_days", f"ask by amount or energy: under {MIN_DAYS} days of use are known"
         )
-    wh = quantile(usage.energy_wh, 1, 2) * days
+    wh = quantile(used.energy_wh, 1, 2) * days
     if wh == 0:
         raise Conflict("no_use", "ask by amount or energy: the usual day uses nothing")
     return wh
-
-
-def _usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState) -> Usage:
-    zone = agreed.tariff.zone
-    # The day of the last accepted reading is not whole yet, nor is the day of the opening.
-    last = local_time(zone, state.position.register_at_ms).date()
-    first = max(
-        local_time(zone, state.opened_ms - 1).date() + timedelta(days=1),
-        last - timedelta(days=WINDOW_DAYS),
-    )
-    days = [first + timedelta(days=place) for place in range((last - first).days)]
-    if not days:
-        return Usage((), ())
-    found: dict[date, tuple[int, int]] = {
-        day: (micro, wh)
-        for day, micro, wh in conn.execute(
-            query("daily_costs"),
-            {
-                "account": account_id,
-                "from_ms": midnight_ms(zone, days[0]),
-                "to_ms": midnight_ms(zone, last),
-            },
-        )
-    }
-    both = [found.get(day, (0, 0)) for day in days]
-    return Usage(tuple(micro for micro, _ in both), tuple(wh for _, wh in both))
 
 
 def consumption(
@@ -403,3 +370,8 @@ def entry(conn: Connection, account_id: int, entry_id: int) -> OpenedEntry:
         explanation,
         tuple(corrected_by),
     )
+
+
+def receipt_lines(conn: Connection, top_up: str) -> list[tuple[str, str]]:
+    """(name, amount) of each line of a top-up's receipt, as recorded."""
+    return conn.execute(query("lines_of_top_up"), {"top_up": top_up}).fetchall()

@@ -39,6 +39,7 @@ class NewMeter:
     """A meter in stock. Without `meter_pan` and `attributes`, which go together: no tokens.
 
     `third_kct`: an EA07 meter of the 2014 edition, which knows the third key change token.
+    `gateway` speaks for it, `transformer` feeds it, `interval_s` is how often it reads.
     """
 
     number: str
@@ -46,6 +47,8 @@ class NewMeter:
     attributes: KeyAttributes | None = None
     gateway: str | None = None
     third_kct: bool = False
+    transformer: str | None = None
+    interval_s: int | None = None
 
 
 def _one(conn: Connection, name: str, values: Mapping[str, object]) -> int | None:
@@ -58,6 +61,22 @@ def add_centre(conn: Connection, code: str, name: str) -> int:
     centre = _one(conn, "add_centre", {"code": code, "name": name})
     assert centre is not None
     return centre
+
+
+def find_centre(conn: Connection, code: str) -> int:
+    """A centre by its code. Errors: NotFound."""
+    centre = _one(conn, "find_centre", {"code": code})
+    if centre is None:
+        raise NotFound(f"Centre {code}")
+    return centre
+
+
+def currency_of_meter(conn: Connection, number: str) -> str:
+    """What the account of a meter is priced in. Errors: NotFound."""
+    row = conn.execute(query("currency_of_meter"), {"number": number}).fetchone()
+    if row is None:
+        raise NotFound(f"A meter {number} that serves an account")
+    return str(row[0])
 
 
 def add_customer(conn: Connection, name: str, now_ms: int) -> int:
@@ -177,6 +196,8 @@ def add_meter(conn: Connection, centre: int, meter: NewMeter) -> int:
                 "gateway": gateway,
                 "meter_pan": meter.meter_pan if keys is not None else None,
                 "third_kct": meter.third_kct,
+                "transformer": meter.transformer,
+                "interval_s": meter.interval_s,
             }
             | {name: None if keys is None else getattr(keys, name) for name in names},
         )

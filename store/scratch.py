@@ -15,13 +15,15 @@ from store.migrate import migrate
 def scratch_database(url: str) -> Iterator[str]:
     """The URL of an empty, migrated database on the same server."""
     name = f"prepaid_scratch_{secrets.token_hex(6)}"
+    # A connection for each end: the server may be restarted in between.
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            scratch = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
-            migrate(scratch)
-            yield scratch
-        finally:
+    try:
+        scratch = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+        migrate(scratch)
+        yield scratch
+    finally:
+        with psycopg.connect(url, autocommit=True) as conn:
             conn.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )

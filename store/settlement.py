@@ -63,6 +63,11 @@ class AccountState:
     low_credit: bool
     decided_supply: Supply
     decisions: int
+    # warned too when the balance lasts so many days: what they are expected to cost, and until when
+    # that stands (store.forecasts)
+    low_credit_days: int | None
+    expected_micro: int
+    expected_until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +329,9 @@ def _conclude(
             low_credit=state.low_credit,
             decided_supply=state.decided_supply,
             decisions=state.decisions,
+            low_credit_days=state.low_credit_days,
+            expected_micro=state.expected_micro,
+            expected_until_ms=state.expected_until_ms,
         ),
         outcome=outcome,
         terms=terms,

@@ -5,18 +5,21 @@ A queued command row is the outbox; only the meter's own answer moves the supply
 """
 
 import secrets
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from credit_engine.guards import cut_expiry_ms
 from credit_engine.protection import protection_of
-from schemas.commands import Command, CommandType
+from schemas.commands import Command, CommandState, CommandType, may_become, sources
 from schemas.identity import command_id
+from schemas.retries import is_too_old
 from schemas.telemetry import Ack
-from store import key_changes
+from store import centres, dead_letters, key_changes
 from store.settlement import Settled
 from store.sql import query
 
@@ -26,71 +29,126 @@ RELAY_EXPIRY_MS = 15 * 60 * 1000
 # A token stays valid for its key's life; a new command with a new counter carries it again.
 TOKEN_EXPIRY_MS = 24 * 3600 * 1000
 READ_EXPIRY_MS = 15 * 60 * 1000
+# What a supply wants of the relay; `protected` wants nothing.
+RELAY_OF = {"connected": "closed", "disconnected": "open"}
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledMeter:
-    """The meter that serves an account now."""
+    """The meter that serves an account now; `centre_id` is the account's."""
 
     id: int
     number: str
     desired_relay: str
     reported_relay: str | None
+    centre_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Which try of the same intention a command is, from 1, and when the first was issued."""
+
+    number: int
+    first_issued_ms: int
+
+
+class Queued(NamedTuple):
+    """A command on its way: to a meter, behind a gateway or not."""
+
+    meter: str
+    gateway: str | None
+    command: Command
+
+
+def meters_of_accounts(conn: Connection, accounts: Iterable[int]) -> dict[int, InstalledMeter]:
+    """The meters of these accounts; a desired relay is stable while its account is locked."""
+    of = {"accounts": list(accounts)}
+    if not of["accounts"]:
+        return {}
+    rows = conn.execute(query("meters_of_accounts"), of)
+    return {account: InstalledMeter(*rest) for account, *rest in rows}
 
 
 def meter_of_account(conn: Connection, account_id: int) -> InstalledMeter | None:
-    """The account's meter; its desired relay is stable while the account is locked."""
-    row = conn.execute(query("meter_of_account"), {"account": account_id}).fetchone()
-    return None if row is None else InstalledMeter(*row)
+    """The account's meter, None where it has none of its own any more."""
+    return meters_of_accounts(conn, [account_id]).get(account_id)
 
 
 def decide(
     conn: Connection,
     settled: Sequence[Settled],
-    held: Container[int],
+    meters: Mapping[int, InstalledMeter],
+    withheld: Container[int],
     now_ms: int,
-    asked: Mapping[int, str],
 ) -> int:
     """Queue what the supply states ask for; returns how many commands were queued.
 
-    `connected` wants the relay closed, `disconnected` open; `protected`, and a hold on one of the
-    accounts `held`, change nothing: they keep a supply from being cut and do not restore one.
-    `asked`: what the meter of an account was last asked for, where the caller has read that under
-    the locks; the other meters are looked up.
+    `connected` wants the relay closed, `disconnected` open; `protected`, and guards that withhold
+    the cut of one of the accounts `withheld`, change nothing: they keep a supply from being cut and
+    do not restore one.
     """
     queued = 0
     for each in settled:
         account = each.state.account_id
-        wanted = {"connected": "closed", "disconnected": "open"}.get(each.state.supply)
-        if wanted is None or asked.get(account) == wanted:
+        wanted = RELAY_OF.get(each.state.supply)
+        if wanted is None or (wanted == "open" and account in withheld):
             continue
-        if wanted == "open" and account in held:
-            continue
-        meter = meter_of_account(conn, account)
+        meter = meters.get(account)
         if meter is None or meter.desired_relay == wanted:
             continue
-        order_relay(conn, each, meter, wanted, now_ms)
-        queued += 1
+        queued += order_relay(conn, each, meter, wanted, now_ms)
     return queued
 
 
 def order_relay(
-    conn: Connection, settled: Settled, meter: InstalledMeter, wanted: str, now_ms: int
-) -> None:
-    """Make `wanted` the meter's one relay intention."""
-    conn.execute(query("desire_relay"), {"meter": meter.id, "relay": wanted})
-    conn.execute(query("supersede_relay_commands"), {"meter": meter.id})
-    expires_ms = now_ms + RELAY_EXPIRY_MS
+    conn: Connection,
+    settled: Settled,
+    meter: InstalledMeter,
+    wanted: str,
+    now_ms: int,
+    attempt: Attempt | None = None,
+) -> bool:
+    """Make `wanted` the meter's one relay intention; False where no time is left before a
+    non-disconnection window, after which it is decided again.
+    """
+    rules = centres.settings_of(conn, [meter.centre_id])[meter.centre_id]
+    expires_ms: int | None = now_ms + RELAY_EXPIRY_MS
+    kind: CommandType = "relay"
     if wanted == "open":
-        # It must be over before the next non-disconnection window begins; then it is decided again.
-        windows = settled.terms.non_disconnection
-        edge_ms = protection_of(settled.terms.tariff, windows).next_edge(now_ms)
-        if edge_ms is not None:
-            expires_ms = min(expires_ms, edge_ms)
+        protection = protection_of(settled.terms.tariff, settled.terms.non_disconnection)
+        margin_ms = rules.cut_rules.clock_margin_ms
+        expires_ms = cut_expiry_ms(protection, now_ms, RELAY_EXPIRY_MS, margin_ms)
         args = {"to": "open", "why": "out_of_credit"}
+    elif rules.reconnect == "arm":
+        kind, args = "arm", {}
     else:
         args = {"to": "close", "why": "credit"}
-    queue(conn, meter.id, "relay", args, now_ms, expires_ms)
+    if expires_ms is None:
+        return False
+    conn.execute(query("desire_relay"), {"meter": meter.id, "relay": wanted})
+    conn.execute(
+        query("supersede_relay_commands"),
+        {"meter": meter.id, "from_states": sources("superseded")},
+    )
+    queue(conn, meter.id, kind, args, now_ms, expires_ms, attempt)
+    if wanted == "closed" and meter.reported_relay in {"open", "armed"}:
+        conn.execute(query("mark_reconnects"), {"meter": meter.id, "now_ms": now_ms})
+    return True
+
+
+def repeat_order(conn: Connection, settled: Settled, meter: InstalledMeter, now_ms: int) -> bool:
+    """Order again what the meter did not do; after too long it is a dead letter instead."""
+    of = {"meter": meter.id}
+    row = conn.execute(query("last_relay_order"), of).fetchone()
+    attempt = None
+    if row is not None:
+        number, _, first_issued_ms, cmd, dead = row
+        if dead is None and is_too_old("relay", first_issued_ms, now_ms):
+            dead_letters.record(conn, cmd, "not_obeyed", now_ms)
+            return False
+        # One that a person has reopened begins anew.
+        attempt = Attempt(number + 1, first_issued_ms) if dead is None else None
+    return order_relay(conn, settled, meter, meter.desired_relay, now_ms, attempt)
 
 
 def queue(
@@ -100,6 +158,7 @@ def queue(
     args: Mapping[str, object],
     now_ms: int,
     expires_ms: int,
+    attempt: Attempt | None = None,
 ) -> str:
     """Put one command into the outbox; returns its id."""
     row = conn.execute(query("next_ctr"), {"meter": meter_id}).fetchone()
@@ -115,32 +174,49 @@ def queue(
             "args": Jsonb(dict(args)),
             "issued_ms": now_ms,
             "expires_ms": expires_ms,
+            "attempt": 1 if attempt is None else attempt.number,
+            "first_issued_ms": None if attempt is None else attempt.first_issued_ms,
         },
     )
     return name
 
 
 def answer(conn: Connection, ack: Ack, meter: str, now_ms: int) -> bool:
-    """Take a meter's word on a command; False when it was never given that command."""
-    of = {"id": ack.cmd, "meter": meter}
+    """Take a meter's word on a command; False when it was never given that command.
+
+    A word that the table of states does not allow is kept and changes nothing; the same word again
+    is no word. What it measured (`relay`, `reg`) is the caller's: that is true in any case.
+    """
     if not _is_uuid(ack.cmd):
         return False
-    said = {
-        "state": ack.state,
-        "relay": ack.relay,
-        "reg": dict(ack.reg),
-        "tokens": [dict(token) for token in ack.tokens],
-        "why": ack.why,
-    }
-    row = conn.execute(
-        query("answer_command"),
-        of | {"state": ack.state, "now_ms": now_ms, "answer": Jsonb(said)},
-    ).fetchone()
+    row = conn.execute(query("command_to_answer"), {"id": ack.cmd, "meter": meter}).fetchone()
     if row is None:
-        known = conn.execute(query("command_exists"), of).fetchone()
-        return bool(known and known[0])
-    if row[0] == "token" and ack.tokens:
+        return False
+    cmd, meter_id, kind, before, claimed, attempt, first_issued_ms, issued_ms, version = row
+    said = Jsonb(
+        {
+            "state": ack.state,
+            "relay": ack.relay,
+            "reg": dict(ack.reg),
+            "tokens": [dict(token) for token in ack.tokens],
+            "why": ack.why,
+        }
+    )
+    # A meter may answer before we have written down that the broker took the command.
+    state: CommandState = "sent" if before == "queued" and claimed else before
+    of = {"id": cmd, "before": before, "answer": said, "now_ms": now_ms}
+    if state == ack.state:
+        return True
+    if not may_become(state, ack.state):
+        conn.execute(query("ignore_answer"), of)
+        return True
+    conn.execute(query("answer_command"), of | {"state": ack.state})
+    if ack.state == "done" and version is not None:
+        conn.execute(query("report_version"), {"meter": meter_id, "version": version})
+    if kind == "token" and ack.tokens:
         _answer_tokens(conn, ack, now_ms)
+    ended = dead_letters.Ended(cmd, kind, ack.state, ack.why, attempt, first_issued_ms, issued_ms)
+    dead_letters.follow(conn, [ended], now_ms)
     return True
 
 
@@ -164,11 +240,15 @@ def _answer_tokens(conn: Connection, ack: Ack, now_ms: int) -> None:
         conn.execute(query("conclude_top_ups"), {"top_ups": top_ups, "now_ms": now_ms})
 
 
-def queued_commands(conn: Connection, limit: int) -> list[tuple[str, str | None, Command]]:
-    """The outbox, oldest first: (meter number, its gateway or None, command)."""
-    rows = conn.execute(query("queued_commands"), {"limit": limit}).fetchall()
+def queued_commands(conn: Connection, limit: int) -> list[Queued]:
+    """The outbox, to look at."""
+    return in_order(conn.execute(query("queued_commands"), {"limit": limit}).fetchall())
+
+
+def in_order(rows: Sequence[Sequence[Any]]) -> list[Queued]:
+    """Rows of the outbox as commands, oldest first and a meter's in the order of their counters."""
     return [
-        (
+        Queued(
             number,
             gateway,
             Command(
@@ -181,7 +261,9 @@ def queued_commands(conn: Connection, limit: int) -> list[tuple[str, str | None,
                 meter=number if gateway else None,
             ),
         )
-        for cmd, number, gateway, kind, ctr, issued_ms, expires_ms, args in rows
+        for cmd, number, gateway, kind, ctr, issued_ms, expires_ms, args in sorted(
+            rows, key=lambda row: (row[5], row[4])
+        )
     ]
 
 
@@ -189,7 +271,7 @@ def mark_sent(conn: Connection, ids: Sequence[str], now_ms: int) -> None:
     """The broker has these commands; nothing more is known."""
     with conn.transaction():
         of = {"ids": list(ids), "now_ms": now_ms}
-        conn.execute(query("mark_sent"), of)
+        conn.execute(query("mark_sent"), of | {"from_states": sources("sent")})
         conn.execute(query("mark_delivering"), of)
 
 

@@ -193,10 +193,10 @@ def assign(
             conn,
             who,
             "tariff.assign",
-            f"tariff:{code}",
+            audit_log.account_subject(conn, account_id),
             now_ms,
             reason=reason,
-            after={"account_id": account_id, "valid_from": valid_from.isoformat()},
+            after={"tariff": code, "valid_from": valid_from.isoformat()},
             account=account_id,
         )
         return True

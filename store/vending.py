@@ -15,8 +15,8 @@ from psycopg.types.json import Jsonb
 from credit_engine.errors import CreditError
 from credit_engine.quote import Quote, quote
 from schemas.identity import command_id
-from schemas.quantities import format_micro
-from store import decisions
+from schemas.quantities import format_micro, in_coins
+from store import decisions, unsettled
 from store.errors import Conflict, NotFound
 from store.issuing import issue_credit
 from store.key_changes import lock_token_meter
@@ -44,10 +44,22 @@ class Payment:
     paid_ms: int
     request_sha256: bytes
     msisdn: str | None = None
+    # of cash: what was counted, and the smallest coin (None: every amount can be counted)
+    counted_micro: int | None = None
+    coin_micro: int | None = None
+    # the top-up that this one takes the place of (store.reversals)
+    moved_from: str | None = None
+
+    @property
+    def rounding_micro(self) -> int:
+        """What was counted above the amount; the account is credited with the amount."""
+        return 0 if self.counted_micro is None else self.counted_micro - self.amount_micro
 
 
 @dataclass(frozen=True, slots=True)
-class _VendingMeter:
+class VendingMeter:
+    """The meter that serves an account now."""
+
     id: int
     account_id: int
     takes_tokens: bool
@@ -58,20 +70,35 @@ def vend(
 ) -> str:
     """Credit a payment and issue its tokens; returns the top-up's id, the same for a repeat.
 
-    Errors: NotFound (no such meter, or it serves no account), Conflict `idempotency_conflict` (the
-    same number with another body), Conflict `clock_behind`, TokenError (an expired key).
+    Errors: NotFound (no such meter, or it serves no account); Conflict `idempotency_conflict` (the
+    same number with another body), `cash_miscounted`, `clock_behind`; TokenError (an expired key).
     """
+    _check_cash(payment)
     with conn.transaction():
-        known = _known(conn, payment)
+        known = known_top_up(conn, payment)
         if known is not None:
             return known
         meter = _meter(conn, payment.meter)
         state = lock_accounts(conn, [meter.account_id])[meter.account_id]
         # Two repeats at once meet at the lock of the account; the second finds the first.
-        known = _known(conn, payment)
+        known = known_top_up(conn, payment)
         if known is not None:
             return known
         return _credit(conn, terms, module, payment, meter, state, now_ms)
+
+
+def _check_cash(payment: Payment) -> None:
+    """Cash is counted in coins: the nearest to the amount, and more than none."""
+    if payment.counted_micro is None:
+        return
+    coin = payment.coin_micro or 1
+    nearest = in_coins(payment.amount_micro, coin)
+    if payment.counted_micro != nearest or nearest == 0:
+        raise Conflict(
+            "cash_miscounted",
+            f"{format_micro(payment.amount_micro)} in coins of {format_micro(coin)} is "
+            f"{format_micro(nearest)}: count that, or ask for another amount",
+        )
 
 
 def quote_amount(
@@ -84,7 +111,8 @@ def quote_amount(
     return _quote(conn, terms, state, amount_micro, now_ms)
 
 
-def _known(conn: Connection, payment: Payment) -> str | None:
+def known_top_up(conn: Connection, payment: Payment) -> str | None:
+    """The top-up of this very payment. Errors: Conflict `idempotency_conflict`."""
     of = {"channel": payment.channel, "partner_txn_id": payment.partner_txn_id}
     row = conn.execute(query("top_up_of_payment"), of).fetchone()
     if row is None:
@@ -98,11 +126,17 @@ def _known(conn: Connection, payment: Payment) -> str | None:
     return str(row[0])
 
 
-def _meter(conn: Connection, number: str) -> _VendingMeter:
+def find_vending_meter(conn: Connection, number: str) -> VendingMeter | None:
+    """The meter of a number, where it serves an account."""
     row = conn.execute(query("meter_for_vending"), {"number": number}).fetchone()
-    if row is None:
+    return None if row is None else VendingMeter(*row)
+
+
+def _meter(conn: Connection, number: str) -> VendingMeter:
+    meter = find_vending_meter(conn, number)
+    if meter is None:
         raise NotFound(f"A meter {number} that serves an account")
-    return _VendingMeter(*row)
+    return meter
 
 
 def _quote(
@@ -118,7 +152,7 @@ def _credit(
     terms: TermsCache,
     module: SecurityModule,
     payment: Payment,
-    meter: _VendingMeter,
+    meter: VendingMeter,
     state: AccountState,
     now_ms: int,
 ) -> str:
@@ -153,6 +187,12 @@ def quote_lines(offered: Quote) -> list[Mapping[str, object]]:
     return lines
 
 
+def _cash_lines(payment: Payment) -> list[Mapping[str, object]]:
+    """On the receipt, the difference between the amount and the coins."""
+    rounding = payment.rounding_micro
+    return [{"name": "cash_rounding", "amount": format_micro(rounding)}] if rounding else []
+
+
 def record_top_up(
     conn: Connection,
     terms: TermsCache,
@@ -169,7 +209,7 @@ def record_top_up(
     with conn.transaction():
         meter = _meter(conn, payment.meter)
         state = lock_accounts(conn, [meter.account_id])[meter.account_id]
-        if _known(conn, payment) is not None:
+        if known_top_up(conn, payment) is not None:
             return False
         _insert(conn, payment, meter, top_up, credited_ms, None)
         _settle_fact(conn, terms, state, credited_ms, now_ms)
@@ -204,7 +244,7 @@ def record_emergency_request(
 def _insert(
     conn: Connection,
     payment: Payment,
-    meter: _VendingMeter,
+    meter: VendingMeter,
     top_up: str,
     credited_ms: int,
     offered: Quote | None,
@@ -222,10 +262,16 @@ def _insert(
             "paid_ms": payment.paid_ms,
             "credited_ms": credited_ms,
             "energy_wh": 0 if offered is None else offered.energy_wh,
-            "lines": Jsonb([] if offered is None else quote_lines(offered)),
+            "lines": Jsonb(
+                [*([] if offered is None else quote_lines(offered)), *_cash_lines(payment)]
+            ),
+            "coin_micro": None if payment.counted_micro is None else payment.coin_micro,
+            "rounding_micro": payment.rounding_micro,
+            "moved_from": payment.moved_from,
             "msisdn": payment.msisdn,
         },
     ).fetchone()
+    unsettled.credited(conn, payment.channel, payment.partner_txn_id, credited_ms)
     if inserted is None:
         # The same number for another meter, at the same moment: that account's lock was not ours.
         raise Conflict(

@@ -125,7 +125,11 @@ def template_database(runtime: Instance) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def copied_database(runtime: Instance) -> Callable[[str], AbstractContextManager[str]]:
-    """Address of a copy of a database, by the name of one that nobody is connected to."""
+    """Address of a copy of a database, by the name of one that nobody is connected to.
+
+    It is the application's: what this may not do, a test sees. `as_owner` gives the owner's.
+    """
+    from store.roles import as_application  # noqa: PLC0415 - as above
 
     @contextmanager
     def copied(template: str) -> Iterator[str]:
@@ -137,11 +141,21 @@ def copied_database(runtime: Instance) -> Callable[[str], AbstractContextManager
                 )
             )
             try:
-                yield _with_database(runtime.database_url, name)
+                yield as_application(_with_database(runtime.database_url, name))
             finally:
                 _drop(connection, name)
 
     return copied
+
+
+@pytest.fixture(scope="session")
+def as_owner(runtime: Instance) -> Callable[[str], str]:
+    """The address of the owner of the database at another address, for what only he may."""
+
+    def owners(url: str) -> str:
+        return _with_database(runtime.database_url, urlsplit(url).path.removeprefix("/"))
+
+    return owners
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,9 @@ class AccountReportAnswer(Answer):
 
 
 class DecisionAnswer(Answer):
-    """`cause`: what crossed the threshold, as an entry's key or a hold's name."""
+    """`cause`: what crossed the threshold, as an entry's key or a hold's name. `guards`: what each
+    guard found where the supply was to be cut, by the guard's name.
+    """
 
     ordinal: int
     threshold: str
@@ -74,6 +76,7 @@ class DecisionAnswer(Answer):
     recorded_at: Instant
     balance: Money
     cause: str
+    guards: dict[str, str]
 
 
 class DecisionPage(Answer):
@@ -166,6 +169,7 @@ def list_decisions(
                 recorded_at=format_instant(each.recorded_ms),
                 balance=answers.money(each.balance_micro, account.currency),
                 cause=each.cause,
+                guards=dict(each.guards),
             )
             for each in items
         ],

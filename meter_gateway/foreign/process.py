@@ -14,7 +14,7 @@ from meter_gateway.gateway import announce
 from meter_gateway.ingest import IngestLoop
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
-from store.ingest import Receipt
+from store.answers import BatchAnswer, Receipt
 from store.session import POINT_LOOKUPS, Session
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ class AdapterSettings:
 class _NoDownlink:
     """Foreign devices are told nothing: they free no buffer on our word and ask for no time."""
 
-    def receipts(self, receipts: Sequence[Receipt]) -> None:
+    def receipts(self, receipts: Sequence[Receipt], answers: Sequence[BatchAnswer]) -> None:
         pass
 
     def answer(self, topic: str, payload: bytes) -> None:

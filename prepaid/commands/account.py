@@ -12,7 +12,7 @@ from prepaid.clock import Clock
 from prepaid.database import connected
 from prepaid.settings import Settings
 from schemas.quantities import format_instant, format_micro
-from store import adjustments, books, decisions, holds, reads
+from store import adjustments, books, cuts, decisions, holds, reads
 from store.settlement import TermsCache
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON, in the form of the API.")]
@@ -49,8 +49,19 @@ def account(
                 "recorded_at": format_instant(each.recorded_ms),
                 "balance": format_micro(each.balance_micro),
                 "cause": each.cause,
+                "guards": dict(each.guards),
             }
             for each in decisions.of_account(conn, found.id, limit=NEWEST)
+        ]
+        shown["withheld_cuts"] = [
+            {
+                "from": format_instant(each.from_ms),
+                "standing": ", ".join(each.standing),
+                "guards": dict(each.guards),
+                "ended_at": answers.instant(each.ended_ms),
+                "ended_by": each.ended_by,
+            }
+            for each in cuts.of_account(conn, found.id, limit=NEWEST)
         ]
         shown["holds"] = [
             {

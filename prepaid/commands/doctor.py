@@ -1,12 +1,13 @@
 """`prepaid doctor`: can this machine run the system, and if not, how is that mended?"""
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -15,11 +16,18 @@ from urllib.parse import urlsplit
 import psycopg
 import typer
 
+from prepaid.clock import wall_ms
+from prepaid.database import connected
 from prepaid.runtime import Account, Folders, RuntimeUnavailableError
 from prepaid.runtime.apt import require_host
-from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
+from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE, OWNER_VARIABLE
 from prepaid.runtime.resolver import find_ready
 from prepaid.runtime.server_process import port_is_free
+from prepaid.settings import Settings
+from prepaid.trust import health
+from schemas.errors import DomainError
+from store import trust
+from store.roles import connected_as
 from store.server_facts import read_server_facts
 
 MIN_PYTHON = (3, 11)
@@ -75,6 +83,7 @@ def examine(environ: Mapping[str, str]) -> list[Check]:
         check_python(sys.version_info[:3]),
         check_packages(packages_distributions(), _origin),
         *check_servers(environ, folders),
+        *check_trust(),
     ]
     if not (environ.get(DATABASE_VARIABLE) and environ.get(BROKER_VARIABLE)):
         checks += [
@@ -128,9 +137,29 @@ def check_servers(environ: Mapping[str, str], folders: Folders) -> list[Check]:
     by_name = {check.name: check for check in found}
     if database:
         by_name["database"] = check_own_database(database)
+        if by_name["database"].passed:
+            by_name["database role"] = check_role(database)
     if broker:
         by_name["broker"] = check_own_broker(broker)
     return list(by_name.values())
+
+
+def check_trust() -> list[Check]:
+    """Certificates that end, revocations that grow old, an access list that was changed."""
+    settings = Settings()
+    now_ms = wall_ms()
+    claims: Sequence[str] | None = None
+    ending = 0
+    if settings.database.url is not None and (settings.trust.ca or settings.broker.folder):
+        with contextlib.suppress(DomainError), connected(settings) as conn:
+            claims = trust.claims(conn, now_ms)
+            ending = trust.ending(conn, now_ms, now_ms + health.WARN_DAYS * health.DAY_MS)
+    checks = [Check(*finding) for finding in health.examine(settings, now_ms, claims)]
+    if ending:
+        detail = f"{ending} recorded end within {health.WARN_DAYS} days"
+        mend = "See `prepaid certs list`; renew them with `prepaid certs renew`."
+        checks.append(Check("certificates", detail, mend))
+    return checks
 
 
 def check_own_database(url: str) -> Check:
@@ -149,6 +178,23 @@ def check_own_database(url: str) -> Check:
         return Check("database", f"{detail}, TimescaleDB not loaded", mend)
     edition = facts.timescaledb_edition
     return Check("database", f"{detail}, TimescaleDB {facts.timescaledb_version} ({edition})")
+
+
+def check_role(url: str) -> Check:
+    """The programs connect as somebody who can rewrite nothing that is recorded (ADR 0009)."""
+    try:
+        found = connected_as(url)
+    except psycopg.Error as error:
+        mend = f"Start the server, or mend {DATABASE_VARIABLE}."
+        return Check("database role", str(error).splitlines()[0], mend)
+    if not found.may_rewrite:
+        return Check("database role", f"{found.name}, who can rewrite nothing that is recorded")
+    return Check(
+        "database role",
+        f"{found.name} owns the schema or is a superuser",
+        f"Set {OWNER_VARIABLE} to this address and {DATABASE_VARIABLE} to that of a login of its "
+        "own (a new name and password), and run prepaid migrate: it makes the login.",
+    )
 
 
 def check_own_broker(url: str) -> Check:

@@ -11,6 +11,8 @@ from meter_gateway.ingest import BATCH_MAX
 from prepaid import logs
 from prepaid.clock import Clock
 from prepaid.settings import Settings
+from prepaid.trust.files import broker_tls, dispatch_tls, dispatch_url, load_signing_key
+from store.outbox import Pacing
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +46,10 @@ def gateway(
     settings = GatewaySettings(
         database_url=configured.database_url(),
         broker_url=configured.broker_url(),
+        tls=broker_tls(configured.broker),
+        dispatch_url=dispatch_url(configured.broker),
+        dispatch_tls=dispatch_tls(configured.broker),
+        signing_key=load_signing_key(configured.trust),
         name=name,
         now_ms=clock.now_ms,
         speed=clock.speed,
@@ -51,6 +57,7 @@ def gateway(
         group=group,
         keep_days=configured.keep_readings_days,
         metrics_port=metrics_port,
+        pacing=Pacing(configured.commands.at_once, configured.commands.spacing_ms),
     )
     asyncio.run(_run(settings))
 

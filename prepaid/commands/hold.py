@@ -10,7 +10,7 @@ from prepaid.database import connected
 from prepaid.settings import Settings
 from schemas.errors import DomainError
 from schemas.quantities import parse_instant_ms, parse_micro
-from store import holds, reads
+from store import holds, reads, registry
 from store.holds import HoldKind
 from store.settlement import TermsCache
 
@@ -62,11 +62,23 @@ def release(hold: int, by: Who, reason: Reason) -> None:
 
 
 @app.command("low-credit")
-def low_credit(account: str, amount: str, by: Who) -> None:
-    """Warn an account at or below an amount, as 20.00."""
+def low_credit(
+    of: Annotated[str, typer.Argument(help="An account, or with --centre the code of a centre.")],
+    amount: Annotated[str, typer.Argument(help="Warn at or below it, as 20.00.")],
+    by: Who,
+    days: Annotated[int | None, typer.Option(help="Warn too when it lasts so many days.")] = None,
+    centre: Annotated[bool, typer.Option("--centre", help="All accounts of a centre.")] = False,
+) -> None:
+    """Warn an account of low credit, by amount and by the days that its credit lasts."""
     settings = Settings()
     now_ms = Clock.parse(settings.clock).now_ms()
+    micro = parse_micro(amount)
     with connected(settings) as conn:
-        found = reads.account(conn, account, None)
-        holds.set_low_credit(conn, TermsCache(), found.id, parse_micro(amount), now_ms, who=by)
-    sys.stdout.write(f"warned at {amount} {found.currency}\n")
+        if centre:
+            found = registry.find_centre(conn, of)
+            changed = holds.set_low_credit_of_centre(conn, found, micro, now_ms, who=by, days=days)
+            sys.stdout.write(f"{changed} accounts\n")
+            return
+        account = reads.account(conn, of, None)
+        holds.set_low_credit(conn, TermsCache(), account.id, micro, now_ms, who=by, days=days)
+    sys.stdout.write(f"warned at {amount} {account.currency}\n")

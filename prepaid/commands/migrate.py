@@ -6,6 +6,7 @@ import typer
 
 from prepaid.settings import Settings
 from store.migrate import migrate as migrate_database
+from store.roles import Login
 
 
 def register(app: typer.Typer) -> None:
@@ -13,8 +14,16 @@ def register(app: typer.Typer) -> None:
 
 
 def migrate() -> None:
-    """Apply what is missing of the schema to PREPAID_DATABASE__URL; safe to run at any time."""
-    applied = migrate_database(Settings().database_url(), _progress)
+    """Apply what is missing of the schema, and give the application its grants; safe to repeat.
+
+    PREPAID_DATABASE__OWNER_URL is who owns the schema, PREPAID_DATABASE__URL who the programs
+    connect as: a login that is made if it is missing, and can rewrite nothing that is recorded.
+    With the second alone, it does both.
+    """
+    settings = Settings()
+    owner, application = settings.owner_url(), settings.database_url()
+    login = None if owner == application else Login.of(application)
+    applied = migrate_database(owner, _progress, login)
     sys.stdout.write(f"{len(applied)} applied\n")
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from prepaid.clock import Clock, wall_ms
-from prepaid.demo.centre import DemoFiles, provision
+from prepaid.demo.centre import DemoFiles, device_names, equip, provision
 from prepaid.demo.payers import PartnerClient, Payers
 from prepaid.demo.processes import Child, environment
 from prepaid.demo.view import GatewayNumbers, headline, render
@@ -28,6 +28,7 @@ from store.errors import Unavailable
 from store.migrate import migrate
 from store.overview import Overview, overview
 from store.pool import borrow, make_pool
+from store.roles import Login
 
 ROUND_S = 1.0
 # Without a terminal, one line this often.
@@ -58,6 +59,7 @@ class Wanted:
     speed: int
     api_host: str
     api_port: int
+    tls: bool
 
 
 def register(app: typer.Typer) -> None:
@@ -77,6 +79,9 @@ def up(
     api_host: Annotated[
         str, typer.Option(help="Address that the API listens on; beyond loopback it has no TLS.")
     ] = "127.0.0.1",
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Meters show certificates instead of passwords.")
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a second, for programs.")
@@ -93,7 +98,7 @@ def up(
         signal.signal(number, lambda *_: ended.set())
     began_s = time.monotonic()
     with ExitStack() as stack:
-        running = _start(stack, Wanted(meters, speed, api_host, api_port), ended)
+        running = _start(stack, Wanted(meters, speed, api_host, api_port, tls), ended)
         if running is None:
             return
         _progress(f"Ready after {time.monotonic() - began_s:.1f} s")
@@ -106,14 +111,13 @@ def up(
 def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstration | None:
     """Everything, in order; None when it is ended on the way."""
     folders = Folders.choose(dict(environment()))
-    instance = stack.enter_context(Instance(_progress, folders=folders))
+    files = DemoFiles(folders.data / "demo")
+    access = files.trust.access(device_names(files, wanted.meters), tls=wanted.tls)
+    instance = stack.enter_context(Instance(_progress, folders=folders, access=access))
     if ended.is_set():
         return None
-    database_url = instance.database_url
-    migrate(database_url, _progress)
-    files = DemoFiles(folders.data / "demo")
-    logs = folders.data / "logs"
-    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner_url, database_url = instance.database_url, instance.application_url
+    migrate(owner_url, _progress, None if owner_url == database_url else Login.of(database_url))
     pool = make_pool(database_url, max_size=2)
     pool.open()
     stack.callback(pool.close)
@@ -121,18 +125,61 @@ def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstr
         clock = _clock(registry.simulated_now(conn), wanted.speed)
         added = provision(conn, files, wanted.meters, clock.now_ms())
         registry.keep_simulated_now(conn, clock.now_ms())
+        tls = wanted.tls and instance.mosquitto is not None
+        if tls:
+            files.trust.certify(conn, device_names(files, wanted.meters))
+        equip(files, files.trust, tls=tls)
     _progress(f"Demonstration centre: {added} meters added" if added else "Going on")
     metrics_port = _free_port()
     values = environment(
         PREPAID_DATABASE__URL=database_url,
+        # Only what migrates knows the owner.
+        PREPAID_DATABASE__OWNER_URL="",
         PREPAID_BROKER__URL=instance.broker_url,
+        PREPAID_TRUST__SIGNING_KEY=str(files.trust.signing_key_file),
+        **_parts(instance),
         PREPAID_CLOCK=str(clock),
         PREPAID_STS__KEY_FILE=str(files.vending_keys),
         PREPAID_STS__KEY_PASSPHRASE=read_secret(files.passphrase).decode(),
         PREPAID_PARTNERS__FILE=str(files.partners),
     )
-    simulate = ["simulate", "--meters-file", str(files.meters), "--broker", instance.broker_url]
-    simulate += ["--state-dir", str(folders.data / "meters")]
+    device_url = instance.mosquitto.device_url if instance.mosquitto else instance.broker_url
+    children = _children(instance, files, values, wanted, metrics_port, tls=tls)
+    for child in children:
+        _progress(f"Starting {child.name} (log: {child.log})")
+        child.start()
+        stack.callback(child.stop)
+        if child.name in {"gateway", "api"} and not _ready(child, ended):
+            return None
+    (api_url,) = (child.said() for child in children if child.name == "api")
+    binaries = instance.binaries
+    files.write_shell(
+        api_url,
+        device_url,
+        None if binaries is None else binaries.mosquitto.clients,
+        {"DATABASE": database_url, **_trust(files, instance, tls=tls)},
+    )
+    return Demonstration(clock, database_url, device_url, api_url, metrics_port, files, children)
+
+
+def _children(
+    instance: Instance,
+    files: DemoFiles,
+    values: dict[str, str],
+    wanted: Wanted,
+    metrics_port: int,
+    *,
+    tls: bool,
+) -> list[Child]:
+    """The processes, in the order in which they start."""
+    logs = files.folder.parent / "logs"
+    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    broker = instance.mosquitto
+    devices = broker.device_url if broker else instance.broker_url
+    simulate = ["simulate", "--meters-file", str(files.meters), "--broker", devices]
+    simulate += ["--state-dir", str(files.folder.parent / "meters")]
+    if tls:
+        simulate += ["--broker-ca", str(files.trust.ca / "ca.pem")]
     # A port of our own choice: the API keeps it when it is started again.
     serve = ["api", "--host", wanted.api_host, "--port", str(wanted.api_port or _free_port())]
     children = [
@@ -140,20 +187,34 @@ def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstr
         Child("api", serve, values, logs),
         Child("meters", simulate, values, logs),
     ]
-    for child in children:
-        _progress(f"Starting {child.name} (log: {child.log})")
-        child.start()
-        stack.callback(child.stop)
-        if child.name != "meters" and not _ready(child, ended):
-            return None
-    api_url = children[1].said()
-    binaries = instance.binaries
-    files.write_shell(
-        api_url, instance.broker_url, None if binaries is None else binaries.mosquitto.clients
-    )
-    return Demonstration(
-        clock, database_url, instance.broker_url, api_url, metrics_port, files, children
-    )
+    if broker is not None:
+        # First, so that it reads before anybody is refused.
+        watch = ["broker", "watch", str(broker.log), "--trim"]
+        children.insert(0, Child("broker-watch", watch, values, logs))
+    return children
+
+
+def _parts(instance: Instance) -> dict[str, str]:
+    """Each part's own address at the private broker; an own broker has one for all."""
+    if instance.mosquitto is None:
+        return {}
+    return {
+        "PREPAID_BROKER__DISPATCH_URL": instance.mosquitto.part_url("part.dispatch"),
+        "PREPAID_BROKER__WATCH_URL": instance.mosquitto.part_url("part.watch"),
+        "PREPAID_BROKER__FOLDER": str(instance.mosquitto.files.folder),
+    }
+
+
+def _trust(files: DemoFiles, instance: Instance, *, tls: bool) -> dict[str, str]:
+    """For the shell: what `prepaid broker` and `prepaid certs` ask for."""
+    if not tls:
+        return _parts(instance)
+    return {
+        **_parts(instance),
+        "BROKER_CA": str(files.trust.ca / "ca.pem"),
+        "PREPAID_TRUST__CA": str(files.trust.ca),
+        "PREPAID_TRUST__CA_PASSPHRASE_FILE": str(files.trust.ca_passphrase),
+    }
 
 
 def _ready(child: Child, ended: threading.Event) -> bool:
@@ -230,7 +291,7 @@ def _watch(
                 sys.stdout.write(json.dumps(_facts(running, numbers, seen, now_ms)) + "\n")
                 sys.stdout.flush()
             elif time.monotonic() >= next_line_s:
-                sys.stdout.write(headline(numbers, seen.counts, now_ms) + "\n")
+                sys.stdout.write(headline(numbers, seen, now_ms) + "\n")
                 sys.stdout.flush()
                 next_line_s = time.monotonic() + LINE_EVERY_S
 
@@ -247,6 +308,8 @@ def _facts(
         "readings_per_s": round(numbers.rate("accepted"), 1),
         "latency_p50_s": numbers.latency_s(0.5),
         "latency_p99_s": numbers.latency_s(0.99),
+        "reconnection_p50_ms": seen.reconnections.p50_ms,
+        "reconnection_p99_ms": seen.reconnections.p99_ms,
         "on_supply_top_ups": sum(top_up.on_supply_ms is not None for top_up in seen.top_ups),
         "quarantine": dict(seen.quarantine),
         **seen.counts._asdict(),

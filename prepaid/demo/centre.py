@@ -9,7 +9,7 @@ import json
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from credit_engine.terms import Installation
+from prepaid.demo.trust import VISITOR, DemoTrust
 from prepaid.secrets_files import read_secret, write_secret
 from schemas.errors import DomainError
 from schemas.quantities import format_instant
@@ -46,7 +47,13 @@ INTERVAL_S = 900
 MAX_POWER_W = 6600
 MODULUS_WH = 1_000_000_000
 FIRST_SERIAL = 1
+# One household in so many is behind a gateway, the others have a connection of their own; and so
+# many of them share a gateway, and a transformer.
+GATEWAY_EVERY = 4
+METERS_PER_GATEWAY = 25
 ACCOUNT_PREFIX = "TVZ-"
+GATEWAY_PREFIX = "TVZ-DC-"
+TRANSFORMER_PREFIX = "TVZ-TR-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +135,16 @@ class DemoFiles:
     def shell(self) -> Path:
         return self.folder / "shell"
 
-    def write_shell(self, api_url: str, broker_url: str, clients: Path | None) -> None:
-        """Addresses and keys as shell variables, to source in another terminal."""
+    @property
+    def trust(self) -> DemoTrust:
+        return DemoTrust(self.folder / "trust")
+
+    def write_shell(
+        self, api_url: str, broker_url: str, clients: Path | None, more: Mapping[str, str]
+    ) -> None:
+        """Addresses and keys as shell variables, to source in another terminal; `broker_url` is
+        the one for devices.
+        """
         access = json.loads(read_secret(self.access_keys))
         broker = urlsplit(broker_url)
         values = {
@@ -141,6 +156,8 @@ class DemoFiles:
             "ACCOUNT": access["customer"]["account"],
             "METER": Household(FIRST_SERIAL).number,
             "PREPAID_PARTNERS__FILE": str(self.partners),
+            "VISITOR_PASSWORD": self.trust.passwords(())[VISITOR],
+            **more,
         }
         own = [f"PATH=$PATH:{shlex.quote(str(path))}\n" for path in self._programs(clients)]
         lines = own + [f"export {name}={shlex.quote(value)}\n" for name, value in values.items()]
@@ -193,6 +210,18 @@ class Household:
     @property
     def account(self) -> str:
         return f"{ACCOUNT_PREFIX}{self.serial:06d}"
+
+    @property
+    def gateway(self) -> str | None:
+        """The gateway that speaks for its meter."""
+        if self.serial % GATEWAY_EVERY:
+            return None
+        return f"{GATEWAY_PREFIX}{self.serial // GATEWAY_EVERY // METERS_PER_GATEWAY + 1}"
+
+    @property
+    def transformer(self) -> str:
+        """What feeds it: neighbours share one."""
+        return f"{TRANSFORMER_PREFIX}{self.serial // METERS_PER_GATEWAY + 1}"
 
     @property
     def tariff(self) -> DemoTariff:
@@ -269,10 +298,35 @@ def provision(conn: Connection, files: DemoFiles, meters: int, now_ms: int) -> i
         key = registry.add_access_key(conn, customer, now_ms)
         access["customer"] = {"account": first.account, "key": key}
     if added:
-        fleet = {"v": 1, "meters": list(forms.values())}
+        fleet = {"v": 1, "gateways": _gateways(forms.values()), "meters": list(forms.values())}
         write_secret(files.meters, json.dumps(fleet).encode())
     write_secret(files.access_keys, json.dumps(access).encode())
     return added
+
+
+def device_names(files: DemoFiles, meters: int) -> list[str]:
+    """Who will connect at a start with `meters` meters: the meters with a connection of their own,
+    those there are and those to be, and the gateways of the others.
+    """
+    there = {number: form.get("gateway") for number, form in _known_meters(files).items()}
+    for serial in range(FIRST_SERIAL, FIRST_SERIAL + meters):
+        household = Household(serial)
+        there.setdefault(household.number, household.gateway)
+    return sorted({gateway or number for number, gateway in there.items()})
+
+
+def equip(files: DemoFiles, at: DemoTrust, *, tls: bool) -> None:
+    """Give every meter what it must show to the broker and the key that it obeys."""
+    meters = _known_meters(files)
+    gateways = _gateways(meters.values())
+    at.show(
+        {form["number"]: form for form in meters.values() if not form.get("gateway")}
+        | {form["name"]: form for form in gateways},
+        tls=tls,
+    )
+    at.obey(meters.values())
+    fleet = {"v": 1, "gateways": gateways, "meters": list(meters.values())}
+    write_secret(files.meters, json.dumps(fleet).encode())
 
 
 def _operator_key(conn: Connection, now_ms: int) -> str:
@@ -287,6 +341,12 @@ def _known_meters(files: DemoFiles) -> dict[str, dict[str, Any]]:
         return {}
     fleet = json.loads(read_secret(files.meters))
     return {form["number"]: form for form in fleet["meters"]}
+
+
+def _gateways(forms: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The gateways of these meters; every second one speaks CBOR."""
+    names = sorted({form["gateway"] for form in forms if form.get("gateway")})
+    return [{"name": name, "cbor": place % 2 == 1} for place, name in enumerate(names)]
 
 
 def _tariff(conn: Connection, tariff: DemoTariff) -> int:
@@ -304,7 +364,14 @@ def _open(conn: Connection, household: Household, centre: int, tariff: int, now_
         registry.add_meter(
             conn,
             centre,
-            registry.NewMeter(household.number, household.pan, household.attributes),
+            registry.NewMeter(
+                household.number,
+                household.pan,
+                household.attributes,
+                gateway=household.gateway,
+                transformer=household.transformer,
+                interval_s=INTERVAL_S,
+            ),
         )
         registry.open_account(
             conn,
@@ -358,4 +425,5 @@ def _meter_form(
         "since": format_instant(now_ms),
         "opening_wh": household.opening_wh(),
         "interval_s": INTERVAL_S,
+        **({} if household.gateway is None else {"gateway": household.gateway}),
     }

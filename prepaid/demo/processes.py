@@ -58,6 +58,16 @@ class Child:
             return ""
         return lines[0] if lines else ""
 
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
     def watch(self) -> str | None:
         """Start it again if it died; returns what happened, if anything."""
         if self._process is None or self._process.poll() is None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.quantities import format_instant, format_micro
-from store.overview import Counts, Overview, RecentTopUp
+from store.overview import Overview, RecentTopUp
 
 WINDOW_S = 30.0
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -76,13 +76,19 @@ def _latency(seconds: float | None) -> str:
     return "-" if seconds is None else f"≤ {seconds * 1000:g} ms"
 
 
-def headline(numbers: GatewayNumbers, counts: Counts, now_ms: int) -> str:
+def _span(ms: int | None) -> str:
+    return "-" if ms is None else f"{ms / 1000:.0f} s"
+
+
+def headline(numbers: GatewayNumbers, seen: Overview, now_ms: int) -> str:
     """One line of the essentials, for terminals and logs alike."""
+    counts, back = seen.counts, seen.reconnections
     return (
         f"{format_instant(now_ms)[:19]}Z  {numbers.rate('accepted'):.1f} readings/s, debit p50 "
         f"{_latency(numbers.latency_s(0.5))} p99 {_latency(numbers.latency_s(0.99))} | on "
         f"{counts.connected} protected {counts.protected} off {counts.disconnected} "
-        f"(relays open {counts.relays_open}) | paid {counts.top_ups}, tokens accepted "
+        f"(relays open {counts.relays_open}), back on p50 {_span(back.p50_ms)} p99 "
+        f"{_span(back.p99_ms)} | paid {counts.top_ups}, tokens accepted "
         f"{counts.tokens_accepted}/{counts.tokens} | quarantine {counts.quarantined_messages}"
     )
 
@@ -132,7 +138,7 @@ def render(
     refused = ", ".join(f"{reason} {count}" for reason, count in seen.quarantine) or "nothing"
     return Group(
         *(Text(line, style="dim") for line in addresses),
-        Text(headline(numbers, seen.counts, now_ms), style="bold"),
+        Text(headline(numbers, seen, now_ms), style="bold"),
         Text(f"Quarantine: {refused}"),
         accounts,
         payments,

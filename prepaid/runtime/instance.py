@@ -8,11 +8,12 @@ from typing import Self
 
 from prepaid.runtime.binaries import Binaries
 from prepaid.runtime.folders import Account, Folders
-from prepaid.runtime.mosquitto import Mosquitto
+from prepaid.runtime.mosquitto import Access, Mosquitto
 from prepaid.runtime.postgres import Postgres
 from prepaid.runtime.resolver import resolve
 
 DATABASE_VARIABLE = "PREPAID_DATABASE__URL"
+OWNER_VARIABLE = "PREPAID_DATABASE__OWNER_URL"
 BROKER_VARIABLE = "PREPAID_BROKER__URL"
 
 
@@ -28,11 +29,14 @@ class Instance:
         environ: Mapping[str, str] = os.environ,
         folders: Folders | None = None,
         account: Account | None = None,
+        access: Access | None = None,
     ) -> None:
+        """`access` is what a private broker admits; None: whoever is on this machine."""
         self._progress = progress
         self._environ = environ
         self._folders = folders if folders is not None else Folders.choose(environ)
         self._account = account
+        self._access = access
         self._stack = ExitStack()
         self.binaries: Binaries | None = None
         self.postgres: Postgres | None = None
@@ -40,8 +44,16 @@ class Instance:
 
     @property
     def database_url(self) -> str:
+        """The address of who owns the schema: for migrations, and for databases of a test's own."""
         if self.postgres is not None:
             return self.postgres.url
+        return self._environ.get(OWNER_VARIABLE) or self._environ[DATABASE_VARIABLE]
+
+    @property
+    def application_url(self) -> str:
+        """The address that the programs connect to."""
+        if self.postgres is not None:
+            return self.postgres.application_url
         return self._environ[DATABASE_VARIABLE]
 
     @property
@@ -70,7 +82,7 @@ class Instance:
                 data_dir = self._folders.data / "mosquitto"
                 self._progress(f"Starting mosquitto {self.binaries.mosquitto.version}")
                 self.mosquitto = stack.enter_context(
-                    Mosquitto(self.binaries.mosquitto, data_dir, account)
+                    Mosquitto(self.binaries.mosquitto, data_dir, account, self._access)
                 )
             self._stack = stack.pop_all()
 

@@ -1,89 +1,52 @@
-"""A private mosquitto on the loopback interface that keeps what it acknowledged."""
+"""A private mosquitto on the loopback interface that keeps what it acknowledged.
+
+Without an `Access` it admits whoever is on this machine: for tests and trials. With one it asks for
+passwords or certificates, by the same files that `prepaid broker config` writes for a broker that
+stands alone.
+"""
 
 import os
 import signal
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 from prepaid.runtime.binaries import MosquittoBinaries
+from prepaid.runtime.broker_folder import BrokerFolder
 from prepaid.runtime.errors import RuntimeUnavailableError
 from prepaid.runtime.folders import Account
+from prepaid.runtime.mosquitto_files import Listener
 from prepaid.runtime.server_process import LOOPBACK, FolderLock, ServerProcess, keep_port
 
-# mosquitto's own defaults drop QoS 1 messages of a slow subscriber without a word, beyond 20 in
-# flight and 1,000 queued. Zero lifts the limit in flight; the queue is bounded by bytes, far
-# above a backlog of one hour of a fleet of 100,000 meters that report every 15 minutes.
-MAX_QUEUED_BYTES = 1024 * 1024 * 1024
-# The largest payload of the MQTT contract with room for its properties.
-MAX_PACKET_BYTES = 128 * 1024
-# What a crash can take with it: mosquitto 2 writes its state as a snapshot, every so often.
-AUTOSAVE_INTERVAL_S = 2
-MAX_KEEPALIVE_S = 3_600
-# A session that stays away longer than this is forgotten with its queue.
-PERSISTENT_CLIENT_EXPIRATION = "30d"
-# What every broker of ours keeps to, wherever it runs; compose.yaml repeats it.
-SETTINGS = (
-    "persistence true",
-    f"autosave_interval {AUTOSAVE_INTERVAL_S}",
-    f"persistent_client_expiration {PERSISTENT_CLIENT_EXPIRATION}",
-    "max_inflight_messages 0",
-    "max_queued_messages 0",
-    f"max_queued_bytes {MAX_QUEUED_BYTES}",
-    f"max_packet_size {MAX_PACKET_BYTES}",
-    f"max_keepalive {MAX_KEEPALIVE_S}",
-    "queue_qos0_messages false",
-    "sys_interval 10",
-    "set_tcp_nodelay true",
-    "log_type error",
-    "log_type warning",
-    "log_type notice",
-    "connection_messages false",
-)
+# The user whose rights ingest needs; the address for our own parts is this one's.
+INGEST = "part.ingest"
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """One listening address. Beyond loopback a client must show a certificate."""
+@dataclass(frozen=True, slots=True, repr=False)
+class DeviceTls:
+    """TLS for devices, as PEM: the broker's certificate and key, and the authority of theirs."""
 
-    port: int
-    address: str = LOOPBACK
-    # Lines of mosquitto.conf(5) that belong to a listener: cafile, require_certificate and so on.
-    certificates: tuple[str, ...] = ()
-
-    def render(self) -> list[str]:
-        """Errors: `listener_open` if anonymous clients could come from another host."""
-        if self.address != LOOPBACK and "require_certificate true" not in self.certificates:
-            message = f"A listener on {self.address} must require certificates: give them."
-            raise RuntimeUnavailableError("listener_open", message)
-        return [f"listener {self.port} {self.address}", *self.certificates]
+    certificate: bytes
+    private_key: bytes
+    ca: bytes
+    revocations: bytes
 
 
-def render_configuration(
-    folder: Path, listeners: tuple[Listener, ...], access: tuple[str, ...] = ()
-) -> str:
-    """mosquitto.conf(5): what holds for all, access lists, then each listener.
+@dataclass(frozen=True, slots=True, repr=False)
+class Access:
+    """Passwords by user name, claims, and whether devices show certificates instead of passwords.
 
-    `access` names files of access lists and passwords. Not `per_listener_settings true`: a session
-    that is away has no listener, so mosquitto 2.0 then refuses it every message and its queue
-    stays empty. Certificates belong to a listener in any case, and the name in a certificate can
-    be the user that the access list knows.
+    `count_refusals`: the log tells each denied publication, with a line per packet beside them.
     """
-    lines = [
-        "# Written at every start.",
-        f"pid_file {folder}/mosquitto.pid",
-        f"persistence_location {folder}/",
-        "log_dest stderr",
-        *SETTINGS,
-        # Holds for loopback alone: every other listener requires a certificate, see Listener.
-        "allow_anonymous true",
-        *access,
-    ]
-    for listener in listeners:
-        lines.extend(listener.render())
-    return "\n".join(lines) + "\n"
+
+    passwords: Mapping[str, str]
+    claims: Sequence[str] = ()
+    device_tls: DeviceTls | None = None
+    count_refusals: bool = False
 
 
 class Mosquitto:
@@ -92,10 +55,18 @@ class Mosquitto:
     Two listeners, one for devices and one for our own parts, as a production broker has them.
     """
 
-    def __init__(self, binaries: MosquittoBinaries, data_dir: Path, account: Account) -> None:
+    def __init__(
+        self,
+        binaries: MosquittoBinaries,
+        data_dir: Path,
+        account: Account,
+        access: Access | None = None,
+    ) -> None:
         self._binaries = binaries
         self._folder = data_dir
-        self._state = data_dir / "state"
+        self.files = BrokerFolder(data_dir, account)
+        self._access = access
+        self._state = self.files.state
         self._account = account
         self._lock = FolderLock(data_dir)
         self._process = ServerProcess("mosquitto", self._state, data_dir / "mosquitto.log", account)
@@ -104,13 +75,21 @@ class Mosquitto:
 
     @property
     def url(self) -> str:
-        """`mqtt://127.0.0.1:PORT` of the listener for our own parts."""
-        return f"mqtt://{LOOPBACK}:{self._chosen(self._backend_port)}"
+        """`mqtt://127.0.0.1:PORT` of the listener for our own parts, for ingest."""
+        return self.part_url(INGEST)
+
+    def part_url(self, part: str) -> str:
+        """The same for another part; with its user and password where the broker asks for them."""
+        at = f"{LOOPBACK}:{self._chosen(self._backend_port)}"
+        if self._access is None:
+            return f"mqtt://{at}"
+        return f"mqtt://{part}:{quote(self._access.passwords[part], safe='')}@{at}"
 
     @property
     def device_url(self) -> str:
-        """`mqtt://127.0.0.1:PORT` of the listener for devices."""
-        return f"mqtt://{LOOPBACK}:{self._chosen(self._device_port)}"
+        """`mqtt://127.0.0.1:PORT` of the listener for devices, `mqtts:` with certificates."""
+        tls = self._access is not None and self._access.device_tls is not None
+        return f"mqtt{'s' if tls else ''}://{LOOPBACK}:{self._chosen(self._device_port)}"
 
     @property
     def pid(self) -> int:
@@ -137,21 +116,35 @@ class Mosquitto:
                 self._device_port = keep_port(
                     self._folder, "device", taken=frozenset({self._backend_port})
                 )
-            configuration = self._folder / "mosquitto.conf"
-            configuration.write_text(
-                render_configuration(
-                    self._state, (Listener(self._backend_port), Listener(self._device_port))
-                ),
-                encoding="utf-8",
-            )
+            self._write_files()
             self._process.start(
-                [str(self._binaries.server), "-c", str(configuration)],
+                [str(self._binaries.server), "-c", str(self.files.configuration)],
                 self._ready,
                 {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"},
             )
         except BaseException:
             self.stop()
             raise
+
+    def _write_files(self) -> None:
+        files, access = self.files, self._access
+        tls = None
+        if access is not None:
+            files.write_access_list(access.claims)
+            files.set_passwords(dict(access.passwords))
+            if access.device_tls is not None:
+                pem = access.device_tls
+                files.write_server(pem.certificate, pem.private_key, pem.ca)
+                files.write_revocations(pem.revocations)
+                tls = files.server_tls(certificates=True)
+        files.write_configuration(
+            (
+                Listener(self._backend_port),
+                Listener(self._device_port, tls=tls, devices=access is not None),
+            ),
+            protected=access is not None,
+            count_refusals=access is not None and access.count_refusals,
+        )
 
     def stop(self) -> None:
         """Writes the state and ends."""

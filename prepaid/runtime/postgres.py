@@ -15,7 +15,9 @@ from prepaid.runtime.errors import RuntimeUnavailableError
 from prepaid.runtime.folders import Account
 from prepaid.runtime.server_process import LOOPBACK, FolderLock, ServerProcess, keep_port
 
+# Who owns the schema, and who the programs connect as (docs/adr/0009).
 ROLE = "prepaid"
+LOGIN = "prepaid_login"
 DATABASE = "prepaid"
 # From here on initdb knows the C library's character classes without the host's locales.
 BUILTIN_LOCALE_MAJOR = 17
@@ -64,8 +66,8 @@ def render_configuration(port: int, memory_mib: int) -> str:
 
 
 def render_access() -> str:
-    """pg_hba.conf: our role by password over loopback, nobody else."""
-    return f"host all {ROLE} {LOOPBACK}/32 scram-sha-256\n"
+    """pg_hba.conf: our two roles by password over loopback, nobody else."""
+    return f"host all {ROLE},{LOGIN} {LOOPBACK}/32 scram-sha-256\n"
 
 
 class Postgres:
@@ -88,8 +90,17 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """`postgresql://prepaid:PASSWORD@127.0.0.1:PORT/prepaid`: holds a secret."""
+        """`postgresql://prepaid:PASSWORD@127.0.0.1:PORT/prepaid`, the owner's: holds a secret."""
         return f"postgresql://{ROLE}:{self._password()}@{LOOPBACK}:{self.port}/{DATABASE}"
+
+    @property
+    def application_url(self) -> str:
+        """The programs' address; a migration makes its login. Holds a secret."""
+        path = self._folder / "application-password"
+        if not path.exists():
+            _write_private(path, secrets.token_urlsafe(24))
+        password = path.read_text(encoding="ascii").strip()
+        return f"postgresql://{LOGIN}:{password}@{LOOPBACK}:{self.port}/{DATABASE}"
 
     @property
     def port(self) -> int:

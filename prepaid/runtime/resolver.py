@@ -23,7 +23,7 @@ from prepaid.runtime.folders import Folders
 
 # TimescaleDB 2.19 runs on 14 and up; the schema uses what 15 brought.
 MIN_POSTGRES_MAJOR = 15
-# `max_queued_messages 0` and the other limits as we set them are those of mosquitto 2.
+# `max_queued_bytes` and the other limits as we set them are those of mosquitto 2.
 MIN_MOSQUITTO = (2, 0)
 
 

@@ -63,11 +63,12 @@ SELECT count(*) FROM top_up
 -- name: top_ups_not_posted_once
 -- Each payment has one posting that takes its amount from the channel, and no other exists.
 SELECT 'top-up ' || t.id,
-       'one posting of ' || t.amount_micro || ' µ',
+       'one posting of ' || t.amount_micro + t.cash_rounding_micro || ' µ',
        p.firsts || ' postings of ' || coalesce(p.cleared, 0) || ' µ'
 FROM top_up t
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE l.correction = 0) AS firsts, -sum(e.cleared) AS cleared
+    SELECT count(*) FILTER (WHERE l.correction = 0) AS firsts,
+           coalesce(-sum(e.cleared), 0) AS cleared
     FROM ledger_transaction l
     CROSS JOIN LATERAL (SELECT sum(x.amount) AS cleared
                         FROM unnest(l.legs, l.amounts) AS x (leg, amount)
@@ -75,13 +76,37 @@ CROSS JOIN LATERAL (
                         WHERE a.code = 'clearing:' || t.channel) e
     WHERE l.account_id = t.account_id AND l.key = 'top_up:' || t.id
 ) p
-WHERE p.firsts <> 1 OR p.cleared IS DISTINCT FROM t.amount_micro
+WHERE p.firsts <> 1 OR p.cleared IS DISTINCT FROM t.amount_micro + t.cash_rounding_micro
 UNION ALL
 SELECT 'transaction ' || l.id, 'a payment', l.key
 FROM ledger_transaction l
 WHERE l.kind = 'top_up'
   AND NOT EXISTS (SELECT FROM top_up t
                   WHERE 'top_up:' || t.id = l.key AND t.account_id = l.account_id)
+LIMIT %(limit)s
+
+-- name: count_cash
+-- How many payments were counted in coins.
+SELECT count(*) FROM top_up WHERE cash_step_micro IS NOT NULL
+
+-- name: cash_not_in_coins
+-- The rounding of a payment in cash is at most half a coin, makes up whole coins, and stands as a
+-- leg of its own; no other payment has one.
+SELECT 'top-up ' || t.id, 'a rounding of ' || t.cash_rounding_micro || ' µ to coins of '
+           || coalesce(t.cash_step_micro::text, 'any size') || ' µ',
+       r.rounded || ' µ for ' || t.amount_micro || ' µ'
+FROM top_up t
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(x.amount), 0) AS rounded
+    FROM ledger_transaction l
+    CROSS JOIN LATERAL unnest(l.legs, l.amounts) AS x (leg, amount)
+    JOIN ledger_account a ON a.id = x.leg
+    WHERE l.account_id = t.account_id AND l.key = 'top_up:' || t.id AND a.code = 'cash_rounding'
+) r
+WHERE r.rounded <> t.cash_rounding_micro
+   OR CASE WHEN t.cash_step_micro IS NULL THEN t.cash_rounding_micro <> 0
+           ELSE 2 * abs(t.cash_rounding_micro) > t.cash_step_micro
+                OR (t.amount_micro + t.cash_rounding_micro) %% t.cash_step_micro <> 0 END
 LIMIT %(limit)s
 
 -- name: count_reversals
@@ -144,6 +169,47 @@ CROSS JOIN LATERAL (
 ) k
 WHERE CASE WHEN m.meter_pan IS NULL OR t.energy_wh = 0 THEN k.tokens > 0
            ELSE k.energy_wh <> t.energy_wh OR k.strays > 0 OR t.token_issued_at IS NULL END
+LIMIT %(limit)s
+
+-- name: count_suspects
+-- How many payments waited for a person.
+SELECT count(*) FROM suspect_payment
+
+-- name: suspense_not_explained
+-- What stands in suspense is the undecided payments; a decided one left it whole, and was credited
+-- once under its own number or not at all.
+SELECT 'suspect payment ' || s.id,
+       CASE WHEN s.decision IS NULL THEN s.amount_micro ELSE 0 END || ' µ in suspense, '
+           || CASE WHEN s.decision = 'credited' THEN 'its top-up' ELSE 'no top-up' END,
+       h.held || ' µ, ' || coalesce('top-up ' || t.id || ' of ' || t.amount_micro || ' µ', 'none')
+FROM suspect_payment s
+LEFT JOIN top_up t ON (t.channel, t.partner_txn_id) = (s.channel, s.partner_txn_id)
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(e.amount), 0) AS held
+    FROM suspense_transaction x
+    CROSS JOIN LATERAL unnest(x.legs, x.amounts) AS e (leg, amount)
+    JOIN ledger_account a ON a.id = e.leg
+    WHERE x.suspect_id = s.id AND a.code = 'suspense'
+) h
+WHERE h.held <> CASE WHEN s.decision IS NULL THEN s.amount_micro ELSE 0 END
+   OR t.id IS DISTINCT FROM s.top_up_id
+   OR t.amount_micro <> s.amount_micro
+LIMIT %(limit)s
+
+-- name: count_moved
+-- How many payments moved to the right meter.
+SELECT count(*) FROM top_up WHERE moved_from IS NOT NULL
+
+-- name: moved_payments_in_two_places
+-- A payment that moved is reversed where it was, and has the same amount and channel where it is.
+SELECT 'top-up ' || n.id, o.amount_micro || ' µ of ' || o.channel || ', reversed at ' || o.id,
+       n.amount_micro || ' µ of ' || n.channel
+           || CASE WHEN r.top_up_id IS NULL THEN ', not reversed' ELSE '' END
+FROM top_up n
+JOIN top_up o ON o.id = n.moved_from
+LEFT JOIN reversal r ON r.top_up_id = o.id
+WHERE r.top_up_id IS NULL OR (n.amount_micro, n.channel) <> (o.amount_micro, o.channel)
+   OR n.cash_rounding_micro <> o.cash_rounding_micro OR n.account_id = o.account_id
 LIMIT %(limit)s
 
 -- name: count_tokens
@@ -211,7 +277,7 @@ SELECT count(*) FROM meter
 -- One outstanding relay intention per meter (mqtt.md section 3).
 SELECT 'meter ' || m.number, 'one open relay order', count(*) || ' open relay orders'
 FROM command c JOIN meter m ON m.id = c.meter_id
-WHERE c.type = 'relay' AND c.state IN ('queued', 'sent', 'accepted')
+WHERE c.type IN ('relay', 'arm') AND c.state IN ('queued', 'sent', 'accepted')
 GROUP BY m.number HAVING count(*) > 1
 LIMIT %(limit)s
 
@@ -229,9 +295,10 @@ JOIN meter_state ms ON ms.meter_id = m.id
 JOIN (VALUES ('connected', 'closed'), ('disconnected', 'open')) AS w (supply, relay)
     ON w.supply = s.supply AND w.relay <> ms.desired_relay
 -- A replayed reading is never by itself the cause of a cut (mqtt.md section 2): the next one is.
--- Nor is anything while an operator holds the supply.
+-- Nor is anything while a guard withholds the cut.
 WHERE w.relay = 'closed'
    OR NOT EXISTS (SELECT FROM hold h WHERE h.account_id = s.account_id AND h.released_ms IS NULL)
+  AND NOT EXISTS (SELECT FROM withheld_cut c WHERE c.account_id = s.account_id AND c.ended_ms IS NULL)
   AND NOT coalesce((SELECT bool_and(r.historical) FROM reading r
                     WHERE r.meter_id = m.id AND r.register = '1.8.0'
                       AND r.received_at = (SELECT max(received_at) FROM reading n
@@ -249,8 +316,18 @@ SELECT 'table ' || g.name || ' trigger ' || g.trigger_name, 'in force',
        CASE WHEN t.tgenabled IS NULL THEN 'missing' ELSE 'disabled' END
 FROM (VALUES ('ledger_transaction', 'ledger_transaction_is_append_only'),
              ('ledger_transaction', 'ledger_transaction_is_not_truncated'),
+             ('audit_log', 'audit_log_is_append_only'),
+             ('audit_log', 'audit_log_is_not_truncated'),
              ('tariff_version', 'tariff_version_is_immutable'),
              ('tariff_version', 'tariff_version_is_not_truncated'),
+             ('suspense_transaction', 'suspense_transaction_is_append_only'),
+             ('suspense_transaction', 'suspense_transaction_is_not_truncated'),
+             ('reversal', 'reversal_is_append_only'),
+             ('reversal', 'reversal_is_not_truncated'),
+             ('decision', 'decision_is_append_only'),
+             ('decision', 'decision_is_not_truncated'),
+             ('audit_log', 'audit_log_is_append_only'),
+             ('audit_log', 'audit_log_is_not_truncated'),
              ('installation', 'installation_is_immutable'),
              ('installation', 'installation_is_not_truncated'),
              ('token_replacement', 'token_replacement_is_immutable'),

@@ -7,6 +7,10 @@ VALUES (at_ms(%(now_ms)s), %(who)s, (SELECT id FROM operator WHERE name = %(who)
                  (SELECT centre_id FROM meter WHERE number = %(meter)s)),
         %(reason)s, %(before)s, %(after)s)
 
+-- name: number_of_account
+-- What people call an account.
+SELECT number FROM account WHERE id = %(account)s
+
 -- name: acts_newest
 -- Acts newest first, all or some.
 SELECT l.id, ms_of(l.at), l.who, o.role, l.action, l.subject, c.code, l.reason, l.before, l.after

@@ -15,7 +15,7 @@ FOR UPDATE OF s
 -- name: meters_of_batch
 -- The meters of a batch with their assignment, state and places of installation.
 SELECT m.number, m.id, g.number AS gateway, s.boot, s.seq, ms_of(s.seq_ts) AS seq_ms,
-       s.desired_relay, m.trusted,
+       s.desired_relay, m.interval_s * 1000 AS interval_ms, s.clock, m.trusted,
        coalesce(array_agg(i.account_id ORDER BY i.opened_at)
                 FILTER (WHERE i.account_id IS NOT NULL), '{}') AS accounts,
        coalesce(array_agg(ms_of(i.opened_at) ORDER BY i.opened_at)
@@ -71,6 +71,9 @@ SET boot = CASE WHEN n.boot IS NOT NULL AND (s.boot IS NULL OR (n.boot, n.seq) >
     reported_at = CASE WHEN n.relay IS NOT NULL
                             AND (s.reported_at IS NULL OR at_ms(n.relay_ms) >= s.reported_at)
                        THEN at_ms(n.relay_ms) ELSE s.reported_at END,
+    reported_seen_at = CASE WHEN n.relay IS NOT NULL
+                                 AND (s.reported_at IS NULL OR at_ms(n.relay_ms) >= s.reported_at)
+                            THEN at_ms(%(now_ms)s) ELSE s.reported_seen_at END,
     online = coalesce(n.online, s.online),
     seen_at = at_ms(%(now_ms)s)
 FROM unnest(%(meter_id)s::bigint[], %(boot)s::bigint[], %(seq)s::bigint[], %(seq_ms)s::bigint[],
@@ -78,13 +81,9 @@ FROM unnest(%(meter_id)s::bigint[], %(boot)s::bigint[], %(seq)s::bigint[], %(seq
     AS n (meter_id, boot, seq, seq_ms, relay, relay_ms, online)
 WHERE s.meter_id = n.meter_id
 
--- name: insert_events
--- What meters report beside readings; the same report twice is one.
-INSERT INTO event (meter_id, kind, received_at, body, fingerprint)
-SELECT meter_id, kind, at_ms(%(now_ms)s), body::jsonb, fingerprint
-FROM unnest(%(meter_id)s::bigint[], %(kind)s::text[], %(body)s::text[], %(fingerprint)s::bytea[])
-    AS e (meter_id, kind, body, fingerprint)
-ON CONFLICT (meter_id, fingerprint) DO NOTHING
+-- name: mark_offline
+-- The broker said for them that they are gone; they themselves said nothing.
+UPDATE meter_state SET online = false WHERE meter_id = ANY(%(meters)s)
 
 -- name: remember_newest
 -- Readings that are stored and not rated count for what is in order, too.

@@ -18,15 +18,18 @@ UPDATE top_up SET token_issued_at = at_ms(%(now_ms)s) WHERE id = %(top_up)s
 
 -- name: tokens_to_deliver_again
 -- Tokens whose command ended without a word from the meter, and that it still needs.
-SELECT k.command_id::text, k.meter_id, array_agg(k.digits ORDER BY k.ordinal),
+SELECT m.attempt, coalesce(m.first_issued_ms, m.issued_ms), k.meter_id,
+       array_agg(k.digits ORDER BY k.ordinal),
        array_agg(k.id ORDER BY k.ordinal), max(k.tid), bool_or(k.class = 2 AND c.id IS NOT NULL)
 FROM token k
+JOIN command m ON m.id = k.command_id
 LEFT JOIN top_up t ON t.id = k.top_up_id
 LEFT JOIN key_change c ON c.id = k.key_change_id
 WHERE k.command_id = ANY(%(commands)s::uuid[]) AND k.result IS NULL AND t.accepted_at IS NULL
   AND NOT EXISTS (SELECT FROM token_replacement r WHERE r.replaced_token_id = k.id)
+  AND NOT (k.class = 0 AND EXISTS (SELECT FROM reversal v WHERE v.top_up_id = k.top_up_id))
   AND (k.class = 0 OR c.id IS NULL OR (c.confirmed_at IS NULL AND c.abandoned_at IS NULL))
-GROUP BY k.command_id, k.meter_id
+GROUP BY m.id, k.meter_id
 ORDER BY min(k.id)
 
 -- name: reissue_command
@@ -77,6 +80,7 @@ SELECT digits FROM (
       AND (k.sgc, k.krn, k.base_date, coalesce(k.kt, m.kt), coalesce(k.ti, m.ti))
           = (m.sgc, m.krn, m.base_date, m.kt, m.ti)
       AND NOT EXISTS (SELECT FROM token_replacement r WHERE r.replaced_token_id = k.id)
+      AND NOT EXISTS (SELECT FROM reversal v WHERE v.top_up_id = t.id)
       AND NOT EXISTS (SELECT FROM key_change c
                       WHERE c.id = k.key_change_id AND c.confirmed_at IS NULL)
     ORDER BY k.id DESC LIMIT %(limit)s) newest

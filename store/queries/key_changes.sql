@@ -7,6 +7,10 @@ FROM meter m JOIN meter_state s ON s.meter_id = m.id
 WHERE m.id = %(meter)s
 FOR NO KEY UPDATE OF m
 
+-- name: lock_vending_keys
+-- One at a time records vending keys; the table's own lock would need more rights than adding rows.
+SELECT pg_advisory_xact_lock('vending_key'::regclass::bigint)
+
 -- name: current_vending_key
 -- The vending key that a supply group uses at an instant.
 SELECT sgc, krn, ken, base_date, dkga, check_value, ms_of(current_from)

@@ -41,3 +41,11 @@ FROM top_up t JOIN account a ON a.id = t.account_id JOIN meter m ON m.id = t.met
 WHERE t.channel <> 'opening-credit'
 ORDER BY t.credited_ms DESC, t.id DESC
 LIMIT %(limit)s
+
+-- name: overview_reconnections
+-- Median and 99th percentile from payment to supply reported on, of the newest thousand.
+SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY took_ms),
+       percentile_disc(0.99) WITHIN GROUP (ORDER BY took_ms)
+FROM (SELECT ms_of(on_supply_at) - credited_ms AS took_ms FROM top_up
+      WHERE reconnects AND on_supply_at IS NOT NULL
+      ORDER BY on_supply_at DESC LIMIT 1000) newest

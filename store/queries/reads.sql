@@ -285,3 +285,10 @@ SELECT ms_of(recorded_at) FROM ledger_transaction ORDER BY id DESC LIMIT 1
 -- name: find_centre
 -- A centre by its code.
 SELECT id FROM centre WHERE code = %(code)s
+
+-- name: lines_of_top_up
+-- The receipt of a top-up, line by line.
+SELECT l ->> 'name', l ->> 'amount'
+FROM top_up t CROSS JOIN LATERAL jsonb_array_elements(t.lines) WITH ORDINALITY AS e (l, place)
+WHERE t.id = %(top_up)s
+ORDER BY place

@@ -73,9 +73,9 @@ ON CONFLICT (number) DO UPDATE SET number = excluded.number RETURNING id
 -- name: add_meter
 -- A meter in stock; it measures for nobody until it is installed.
 INSERT INTO meter (number, centre_id, gateway_id, meter_pan, sgc, krn, kt, ken, ti, base_date, ea,
-                   dkga, third_kct)
+                   dkga, third_kct, transformer, interval_s)
 VALUES (%(number)s, %(centre)s, %(gateway)s, %(meter_pan)s, %(sgc)s, %(krn)s, %(kt)s, %(ken)s,
-        %(ti)s, %(base_date)s, %(ea)s, %(dkga)s, %(third_kct)s)
+        %(ti)s, %(base_date)s, %(ea)s, %(dkga)s, %(third_kct)s, %(transformer)s, %(interval_s)s)
 ON CONFLICT (number) DO NOTHING
 RETURNING id
 
@@ -128,3 +128,13 @@ SELECT now_ms FROM simulated_clock
 -- Where the demonstration's time stands; it never goes back.
 INSERT INTO simulated_clock (now_ms) VALUES (%(now_ms)s)
 ON CONFLICT (single) DO UPDATE SET now_ms = greatest(simulated_clock.now_ms, excluded.now_ms)
+
+-- name: currency_of_meter
+-- What the account that a meter serves is priced in.
+SELECT t.currency
+FROM meter m
+JOIN installation i ON i.meter_id = m.id
+JOIN account a ON a.id = i.account_id
+JOIN tariff t ON t.id = a.tariff_id
+WHERE m.number = %(number)s
+ORDER BY i.opened_at DESC LIMIT 1

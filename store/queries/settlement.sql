@@ -2,7 +2,8 @@
 -- The states of these accounts, locked in one order so that workers never wait in a circle.
 SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
-       low_credit_micro, low_credit, decided_supply, decisions
+       low_credit_micro, low_credit, decided_supply, decisions,
+       low_credit_days, expected_micro, expected_until_ms
 FROM account_state
 WHERE account_id = ANY(%(accounts)s)
 ORDER BY account_id
@@ -12,7 +13,8 @@ FOR UPDATE
 -- The state of one account, unlocked.
 SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
        due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
-       low_credit_micro, low_credit, decided_supply, decisions
+       low_credit_micro, low_credit, decided_supply, decisions,
+       low_credit_days, expected_micro, expected_until_ms
 FROM account_state
 WHERE account_id = %(account)s
 
@@ -20,7 +22,8 @@ WHERE account_id = %(account)s
 -- Accounts for which time alone may have changed something; other workers' are skipped.
 SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
-       low_credit_micro, low_credit, decided_supply, decisions
+       low_credit_micro, low_credit, decided_supply, decisions,
+       low_credit_days, expected_micro, expected_until_ms
 FROM account_state
 WHERE due_ms <= %(now_ms)s
 ORDER BY due_ms
@@ -79,7 +82,7 @@ ORDER BY r.ts
 
 -- name: top_ups_from
 -- Top-ups at or after an instant.
-SELECT id, credited_ms, amount_micro, channel
+SELECT id, credited_ms, amount_micro, channel, cash_rounding_micro
 FROM top_up
 WHERE account_id = %(account)s AND credited_ms >= %(from_ms)s
 
@@ -100,7 +103,7 @@ WHERE account_id = %(account)s AND requested_ms >= %(from_ms)s
 
 -- name: adjustments_from
 -- Posted adjustments at or after an instant.
-SELECT id, adjusted_ms, amount_micro, reason FROM adjustment
+SELECT id, adjusted_ms, amount_micro, reason, to_debt FROM adjustment
 WHERE account_id = %(account)s AND adjusted_ms >= %(from_ms)s
 
 -- name: posted_from
@@ -122,8 +125,10 @@ ORDER BY anchor_ms DESC LIMIT 1
 DELETE FROM checkpoint WHERE account_id = %(account)s AND anchor_ms > %(after_ms)s
 
 -- name: drop_checkpoints_before
--- Positions from before an instant whose readings are no longer kept.
-DELETE FROM checkpoint WHERE anchor_ms < %(before_ms)s
+-- Positions from before an instant whose readings are no longer kept; that of an account itself
+-- needs none before it, and stays.
+DELETE FROM checkpoint c USING account_state s
+WHERE s.account_id = c.account_id AND c.anchor_ms < least(%(before_ms)s, s.anchor_ms)
 
 -- name: keep_checkpoints
 -- New positions to rate again from.
@@ -152,12 +157,14 @@ FROM unnest(%(account_id)s::bigint[], %(position)s::text[], %(anchor_ms)s::bigin
 WHERE s.account_id = n.account_id
 
 -- name: create_account_state
--- The state of a new account, before its first settlement.
+-- The state of a new account, before its first settlement; it is warned as its centre says.
 INSERT INTO account_state (account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail,
                            settled_until_ms, due_ms, balance_micro, debt_micro, supply,
-                           emergency_in_use)
-VALUES (%(account)s, %(position)s, %(anchor_ms)s, %(opened_ms)s, %(opened_ms)s, true,
-        %(opened_ms)s, %(opened_ms)s, 0, 0, 'connected', false)
+                           emergency_in_use, low_credit_micro, low_credit_days)
+SELECT a.id, %(position)s::json, %(anchor_ms)s, %(opened_ms)s, %(opened_ms)s, true,
+       %(opened_ms)s, %(opened_ms)s, 0, 0, 'connected', false,
+       coalesce(c.low_credit_micro, 20000000), c.low_credit_days
+FROM account a JOIN centre c ON c.id = a.centre_id WHERE a.id = %(account)s
 
 -- name: update_verdicts
 -- Readings that a fact from before them judges otherwise.

@@ -16,9 +16,11 @@ WHERE m.number = %(number)s
 -- name: insert_top_up
 -- A payment that is now credit; the fact itself and its quote, line by line.
 INSERT INTO top_up (id, account_id, meter_id, channel, partner_txn_id, request_sha256, amount_micro,
-                    paid_at, credited_ms, energy_wh, lines, msisdn)
+                    paid_at, credited_ms, energy_wh, lines, msisdn, cash_step_micro,
+                    cash_rounding_micro, moved_from)
 VALUES (%(id)s, %(account)s, %(meter)s, %(channel)s, %(partner_txn_id)s, %(request_sha256)s,
-        %(amount_micro)s, at_ms(%(paid_ms)s), %(credited_ms)s, %(energy_wh)s, %(lines)s, %(msisdn)s)
+        %(amount_micro)s, at_ms(%(paid_ms)s), %(credited_ms)s, %(energy_wh)s, %(lines)s, %(msisdn)s,
+        %(coin_micro)s, %(rounding_micro)s, %(moved_from)s)
 ON CONFLICT (channel, partner_txn_id) DO NOTHING
 RETURNING id
 

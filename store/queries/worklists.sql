@@ -46,7 +46,7 @@ LIMIT %(limit)s
 
 -- name: decisions_before
 -- What was decided about an account, newest first.
-SELECT ordinal, threshold, kind, at_ms, ms_of(recorded_at), balance_micro, cause
+SELECT ordinal, threshold, kind, at_ms, ms_of(recorded_at), balance_micro, cause, guards
 FROM decision
 WHERE account_id = %(account)s AND (%(before)s::integer IS NULL OR ordinal < %(before)s)
 ORDER BY ordinal DESC

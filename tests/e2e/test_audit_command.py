@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -32,8 +33,10 @@ def test_a_sound_database_passes_and_progress_stays_off_the_data(database_url: s
     assert "0 accounts, all" in result.stderr
 
 
-def test_a_broken_law_is_told_and_the_exit_status_is_1(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as conn:
+def test_a_broken_law_is_told_and_the_exit_status_is_1(
+    database_url: str, as_owner: Callable[[str], str]
+) -> None:
+    with psycopg.connect(as_owner(database_url), autocommit=True) as conn:
         conn.execute("DROP TRIGGER ledger_transaction_is_append_only ON ledger_transaction")
     result = audit(database_url)
     assert result.returncode == 1
@@ -50,13 +53,13 @@ def test_a_broken_law_is_told_and_the_exit_status_is_1(database_url: str) -> Non
 
 @pytest.mark.parametrize("trouble", ["away", "not migrated"])
 def test_a_database_that_cannot_be_audited_is_exit_status_2_and_one_line(
-    database_url: str, trouble: str
+    database_url: str, as_owner: Callable[[str], str], trouble: str
 ) -> None:
     url = database_url
     if trouble == "away":
         url = urlunsplit(urlsplit(database_url)._replace(path="/no_such_database"))
     else:
-        with psycopg.connect(url, autocommit=True) as conn:
+        with psycopg.connect(as_owner(url), autocommit=True) as conn:
             conn.execute("DROP TABLE schema_migration")
     result = audit(url)
     assert (result.returncode, result.stdout) == (2, "")

@@ -21,6 +21,7 @@ from simulators.fleet import Broker, Member, Site, run_fleet
 from simulators.load import HouseholdLoad
 from simulators.meter import Meter, Nameplate
 from simulators.state_file import StateFile
+from simulators.wire import Wire
 
 # One real second is a quarter of an hour and a bit.
 SPEED = 1_000
@@ -207,10 +208,11 @@ async def test_a_meter_without_a_broker_buffers_until_there_is_one(
 ) -> None:
     (name,), since_ms, journal = numbers(400, 1), now_ms(), Journal()
     server = Listener(broker, now_ms)
-    wire = Wire(broker)
+    wire = Wire(broker.host, broker.port)
+    await wire.open()
     with StateFile(tmp_path) as state_file:
         fleet = members([name], state_file, since_ms)
-        site = Site(await wire.open(), state_file, now_ms, SPEED, sent=journal.note)
+        site = Site(Broker("127.0.0.1", wire.port), state_file, now_ms, SPEED, sent=journal.note)
         async with server.listening(), living(site, fleet):
             await until(lambda: len(server.stored) > 2)
             wire.cut()
@@ -223,42 +225,3 @@ async def test_a_meter_without_a_broker_buffers_until_there_is_one(
             await wire.open()
             await until(lambda: waiting <= {ts for _, _, ts in server.stored})
         await wire.close()
-
-
-class Wire:
-    """A TCP relay in front of the broker that can be cut."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._server: asyncio.Server | None = None
-        self._port = 0
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def open(self) -> Broker:
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
-        return Broker("127.0.0.1", self._port)
-
-    def cut(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def close(self) -> None:
-        self.cut()
-        await asyncio.sleep(0.05)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(self._broker.host, self._broker.port)
-        self._writers += [writer, far_writer]
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()

@@ -3,7 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit_engine.forecast import LONGEST_DAYS, MIN_DAYS, DaysLeft, days_left, quantile
+from credit_engine.forecast import (
+    LONGEST_DAYS,
+    MIN_DAYS,
+    DaysLeft,
+    days_left,
+    expected_cost_micro,
+    quantile,
+)
 
 COSTS = st.lists(st.integers(0, 10**12), min_size=MIN_DAYS, max_size=14)
 BALANCES = st.integers(-(10**15), 10**15)
@@ -56,3 +63,24 @@ def test_a_quantile_is_the_smallest_value_that_enough_do_not_exceed(
     assert found in values
     assert sum(value <= found for value in values) * 10 >= len(values) * tenths
     assert sum(value < found for value in values) * 10 < len(values) * tenths
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 10**9)), min_size=MIN_DAYS, max_size=14)
+)
+def test_days_ahead_cost_what_their_weekdays_cost(spent: list[tuple[int, int]]) -> None:
+    costs = [micro for _, micro in spent]
+    each = [expected_cost_micro(spent, [weekday]) for weekday in range(7)]
+    week = expected_cost_micro(spent, list(range(7)))
+    assert week == sum(micro for micro in each if micro is not None)
+    for weekday, micro in enumerate(each):
+        same = [cost for day, cost in spent if day == weekday]
+        assert micro in (same if len(same) > 1 else costs)
+
+
+def test_a_dear_weekend_is_seen_before_it_comes() -> None:
+    # Two weeks from a Monday on: 10 a working day, 40 on Saturdays and Sundays.
+    spent = [(day % 7, 40 if day % 7 > 4 else 10) for day in range(14)]
+    assert expected_cost_micro(spent, [0, 1, 2]) == 30
+    assert expected_cost_micro(spent, [4, 5, 6]) == 90
+    assert expected_cost_micro(spent[:2], [0]) is None

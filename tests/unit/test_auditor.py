@@ -1,3 +1,6 @@
+from datetime import timedelta, timezone
+from zoneinfo import ZoneInfo
+
 import pytest
 
 from schemas.commands import encode
@@ -7,6 +10,8 @@ NUMBER = "37000000017"
 DAY = 86_400_000
 JAN_31 = 1_769_817_600_000  # 2026-01-31T00:00:00Z
 FLAT = SimpleTariff([(None, 5)])
+EAST = timezone(timedelta(hours=1))
+PARIS = ZoneInfo("Europe/Paris")
 BLOCKS = SimpleTariff([(100, 1), (300, 2), (None, 3)])
 
 
@@ -36,7 +41,7 @@ def test_each_wh_costs_what_its_block_says(wh: int, micro: int) -> None:
         (SimpleTariff([(None, 0)], 7), [], JAN_31 + 2 * DAY, 10_000 - 14),
         (SimpleTariff([(None, 0)], 7), [], JAN_31 + 2 * DAY - 1, 10_000 - 7),
         # One hour east, the first midnight is an hour earlier.
-        (SimpleTariff([(None, 0)], 7, 3_600_000), [], JAN_31 + 23 * 3_600_000, 10_000 - 7),
+        (SimpleTariff([(None, 0)], 7, EAST), [], JAN_31 + 23 * 3_600_000, 10_000 - 7),
     ],
 )
 def test_balances_of_simple_tariffs(
@@ -68,3 +73,10 @@ def test_a_journal_does_not_accept_two_values_for_one_instant() -> None:
     journal.note(NUMBER, "reading", reading(1, 5))
     with pytest.raises(AssertionError):
         journal.note(NUMBER, "reading", reading(1, 6))
+
+
+def test_a_day_of_25_hours_is_one_day() -> None:
+    eve = 1_792_879_200_000  # 2026-10-25T00:00 in Paris
+    tariff = SimpleTariff([(None, 0)], 7, PARIS)
+    assert tariff.midnights(eve, eve + 24 * 3_600_000) == 0
+    assert tariff.midnights(eve, eve + 25 * 3_600_000) == 1

@@ -9,17 +9,21 @@ from schemas.commands import (
     TOKEN_RESULTS,
     TOKEN_SUCCESSES,
     TRANSITIONS,
+    BatchReceipt,
     Command,
     CommandError,
     canonical,
-    gateway_receipt,
+    gateway_receipts,
     may_become,
     parse_command,
+    parse_gateway_receipt,
     parse_receipt,
     payload,
     receipt,
 )
+from schemas.decoding import LIMIT_BYTES
 from schemas.errors import DomainError
+from schemas.wire import RefusedRow
 from tokens.acceptance import Result
 
 OPEN = Command("01J8ZK", "relay", 412, 1_772_360_100_000, 1_772_361_000_000, {"to": "open"})
@@ -86,12 +90,36 @@ def test_what_is_no_command_is_refused_and_answerable(
 
 def test_receipts_say_boot_and_seq() -> None:
     assert parse_receipt(receipt(17, 90211)) == (17, 90211)
-    rows = json.loads(gateway_receipt([("37000000017", 17, 90211)]))["rows"]
-    assert rows == [["37000000017", 17, 90211]]
     for wrong in (b"", b"{}", b'{"v":1,"boot":1,"seq":true}'):
         with pytest.raises(DomainError) as caught:
             parse_receipt(wrong)
         assert caught.value.code == "bad_receipt"
+
+
+def test_a_gateways_receipt_says_what_is_kept_and_what_was_refused() -> None:
+    kept = [("37000000017", 17, 90211)]
+    refused: list[RefusedRow] = [{"reason": "wrong_type", "row": 3}]
+    (said,) = gateway_receipts("b-1", kept, refused)
+    assert parse_gateway_receipt(said) == BatchReceipt("b-1", tuple(kept), tuple(refused))
+    # Even a batch of which nothing could be read is answered.
+    (empty,) = gateway_receipts(None, [], [])
+    assert parse_gateway_receipt(empty) == BatchReceipt(None, (), ())
+    with pytest.raises(DomainError) as caught:
+        parse_gateway_receipt(b'{"v":1,"rows":[["x",1,1]]}')
+    assert caught.value.code == "bad_receipt"
+
+
+def test_a_long_answer_to_a_gateway_comes_in_messages_that_it_can_hold() -> None:
+    kept = [(f"{37_000_000_000 + i:011d}", 2**40, 2**50) for i in range(1000)]
+    refused: list[RefusedRow] = [
+        {"reason": "sentinel_register", "row": i, "meter": kept[0][0], "boot": 1, "seq": 2**50}
+        for i in range(2000)
+    ]
+    said = gateway_receipts("b" * 64, kept, refused)
+    assert max(len(each) for each in said) <= LIMIT_BYTES["g"]
+    parts = [parse_gateway_receipt(each) for each in said]
+    assert [row for part in parts for row in part.kept] == kept
+    assert [row for part in parts for row in part.refused] == refused
 
 
 def test_the_table_of_states_is_closed_and_every_state_can_end() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
-from prepaid.runtime.mosquitto import SETTINGS
+from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE, OWNER_VARIABLE
+from prepaid.runtime.mosquitto_files import SETTINGS
+from prepaid.runtime.postgres import LOGIN
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +34,8 @@ def test_our_part_uses_the_servers_beside_it(compose: dict[str, Any]) -> None:
     services = compose["services"]
     environment = services["prepaid"]["environment"]
     assert "@database:5432/" in environment[DATABASE_VARIABLE]
+    assert "@database:5432/" in environment[OWNER_VARIABLE]
+    assert environment[DATABASE_VARIABLE].startswith(f"postgresql://{LOGIN}:")
     assert environment[BROKER_VARIABLE] == "mqtt://broker:1883"
     assert set(services["prepaid"]["depends_on"]) == set(services) - {"prepaid"}
 

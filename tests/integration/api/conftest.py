@@ -31,6 +31,7 @@ from store import ingest, operators, registry
 from store.ingest import Incoming, Recorded
 from store.pool import make_pool
 from store.registry import NewMeter
+from store.roles import as_application
 from store.settlement import TermsCache
 from tokens.keys import KeyAttributes, VendingKey
 from tokens.numbers import check_digit
@@ -267,7 +268,7 @@ def shared_site(runtime: Instance, template_database: str) -> Iterator[Site]:
     with psycopg.connect(runtime.database_url, autocommit=True) as conn:
         conn.execute(clone)
         url = urlunsplit(urlsplit(runtime.database_url)._replace(path=f"/{name}"))
-        with opened_site(url) as made:
+        with opened_site(as_application(url)) as made:
             yield made
         conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 

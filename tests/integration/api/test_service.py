@@ -44,22 +44,26 @@ def test_ready_says_when_the_ledger_last_grew(site: Site) -> None:
     }
 
 
-def test_a_database_without_its_migrations_is_not_ready(site: Site) -> None:
-    site.conn.execute("DELETE FROM schema_migration WHERE name LIKE '0004%'")
+def test_a_database_without_its_migrations_is_not_ready(
+    site: Site, database_url: str, as_owner: Any
+) -> None:
+    with psycopg.connect(as_owner(database_url), autocommit=True) as owner:
+        owner.execute("DELETE FROM schema_migration WHERE name LIKE '0004%'")
     response = site.client.get("/readyz")
     assert (response.status_code, response.json()["database"]) == (503, "to_migrate")
     assert len(response.json()["pending_migrations"]) == 1
-    site.conn.execute("DROP TABLE schema_migration")
+    with psycopg.connect(as_owner(database_url), autocommit=True) as owner:
+        owner.execute("DROP TABLE schema_migration")
     response = site.client.get("/readyz")
     assert (response.status_code, response.json()["database"]) == (503, "to_migrate")
 
 
 def test_a_database_that_went_away_is_503_and_comes_back_by_itself(
-    site: Site, database_url: str, refused: Any
+    site: Site, database_url: str, as_owner: Any, refused: Any
 ) -> None:
     customer = site.open()
-    name = database_url.rsplit("/", 1)[1]
-    admin = database_url.rsplit("/", 1)[0] + "/postgres"
+    server, name = as_owner(database_url).rsplit("/", 1)
+    admin = f"{server}/postgres"
     with psycopg.connect(admin, autocommit=True) as conn:
         conn.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         conn.execute(

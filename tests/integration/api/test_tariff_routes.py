@@ -136,6 +136,12 @@ def test_an_account_is_priced_by_another_tariff_from_tomorrow(
         "account": customer.number, "tariff": "social", "from_day": "2030-01-01"
     }  # fmt: skip
     assert post(site, people["finn"], path, body).json() == made.json()
+    acts = site.client.get(
+        "/v1/audit-log", headers=site.operator, params={"subject": f"account:{customer.number}"}
+    ).json()["items"]
+    assert [(act["who"], act["action"], act["after"]["tariff"]) for act in acts] == [
+        ("finn", "tariff.assign", "social")
+    ]
     past = {**body, "from": "2026-01-01"}
     assert refused(post(site, people["finn"], path, past)) == (409, "assignment_in_past")
     elsewhere = {**body, "tariff": "Africa/Dakar", "from": "2031-01-01"}

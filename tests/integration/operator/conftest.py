@@ -14,7 +14,7 @@ from credit_engine.terms import Installation
 from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
-from store import clockwork, decisions, ingest, registry, vending
+from store import centres, clockwork, decisions, ingest, registry, supply, vending
 from store.ingest import Incoming, Recorded
 from store.registry import NewMeter
 from store.settlement import AccountState, TermsCache, read_account
@@ -52,6 +52,17 @@ class Centre:
     terms: TermsCache = field(default_factory=TermsCache)
     serials: Iterator[int] = field(default_factory=lambda: count(1))
     seqs: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def set(self, **settings: Any) -> None:
+        """What the centre asks of its guards; a test that turns to days without readings sets
+        `reading_hours=None`.
+        """
+        centres.change(self.conn, "north", settings, by="chief", now_ms=self.now)
+
+    def sent(self) -> None:
+        """Everything in the outbox is with the broker now."""
+        queued = supply.queued_commands(self.conn, 1000)
+        supply.mark_sent(self.conn, [each.command.cmd for each in queued], self.now)
 
     def tariff(self, **form: Any) -> int:
         code = f"T{next(self.serials)}"
@@ -110,6 +121,10 @@ class Centre:
         message = Incoming(topic, text, payload, None, decode_up(topic, payload, None, self.now))
         return ingest.record(self.conn, self.terms, [message], self.now)
 
+    def instant(self, later_s: int = 0) -> str:
+        """The clock, or so many seconds after it."""
+        return format_instant(self.now + later_s * 1000)
+
     def turn(self, at: str) -> None:
         """The clock, which never goes back."""
         self.now = max(self.now, parse_instant_ms(at))
@@ -130,6 +145,20 @@ class Centre:
         """(kind, instant, cause) in the order in which they were decided."""
         found = decisions.of_account(self.conn, account, limit=1000)
         return [(one.kind, format_instant(one.at_ms), one.cause) for one in reversed(found)]
+
+    def guards(self, account: int) -> list[tuple[str, Any]]:
+        """(kind, what the guards found) in the order in which they were decided."""
+        found = decisions.of_account(self.conn, account, limit=1000)
+        return [(one.kind, dict(one.guards)) for one in reversed(found)]
+
+    def took(self, account: int) -> list[int]:
+        """Seconds from payment to supply reported on, of those that found it off."""
+        rows = self.conn.execute(
+            "SELECT (ms_of(on_supply_at) - credited_ms) / 1000 FROM top_up"
+            " WHERE account_id = %s AND reconnects AND on_supply_at IS NOT NULL ORDER BY id",
+            (account,),
+        )
+        return [seconds for (seconds,) in rows]
 
     def kinds(self, account: int) -> list[str]:
         return [kind for kind, _, _ in self.decided(account)]

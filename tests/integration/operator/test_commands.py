@@ -9,7 +9,7 @@ import pytest
 
 from api import answers
 from prepaid.cli import main
-from store import reads, registry
+from store import dead_letters, reads, registry
 
 Desk = Any
 
@@ -129,6 +129,62 @@ def test_a_refusal_is_one_line_and_status_2(prepaid: Any, words: tuple[str, ...]
     status, out, err = prepaid(*words)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("prepaid: ")
+
+
+def test_a_centre_is_set_its_brake_pulled_and_released_at_the_command_line(
+    desk: Desk, prepaid: Any
+) -> None:
+    code, out, _ = prepaid("centre", "set", "north", "brake_percent=0", "brake_least=0",
+                           "notice_hours=null", "reconnect=arm", "--by", "chief")  # fmt: skip
+    shown = json.loads(out)
+    assert (code, shown["brake_least"], shown["notice_hours"], shown["reconnect"]) \
+        == (0, 0, None, "arm")  # fmt: skip
+    assert json.loads(prepaid("centre", "settings", "north")[1]) == shown
+    assert prepaid("centre", "set", "north", "brake_least", "--by", "chief")[0] == 2
+    assert prepaid("centre", "set", "north", "brake_least=few", "--by", "chief")[0] == 2
+    account = desk.open()
+    desk.pay(account, 2, "2026-03-01T01:00:00Z")
+    desk.read(account, "2026-03-01T02:00:00Z", 1_500)
+    code, out, _ = prepaid("brake", "list", "--json")
+    brake = json.loads(out)
+    assert (code, brake["centre"], brake["withheld"], brake["state"]) == (0, "north", 1, "pulled")
+    assert "withholds 1" in prepaid("brake", "list")[1]
+    number = str(brake["id"])
+    assert prepaid("brake", "release", number, "--by", "a", "--reason", " ")[0] == 2
+    code, out, _ = prepaid("brake", "release", number, "--by", "a", "--reason", "checked")
+    assert (code, out) == (0, "released: 1 accounts are decided again\n")
+    assert prepaid("brake", "close", number, "--by", "a", "--reason", "again")[0] == 2
+    assert "a: checked" in prepaid("brake", "list", "--all")[1]
+    acts = desk.conn.execute("SELECT action FROM audit_log ORDER BY id").fetchall()
+    assert [action for (action,) in acts][-2:] == ["centre.set", "brake.release"]
+
+
+def test_commands_and_exceptions_are_looked_through_and_closed_at_the_command_line(
+    desk: Desk, prepaid: Any
+) -> None:
+    account = desk.open()
+    desk.pay(account, 2, "2026-03-01T01:00:00Z")
+    desk.read(account, "2026-03-01T02:00:00Z", 1_500)
+    code, out, _ = prepaid("outbox", "list", "--json")
+    queued = json.loads(out)
+    assert (code, queued["type"], "args" in queued) == (0, "relay", False)
+    for given_up in range(2):
+        dead_letters.record(desk.conn, queued["cmd"], "not_obeyed", desk.now + given_up)
+    letter = json.loads(prepaid("outbox", "dead-letters", "--json")[1])
+    assert letter["reason"] == "not_obeyed"
+    by = ("--by", "a", "--note", "fuse changed")
+    assert prepaid("outbox", "reopen", str(letter["id"]), *by)[:2] == (0, "reopened\n")
+    assert prepaid("outbox", "close", str(letter["id"]), *by)[0] == 2
+    assert "reopened" in prepaid("outbox", "dead-letters", "--all")[1]
+    desk.conn.execute(
+        "INSERT INTO credit_exception (meter_id, class, gap_wh, credit_wh, read_at, first_seen_at,"
+        " seen_at) SELECT id, 'tamper_suspect', 900, 1, now(), now(), now() FROM meter LIMIT 1"
+    )
+    exception = json.loads(prepaid("exceptions", "list", "--json")[1])
+    assert (exception["class"], exception["gap_wh"]) == ("tamper_suspect", 900)
+    assert "+900 Wh" in prepaid("exceptions", "list")[1]
+    assert prepaid("exceptions", "close", str(exception["id"]), *by)[:2] == (0, "closed\n")
+    assert prepaid("exceptions", "list")[1] == ""
 
 
 def test_a_device_is_mapped_listed_and_unmapped(desk: Desk, prepaid: Any, tmp_path: Path) -> None:

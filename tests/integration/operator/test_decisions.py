@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from store import clockwork, holds, supply, vending
+from store import clockwork, holds, vending
 
 Desk = Any
 FRIENDLY = [{"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "20:00",
@@ -97,6 +97,7 @@ def test_a_balance_that_wavers_around_the_warning_is_one_warning(desk: Desk) -> 
 
 
 def test_a_midnight_charge_cuts_without_a_reading(desk: Desk) -> None:
+    desk.set(reading_hours=None)
     account = desk.open(desk.tariff(standing="1.50"))
     desk.pay(account, 2, "2026-03-01T01:00:00Z")
     desk.tick("2026-03-03T00:00:01Z")
@@ -124,6 +125,7 @@ def test_friendly_hours_protect_and_their_end_cuts_without_a_reading(desk: Desk)
 
 
 def test_emergency_credit_begins_and_lapses_by_charges_alone(desk: Desk) -> None:
+    desk.set(reading_hours=None)
     account = desk.open(
         desk.tariff(standing="4"), emergency={"limit": "7", "activation": "automatic"}
     )
@@ -160,6 +162,7 @@ def test_catching_up_after_days_decides_the_same_in_the_same_order(desk: Desk, c
         "emergency": {"limit": "6", "activation": "automatic"},
         "non_disconnection": FRIENDLY,
     }
+    desk.set(reading_hours=None)
     tariff = desk.tariff(standing=charge)
     stepped, slept = desk.open(tariff, **terms), desk.open(tariff, **terms)
     for account in (stepped, slept):
@@ -206,7 +209,7 @@ def test_a_decision_is_never_edited(desk: Desk) -> None:
     account = desk.open()
     desk.pay(account, 30, "2026-03-01T01:00:00Z")
     for statement in ("UPDATE decision SET cause = 'x'", "DELETE FROM decision"):
-        with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="append-only"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
             desk.conn.execute(statement)
     with pytest.raises(psycopg.errors.UniqueViolation):
         desk.conn.execute(
@@ -217,11 +220,10 @@ def test_a_decision_is_never_edited(desk: Desk) -> None:
 def test_an_order_to_cut_is_not_repeated_inside_a_protected_window(desk: Desk) -> None:
     account = desk.open(non_disconnection=FRIENDLY)
     desk.pay(account, 2, "2026-03-01T12:00:00Z")
-    desk.read(account, "2026-03-01T19:50:00Z", 1_500, relay="closed")
+    desk.read(account, "2026-03-01T19:40:00Z", 1_500, relay="closed")
     assert desk.orders(account) == [("open", "queued")]
-    queued = supply.queued_commands(desk.conn, 10)
-    supply.mark_sent(desk.conn, [command.cmd for _, _, command in queued], desk.now)
-    # It expires when the window begins; the meter, still closed, says so inside the window.
+    desk.sent()
+    # It expires before the window begins; the meter, still closed, says so inside the window.
     desk.turn("2026-03-01T20:00:00Z")
     clockwork.close_overdue(desk.conn, desk.now)
     desk.read(account, "2026-03-01T20:30:00Z", 1_600, relay="closed")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from schemas.quantities import parse_instant_ms
-from store import clockwork, holds, supply
+from store import clockwork, holds
 from store.errors import Conflict, NotFound
 
 Desk = Any
@@ -48,6 +48,7 @@ def test_a_hold_keeps_an_empty_account_on_supply_while_it_is_debited(desk: Desk)
 
 
 def test_a_hold_ends_by_itself_and_after_days_of_downtime(desk: Desk) -> None:
+    desk.set(reading_hours=None)
     account = desk.open()
     desk.pay(account, 10, "2026-03-01T01:00:00Z")
     number = hold(desk, account, until="2026-03-03T00:00:00Z")
@@ -75,9 +76,7 @@ def test_a_hold_blocks_cuts_only_and_restores_no_supply(desk: Desk) -> None:
     account = desk.open()
     desk.pay(account, 10, "2026-03-01T01:00:00Z")
     desk.read(account, "2026-03-01T02:00:00Z", 8_000, relay="closed")
-    supply.mark_sent(
-        desk.conn, [each.cmd for _, _, each in supply.queued_commands(desk.conn, 9)], desk.now
-    )
+    desk.sent()
     hold(desk, account)
     desk.read(account, "2026-03-01T03:00:00Z", 8_000)
     assert desk.orders(account) == [("open", "sent")]
@@ -102,9 +101,7 @@ def test_an_order_that_failed_is_not_repeated_under_a_hold(desk: Desk) -> None:
     account = desk.open()
     desk.pay(account, 10, "2026-03-01T01:00:00Z")
     desk.read(account, "2026-03-01T02:00:00Z", 8_000, relay="closed")
-    supply.mark_sent(
-        desk.conn, [each.cmd for _, _, each in supply.queued_commands(desk.conn, 9)], desk.now
-    )
+    desk.sent()
     number = hold(desk, account)
     desk.turn("2026-03-01T03:00:00Z")
     clockwork.close_overdue(desk.conn, desk.now)

@@ -1,8 +1,10 @@
 """What a version would have cost, by hand and against accounts that really had it."""
 
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
+import psycopg
 import pytest
 
 from credit_engine.errors import CreditError
@@ -114,10 +116,13 @@ def test_accounts_are_those_that_the_tariff_priced_when_the_window_began(desk: D
     assert numbers(other, "2026-03-03") == [desk.number(moves)]
 
 
-def test_a_window_whose_readings_were_dropped_is_refused_not_guessed(desk: Desk) -> None:
+def test_a_window_whose_readings_were_dropped_is_refused_not_guessed(
+    desk: Desk, as_owner: Callable[[str], str]
+) -> None:
     tariff = desk.tariff()
     consume(desk, desk.open(tariff))
-    desk.conn.execute("DELETE FROM reading WHERE ts < '2026-03-03'")
+    with psycopg.connect(as_owner(desk.url), autocommit=True) as owner:
+        owner.execute("DELETE FROM reading WHERE ts < '2026-03-03'")
     with pytest.raises(Conflict) as caught:
         impact(desk, tariff, form("1"), "2026-03-02", "2026-03-05")
     assert caught.value.code == "readings_missing"

@@ -27,7 +27,7 @@ from prepaid.runtime import (
     resolve,
 )
 from prepaid.runtime.debian import DebianPackages
-from prepaid.runtime.mosquitto import AUTOSAVE_INTERVAL_S
+from prepaid.runtime.mosquitto_files import AUTOSAVE_INTERVAL_S
 
 READY_S = 60
 

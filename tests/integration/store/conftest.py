@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -16,7 +16,7 @@ from credit_engine.terms import Installation
 from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
-from store import clockwork, ingest, registry, vending
+from store import clockwork, ingest, registry, reversals, suspects, vending
 from store.ingest import Incoming, Recorded
 from store.registry import NewMeter
 from store.settlement import AccountState, TermsCache, read_account
@@ -106,6 +106,7 @@ class Utility:
     tariff: int
     now: int = OPENED
     terms: TermsCache = field(default_factory=TermsCache)
+    module: SoftwareSecurityModule = field(default=MODULE, repr=False)
     serials: Iterator[int] = field(default_factory=lambda: count(1))
     seqs: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -174,6 +175,15 @@ class Utility:
         """A reading that arrives when it is made, or late."""
         self.now = max(self.now, at_ms)
         return self.record(self.reading(supply.meter, at_ms, wh, **more))
+
+    def slot(
+        self, meter: str, seq: int, *, boot: int = 1, at_ms: int | None = None, **more: Any
+    ) -> Recorded:
+        """A reading of count `seq`, at the end of that quarter of an hour or at an instant."""
+        ts_ms = OPENED + seq * 15 * MINUTE if at_ms is None else at_ms
+        self.now = max(self.now, ts_ms)
+        wh = OPENING_WH + seq * 10
+        return self.record(self.reading(meter, ts_ms, wh, boot=boot, seq=seq, **more))
 
     def say(self, meter: str, kind: str, **form: Any) -> Recorded:
         return self.record(self.message(f"pm/v1/m/{meter}/up/{kind}", {"v": 1, **form}))
@@ -291,10 +301,43 @@ def live_through(utility: Utility) -> None:
     utility.exchange(
         supplies[0], utility.now - 1, OPENING_WH + (utility.now - OPENED) // 9_000 - 1, spare
     )
+    handle_payments(utility, supplies)
     first = supplies[1]
     utility.read(first, utility.now + HOUR, 5)
     utility.read(first, utility.now - 2 * DAY - 1, 10**8)
     utility.read(first, utility.now + HOUR, OPENING_WH + 10**6, tq="lost")
+
+
+def handle_payments(utility: Utility, supplies: Sequence[Supply]) -> None:
+    """Cash in coins, payments that wait for a person, and one that moves to the right meter."""
+    conn, terms, now = utility.conn, utility.terms, utility.now
+    cash = replace(
+        utility.payment(supplies[2], 50_130_000, "cash-1"),
+        counted_micro=50_200_000,
+        coin_micro=200_000,
+    )
+    vending.vend(conn, terms, MODULE, cash, now)
+    for place in range(3):
+        unknown = replace(utility.payment(supplies[3], 7_000_000, f"lost-{place}"), meter="1")
+        held = suspects.receive(conn, terms, MODULE, unknown, now).suspect
+        assert held is not None
+        if place == 1:
+            suspects.send_back(conn, held, who="vera", reason="the payer asked", now_ms=now)
+        if place == 2:
+            suspects.credit(
+                conn,
+                terms,
+                MODULE,
+                held,
+                meter=supplies[3].meter,
+                who="vera",
+                reason="the payer named the meter",
+                now_ms=now,
+            )
+    thin, right = utility.open(), utility.open()
+    utility.vend(thin, 30_000_000, "wrong-1")
+    of = {"to_meter": right.meter, "who": "payer", "reason": "one digit off", "now_ms": now}
+    reversals.move(conn, terms, MODULE, "bank", "wrong-1", **of)
 
 
 @pytest.fixture(scope="session")
@@ -311,12 +354,23 @@ def busy_database(
 
 
 @pytest.fixture
-def busy(
+def busy_url(
     copied_database: Callable[[str], AbstractContextManager[str]], busy_database: str
-) -> Iterator[Connection]:
+) -> Iterator[str]:
     """A copy of that database, of the test's own."""
-    with (
-        copied_database(busy_database) as url,
-        psycopg.connect(url, autocommit=True) as conn,
-    ):
+    with copied_database(busy_database) as url:
+        yield url
+
+
+@pytest.fixture
+def busy(busy_url: str) -> Iterator[Connection]:
+    """As the application."""
+    with psycopg.connect(busy_url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def busy_owner(busy_url: str, as_owner: Callable[[str], str]) -> Iterator[Connection]:
+    """As the one who owns the database, and can damage it."""
+    with psycopg.connect(as_owner(busy_url), autocommit=True) as conn:
         yield conn

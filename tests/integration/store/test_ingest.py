@@ -16,8 +16,9 @@ from meter_gateway.receiver import Delivery
 from schemas.identity import command_id
 from schemas.quantities import format_instant
 from store import ingest
+from store.answers import BatchAnswer, Receipt
 from store.audit import audit
-from store.ingest import Incoming, Receipt
+from store.ingest import Incoming
 from store.session import Session
 from store.settlement import TermsCache
 
@@ -238,7 +239,7 @@ def test_a_gateway_speaks_for_its_own_meters_only(utility: Any) -> None:
         "t0": format_instant(T0 + HOUR),
         "dt": 900,
         "cols": ["1.8.0"],
-        "rcpt": True,
+        "id": "b-7",
         "rows": [
             [mine.meter, 1, 100, [[OPENED_WH + 100]]],
             [foreign.meter, 1, 100, [[OPENED_WH + 100]]],
@@ -252,9 +253,16 @@ def test_a_gateway_speaks_for_its_own_meters_only(utility: Any) -> None:
     assert utility.rows(
         "SELECT DISTINCT m.number FROM reading r JOIN meter m ON m.id = meter_id"
     ) == [mine.meter]
-    # What is kept is committed, whatever was thought of it: the gateway may free all of it.
-    assert Receipt("g", "dcu-1", mine.meter, 1, 100) in recorded.receipts
-    assert {receipt.meter for receipt in recorded.receipts} >= {mine.meter, foreign.meter}
+    # What is kept is committed, whatever was thought of it: the gateway may free all of it, and
+    # hears of each row that was refused.
+    (answer,) = recorded.answers
+    assert (answer.gateway, answer.batch_id, recorded.receipts) == ("dcu-1", "b-7", [])
+    assert answer.kept == {(mine.meter, 1): 100, (foreign.meter, 1): 100, ("37000000017", 1): 5}
+    assert answer.refused == [
+        {"reason": "wrong_type", "row": 3, "meter": mine.meter},
+        {"reason": "not_assigned", "meter": foreign.meter, "boot": 1, "seq": 100},
+        {"reason": "unknown_meter", "meter": "37000000017"},
+    ]
     before = contents(utility)
     utility.record(message)
     assert contents(utility) == before
@@ -274,8 +282,8 @@ def test_receipts_name_the_highest_counter_of_each_boot(utility: Any) -> None:
         )
     )
     assert sorted(recorded.receipts) == [
-        Receipt("m", supply.meter, supply.meter, 1, 9),
-        Receipt("m", supply.meter, supply.meter, 2, 4),
+        Receipt(supply.meter, 1, 9),
+        Receipt(supply.meter, 2, 4),
     ]
 
 
@@ -317,7 +325,7 @@ class Waiting:
 
 
 class Silent:
-    def receipts(self, receipts: Sequence[Receipt]) -> None:
+    def receipts(self, receipts: Sequence[Receipt], answers: Sequence[BatchAnswer]) -> None:
         self.said = receipts
 
     def answer(self, topic: str, payload: bytes) -> None:

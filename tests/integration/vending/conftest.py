@@ -95,14 +95,16 @@ class Box:
         """Take every waiting command; returns the results by command."""
         taken = []
         for command, digits in self.waiting():
-            outcomes = [self.enter(each) for each in digits]
             supply.mark_sent(self.conn, [command], now_ms)
+            outcomes = [self.enter(each) for each in digits]
             if not lose_answers:
                 self.answer(command, outcomes, now_ms)
             taken.append([each["result"] for each in outcomes])
         return taken
 
     def answer(self, command: str, outcomes: list[dict[str, Any]], now_ms: int) -> None:
+        # Nobody answers what was not said.
+        supply.mark_sent(self.conn, [command], now_ms)
         good = all(
             each["result"] in {"Accept", "1stKCT", "2ndKCT", "UsedError"} for each in outcomes
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from credit_engine.engine import advance
 from credit_engine.errors import CreditError
-from credit_engine.facts import Adjustment, Exchange, Fact, Reading, Reversal
+from credit_engine.facts import Adjustment, Exchange, Fact, Reading, Reversal, TopUp
 from credit_engine.outcome import Outcome
 from credit_engine.position import genesis
 from credit_engine.scenario import Scenario, parse_scenario
@@ -38,7 +38,23 @@ def adjusted(random: Random, invent: Invent) -> tuple[Scenario, list[Adjustment]
         Adjustment(f"a{place}", random.choice(instants), random.choice([-7, 1, 3]) * 10**6, "r")
         for place in range(random.choice([1, 3, 6]))
     ]
+    # What was taken back after it was consumed moves to the debt.
+    extra += [
+        Adjustment(f"d{place}", random.choice(instants), 10**6 * random.randint(1, 9), "r", True)
+        for place in range(random.choice([0, 1, 2]))
+    ]
+    # Cash in coins: half a coin of 0.20 at most, either way.
+    facts = [
+        replace(fact, rounding_micro=random.choice([0, 70_000, -100_000]))
+        if isinstance(fact, TopUp) and sum(same(fact, each) for each in facts) == 1
+        else fact
+        for fact in facts
+    ]
     return replace(scenario, facts=(*facts, *extra)), extra
+
+
+def same(top_up: TopUp, fact: Fact) -> bool:
+    return isinstance(fact, TopUp) and fact.id == top_up.id
 
 
 def rated(scenario: Scenario, facts: tuple[Fact, ...]) -> Outcome:
@@ -66,6 +82,10 @@ def test_an_adjustment_moves_the_balance_by_itself_and_no_other_charge(
     random: Random, invent: Invent
 ) -> None:
     scenario, extra = adjusted(random, invent)
+    # Debt that grew takes its share of later top-ups: here only what has no debt beside it.
+    extra = [each for each in extra if not each.to_debt]
+    kept = tuple(each for each in scenario.facts if not getattr(each, "to_debt", False))
+    scenario = replace(scenario, facts=kept)
     # A daily instalment looks at the balance; nothing else that is posted does.
     debt = replace(scenario.terms.debt, daily_micro=None)
     scenario = replace(scenario, terms=replace(scenario.terms, debt=debt))
@@ -103,3 +123,30 @@ def test_one_number_with_two_contents_is_refused(invent: Invent) -> None:
     with pytest.raises(CreditError) as caught:
         rated(scenario, (*scenario.facts, other))
     assert caught.value.code == "adjustment_conflict"
+
+
+@law
+@randoms
+def test_what_moves_to_the_debt_is_owed_to_the_micro_unit(random: Random, invent: Invent) -> None:
+    scenario, _ = adjusted(random, invent)
+    whole = rated(scenario, scenario.facts)
+    net: dict[str, int] = {}
+    for posting in whole.postings:
+        for account, amount in posting.legs:
+            net[account] = net.get(account, 0) + amount
+    assert net.get("customer", 0) == whole.status.balance_micro
+    assert -net.get("debt", 0) == whole.status.debt_outstanding_micro
+    # Rounding of cash that was taken back is taken back with it.
+    reversed_ids = {
+        fact.top_up_id
+        for fact in scenario.facts
+        if isinstance(fact, Reversal) and fact.at_ms <= scenario.until_ms
+    }
+    rounded = {
+        fact.id: fact.rounding_micro
+        for fact in scenario.facts
+        if isinstance(fact, TopUp) and fact.at_ms <= scenario.until_ms
+    }
+    assert net.get("cash_rounding", 0) == sum(
+        micro for number, micro in rounded.items() if number not in reversed_ids
+    )

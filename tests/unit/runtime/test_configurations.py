@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from prepaid.runtime import mosquitto, postgres
-from prepaid.runtime.errors import RuntimeUnavailableError
-from prepaid.runtime.mosquitto import Listener
+from prepaid.runtime import mosquitto_files, postgres
+from prepaid.runtime.mosquitto_files import Listener
 
 
 def settings(text: str) -> dict[str, str]:
@@ -38,8 +37,8 @@ def test_buffers_leave_memory_to_the_other_processes(memory_mib: int, buffers: s
     assert settings(postgres.render_configuration(1, memory_mib))["shared_buffers"] == buffers
 
 
-def test_database_admits_one_role_by_password_from_loopback() -> None:
-    assert postgres.render_access() == "host all prepaid 127.0.0.1/32 scram-sha-256\n"
+def test_database_admits_two_roles_by_password_from_loopback() -> None:
+    assert postgres.render_access() == "host all prepaid,prepaid_login 127.0.0.1/32 scram-sha-256\n"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,7 @@ def test_database_admits_one_role_by_password_from_loopback() -> None:
     [
         "persistence true",
         "max_inflight_messages 0",
-        "max_queued_messages 0",
+        "max_queued_messages 1000000000",
         "max_packet_size 131072",
         "autosave_interval 2",
         "listener 20001 127.0.0.1",
@@ -56,28 +55,5 @@ def test_database_admits_one_role_by_password_from_loopback() -> None:
     ],
 )
 def test_broker_keeps_what_it_acknowledged(line: str) -> None:
-    text = mosquitto.render_configuration(Path("/data"), (Listener(20001), Listener(20002)))
+    text = mosquitto_files.render_configuration(Path("/data"), (Listener(20001), Listener(20002)))
     assert line in text.splitlines()
-
-
-def test_certificates_belong_to_a_listener_and_access_lists_to_all() -> None:
-    certificates = ("cafile /ca.pem", "require_certificate true")
-    lines = mosquitto.render_configuration(
-        Path("/data"),
-        (Listener(20001), Listener(8883, "0.0.0.0", certificates)),
-        ("acl_file /acl",),
-    ).splitlines()
-    first = lines.index("listener 20001 127.0.0.1")
-    assert lines[first:] == ["listener 20001 127.0.0.1", "listener 8883 0.0.0.0", *certificates]
-    assert "acl_file /acl" in lines[:first]
-
-
-def test_sessions_that_are_away_keep_their_queue() -> None:
-    # See test_servers.py, where a broker shows it.
-    assert "per_listener_settings" not in mosquitto.render_configuration(Path("/data"), ())
-
-
-def test_open_listener_is_refused_beyond_loopback() -> None:
-    with pytest.raises(RuntimeUnavailableError, match="must require certificates") as caught:
-        Listener(1883, "0.0.0.0", ("cafile /ca.pem",)).render()
-    assert caught.value.code == "listener_open"

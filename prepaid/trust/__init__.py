@@ -1,0 +1,1 @@
+"""Who may speak for a device: certificates, revocations, the broker's access, enrolment."""

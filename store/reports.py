@@ -1,0 +1,176 @@
+"""What devices report beside readings: births, wills, events, their clocks; of one batch.
+
+A meter speaks for itself; a gateway for itself and, by naming them, for the meters behind it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+from psycopg import Connection
+
+from schemas.errors import DomainError
+from schemas.quantities import format_instant, parse_instant_ms
+from schemas.telemetry import Decoded, DecodedReading, Event, Hello
+from store import clocks, events, flags
+from store.batch_meter import BatchMeter, FlagKind
+from store.clocks import Measure
+from store.events import Reported
+from store.flags import Raised
+from store.sql import query
+
+
+@dataclass(slots=True)
+class _GatewayWord:
+    online: bool | None = None
+    spoke: bool = False
+
+
+@dataclass(slots=True)
+class Reports:
+    """Collects what the messages of one batch report; `write` keeps it, after the readings."""
+
+    now_ms: int
+    _raised: list[Raised] = field(default_factory=list)
+    _events: list[Reported] = field(default_factory=list)
+    _hellos: list[int] = field(default_factory=list)
+    _power: dict[int, int | None] = field(default_factory=dict)
+    _measures: list[Measure] = field(default_factory=list)
+    _gateways: dict[str, _GatewayWord] = field(default_factory=dict)
+    _known_gateways: dict[str, int] = field(default_factory=dict)
+
+    # --- gateways ---------------------------------------------------------------------------
+
+    def know_gateways(self, conn: Connection, numbers: list[str]) -> None:
+        """Look up the gateways that speak in this batch."""
+        rows = conn.execute(query("gateways_of_batch"), {"numbers": numbers})
+        self._known_gateways = dict(rows.fetchall())
+
+    def gateway_spoke(self, number: str, online: bool | None = None) -> bool:
+        """Note a sign of life, or with `online` a state; False for one that nobody registered."""
+        if number not in self._known_gateways:
+            return False
+        word = self._gateways.setdefault(number, _GatewayWord())
+        word.online = word.online if online is None else online
+        # A last will is the broker's word.
+        word.spoke = word.spoke or online is not False
+        return True
+
+    def gateway_event(self, number: str, kind: str, payload: bytes) -> None:
+        """Keep what a gateway reports of itself."""
+        self._events.append(Reported(None, kind, payload, self._known_gateways[number]))
+
+    # --- meters -----------------------------------------------------------------------------
+
+    def take(
+        self, meter: BatchMeter, decoded: Decoded, payload: bytes, received_ms: int | None
+    ) -> None:
+        """What a meter's own message says beside readings; `received_ms` as in Incoming."""
+        if decoded.online is not None:
+            meter.online = decoded.online
+            # A last will is the broker's word, no sign of life.
+            meter.heard = meter.heard or decoded.online
+        said_ms = decoded.time_request_ms
+        if decoded.hello is not None:
+            self._hello(meter, decoded.hello, payload)
+            said_ms = decoded.hello.ts_ms
+        if decoded.event is not None:
+            self.event(meter, decoded.event, payload)
+        if said_ms is not None and received_ms is not None:
+            meter.heard = True
+            self._measure(meter, said_ms - received_ms)
+
+    def reading(self, meter: BatchMeter, reading: DecodedReading, received_ms: int) -> None:
+        """A live reading from the future measures a clock, too; a late one is only late."""
+        offset_ms = reading.ts_ms - received_ms
+        if offset_ms > clocks.RIGHT_WITHIN_MS and not reading.hist:
+            self._measure(meter, offset_ms)
+
+    def _hello(self, meter: BatchMeter, hello: Hello, payload: bytes) -> None:
+        """A birth: online, powered, a relay, and perhaps a counter that ran back."""
+        meter.heard = meter.online = True
+        if hello.relay is not None:
+            meter.report(hello.relay, hello.ts_ms)
+        self._events.append(Reported(meter.id, "hello", payload))
+        self._hellos.append(meter.id)
+        self._power[meter.id] = None
+        # It names the last count it gave out, so that here an equal one is in order.
+        seq = None if hello.seq is None else hello.seq + 1
+        kind = meter.ran_back(
+            hello.boot, 2**53 if seq is None else seq, hello.ts_ms, replayed=False
+        )
+        if kind is not None:
+            self.suspect(meter, kind, f"A hello of boot {hello.boot}, seq {hello.seq}.")
+
+    def event(self, meter: BatchMeter, event: Event, payload: bytes) -> None:
+        """Something happened at a meter; some kinds say how it stands now."""
+        meter.heard = True
+        self._events.append(Reported(meter.id, event.type, payload))
+        if event.type == "power_fail":
+            self._power[meter.id] = self.now_ms
+        elif event.type == "power_return":
+            self._power[meter.id] = None
+        elif event.type == "clock_set":
+            before, after = _instant(event.info, "before"), _instant(event.info, "after")
+            if before is not None and after is not None:
+                self._measures.append(Measure(meter.id, "set", "sync", before - after))
+                meter.clock = "sync"
+
+    def _measure(self, meter: BatchMeter, offset_ms: int) -> None:
+        """A device said what time it is; a changed judgement is kept, and an event."""
+        judged = clocks.judge(offset_ms)
+        if judged == meter.clock:
+            return
+        meter.clock = judged
+        self._measures.append(Measure(meter.id, "measured", judged, offset_ms))
+        self._notice(meter.id, f"clock_{judged}", {"offset_ms": offset_ms})
+
+    def suspect(self, meter: BatchMeter, kind: FlagKind, detail: str) -> None:
+        """A meter that looks like two; where that is new it is an event, too."""
+        self._raised.append(Raised(meter.id, kind, detail))
+
+    def _notice(self, meter_id: int, kind: str, body: Mapping[str, object]) -> None:
+        """An event of our own making."""
+        said = {"at": format_instant(self.now_ms), **body}
+        self._events.append(Reported(meter_id, kind, orjson.dumps(said)))
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def write(self, conn: Connection) -> None:
+        """Everything that was collected."""
+        self._raised += flags.count_hellos(conn, self._hellos, self.now_ms)
+        for new in flags.raise_flags(conn, self._raised, self.now_ms):
+            self._notice(new.meter_id, "clone_suspected", {"kind": new.kind, "detail": new.detail})
+        clocks.write(conn, self._measures, self.now_ms)
+        if self._power:
+            meters = sorted(self._power)
+            failed = [self._power[meter] for meter in meters]
+            conn.execute(query("mark_power"), {"meter_id": meters, "failed_ms": failed})
+        events.write(conn, self._events, self.now_ms)
+        if self._gateways:
+            of = sorted((self._known_gateways[name], word) for name, word in self._gateways.items())
+            conn.execute(
+                query("update_gateways"),
+                {
+                    "now_ms": self.now_ms,
+                    "id": [gateway for gateway, _ in of],
+                    "online": [word.online for _, word in of],
+                    "spoke": [word.spoke for _, word in of],
+                },
+            )
+
+
+def speaks_of_itself(decoded: Decoded) -> bool:
+    """Whether a message says anything beside readings and answers."""
+    said = (decoded.hello, decoded.event, decoded.online, decoded.time_request_ms)
+    return any(each is not None for each in said)
+
+
+def _instant(info: Mapping[str, object], name: str) -> int | None:
+    value = info.get(name)
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_instant_ms(value)
+    except DomainError:
+        return None

@@ -1,0 +1,144 @@
+"""Where the supply or the connection is away, and who is spared for it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+from schemas.errors import DomainError
+from schemas.quantities import format_instant
+from store import outages
+from store.errors import NotFound
+
+OPENED_WH = 100_000
+T0 = 1_772_323_200_000
+MINUTE = 60_000
+QUARTER = 15 * MINUTE
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+
+# --- outages ----------------------------------------------------------------------------------
+
+
+def group(utility: Any, size: int, scope: str = "transformer", name: str = "TR-1") -> list[str]:
+    """Meters behind one thing that were all heard now."""
+    meters = [utility.meter() for _ in range(size)]
+    for meter in meters:
+        placed = {"who": "Sy", "now_ms": utility.now}
+        outages.place_behind(utility.conn, meter, scope, name, **placed)  # type: ignore[arg-type] # a test's words
+        utility.slot(meter, 1)
+    return meters
+
+
+def ids(utility: Any, meters: list[str]) -> list[int]:
+    return [utility.rows("SELECT id FROM meter WHERE number = %s", each)[0] for each in meters]
+
+
+def suppressed(utility: Any, meters: list[str]) -> list[bool]:
+    wanted = ids(utility, meters)
+    found = outages.suppressed(utility.conn, wanted, utility.now)
+    return [meter in found for meter in wanted]
+
+
+def will(utility: Any, meter: str) -> None:
+    utility.record(utility.message(f"pm/v1/m/{meter}/up/state", b"offline"))
+
+
+def test_a_last_will_alone_is_no_outage(utility: Any) -> None:
+    meters = group(utility, 4)
+    seen = utility.rows("SELECT seen_at FROM meter_state ORDER BY meter_id")
+    utility.now += MINUTE
+    will(utility, meters[0])
+    assert outages.check(utility.conn, utility.now) == ([], [])
+    assert suppressed(utility, meters) == [False] * 4
+    # The broker's word is no sign of life.
+    assert utility.rows("SELECT seen_at FROM meter_state ORDER BY meter_id") == seen
+
+
+def test_most_of_a_transformers_meters_silent_is_an_outage_until_they_speak(utility: Any) -> None:
+    meters, others = group(utility, 5), group(utility, 3, name="TR-2")
+    heard_ms = utility.now
+    utility.now += 40 * MINUTE
+    for meter in (*meters[:2], *others):
+        utility.slot(meter, 5, at_ms=utility.now)
+    assert outages.check(utility.conn, utility.now) == ([("transformer", "TR-1")], [])
+    (outage,) = outages.outages(utility.conn)
+    assert (outage.cause, outage.meters, outage.silent) == ("silence", 5, 3)
+    assert outage.started_ms == heard_ms
+    assert suppressed(utility, [*meters, *others]) == [True] * 5 + [False] * 3
+    utility.now += MINUTE
+    utility.slot(meters[2], 6, at_ms=utility.now)
+    assert outages.check(utility.conn, utility.now) == ([], [("transformer", "TR-1")])
+    assert suppressed(utility, meters) == [False] * 5
+    (outage,) = outages.outages(utility.conn, ended=True)
+    assert outage.ended_ms == utility.now
+    assert outages.outages(utility.conn) == []
+
+
+def test_meters_that_say_that_the_power_fails_are_an_outage_at_once(utility: Any) -> None:
+    meters = group(utility, 3)
+    utility.now += MINUTE
+    for meter in meters[:2]:
+        utility.say(meter, "event", type="power_fail", ts=format_instant(utility.now))
+    # Each of them already, before anybody looks at the group.
+    assert suppressed(utility, meters) == [True, True, False]
+    outages.check(utility.conn, utility.now)
+    assert [each.cause for each in outages.outages(utility.conn)] == ["power_fail"]
+    utility.now += HOUR
+    for meter in meters[:2]:
+        utility.say(meter, "event", type="power_return", ts=format_instant(utility.now))
+    assert outages.check(utility.conn, utility.now).closed == [("transformer", "TR-1")]
+    assert suppressed(utility, meters) == [False] * 3
+
+
+def test_a_gateway_that_is_gone_takes_its_meters_with_it(utility: Any) -> None:
+    meters = group(utility, 3, "gateway", "dcu-1")
+    utility.now += MINUTE
+    utility.record(utility.message("pm/v1/g/dcu-1/up/state", b"offline"))
+    outages.check(utility.conn, utility.now)
+    assert [(each.scope, each.cause) for each in outages.outages(utility.conn)] == [
+        ("gateway", "gateway_offline")
+    ]
+    assert suppressed(utility, meters) == [True] * 3
+    utility.now += MINUTE
+    hello = {"v": 1, "boot": 2, "ts": format_instant(utility.now)}
+    utility.record(utility.message("pm/v1/g/dcu-1/up/hello", hello))
+    assert outages.check(utility.conn, utility.now).closed == [("gateway", "dcu-1")]
+    assert utility.rows("SELECT kind FROM event WHERE gateway_id IS NOT NULL") == ["hello"]
+
+
+def test_two_meters_are_no_group_and_the_long_gone_are_no_witnesses(utility: Any) -> None:
+    group(utility, 2)
+    gone = group(utility, 4, name="TR-2")
+    utility.now += 8 * DAY
+    utility.slot(gone[0], 800, at_ms=utility.now)
+    assert outages.check(utility.conn, utility.now) == ([], [])
+
+
+def test_among_several_workers_one_opens_and_one_closes(utility: Any) -> None:
+    meters = group(utility, 5)
+
+    def look(_: int) -> tuple[int, int]:
+        with psycopg.connect(utility.url, autocommit=True) as conn:
+            found = outages.check(conn, utility.now)
+            return len(found.opened), len(found.closed)
+
+    with ThreadPoolExecutor(4) as workers:
+        utility.now += 40 * MINUTE
+        assert sorted(workers.map(look, range(4))) == [(0, 0)] * 3 + [(1, 0)]
+        utility.now += MINUTE
+        for meter in meters:
+            utility.slot(meter, 7, at_ms=utility.now)
+        assert sorted(workers.map(look, range(4))) == [(0, 0)] * 3 + [(0, 1)]
+    assert utility.rows("SELECT count(*) FROM outage") == [1]
+
+
+def test_what_cannot_be_placed_is_refused(utility: Any) -> None:
+    placed = {"who": "Sy", "now_ms": utility.now}
+    with pytest.raises(NotFound):
+        outages.place_behind(utility.conn, "99999999999", "transformer", "TR-1", **placed)
+    with pytest.raises(DomainError) as caught:
+        outages.place_behind(utility.conn, utility.meter(), "gateway", "a b", **placed)
+    assert caught.value.code == "bad_name"
