@@ -26,7 +26,7 @@ Subject = Callable[[int, int], Coroutine[None, None, float]]
 
 async def receive(port: int, count: int) -> float:
     """Ours: CPU seconds from the subscription to the last acknowledgement."""
-    address = BrokerAddress(HOST, port, tls=False, username=None, password=None)
+    address = BrokerAddress(HOST, port, tls=None, username=None, password=None)
     receiver = Receiver(address, "bench", "$share/bench/pm/v1/+/+/up/#", 0)
     receiving = asyncio.create_task(receiver.run())
     await receiver.connected.wait()

@@ -110,7 +110,7 @@ class Shell(Floor):
     def skipped(self) -> str | None:
         if self.servers.mosquitto_sub is None or self.servers.psql is None:
             return "no mosquitto_sub or no psql on this host"
-        if self.address.username is not None or self.address.tls:
+        if self.address.username is not None or self.address.tls is not None:
             return "the broker asks for a name or TLS, which this pipeline does not give"
         return None
 

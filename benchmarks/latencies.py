@@ -55,7 +55,7 @@ class Receipts:
             username=address.username,
             password=address.password,
             identifier=f"bench-receipts-{secrets.token_hex(4)}",
-            tls_params=aiomqtt.TLSParameters() if address.tls else None,
+            tls_context=None if address.tls is None else address.tls.context(),
         )
         try:
             async with client:

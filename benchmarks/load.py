@@ -83,7 +83,7 @@ class Load:
     @cached_property
     def _program(self) -> Path | None:
         compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-        plain = not self._address.tls and self._address.username is None
+        plain = self._address.tls is None and self._address.username is None
         if compiler is None or not plain:
             return None
         program = self._folder / "load_generator"

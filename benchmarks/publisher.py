@@ -8,7 +8,6 @@ import array
 import asyncio
 import json
 import os
-import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -48,7 +47,7 @@ class Connection:
 
     @classmethod
     async def open(cls, address: BrokerAddress, name: str) -> "Connection":
-        context = ssl.create_default_context() if address.tls else None
+        context = None if address.tls is None else address.tls.context()
         reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
         password = None if address.password is None else address.password.encode()
         hello = mqtt5.ConnectPacket(
