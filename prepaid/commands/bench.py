@@ -21,6 +21,7 @@ from meter_gateway.gateway import collect_seldom
 from prepaid import logs
 from prepaid.runtime import Binaries, Folders, Instance, RuntimeUnavailableError, resolve
 from schemas.errors import DomainError
+from store.server_facts import read_server_facts
 
 ALL = "all"
 
@@ -70,6 +71,7 @@ def bench(
             progress("begins")
             asked = Asked(meters, repetitions, workers, paced, months, progress)
             form = BENCHES[each](servers, asked).form()
+            form["machine"] |= _database(servers)
             forms.append(form)
             if not as_json:
                 sys.stdout.write(report.as_text(form) + "\n")
@@ -78,6 +80,13 @@ def bench(
     if out is not None:
         _write(forms, out)
     raise typer.Exit(0 if all(form["passed"] for form in forms) else 1)
+
+
+def _database(servers: Servers) -> dict[str, str]:
+    """Which database was measured; no address, it may hold a password."""
+    facts = read_server_facts(servers.database_url)
+    edition = f"{facts.timescaledb_version} ({facts.timescaledb_edition or 'edition unknown'})"
+    return {"postgresql": facts.version, "timescaledb": edition}
 
 
 def _write(forms: list[dict[str, Any]], out: Path) -> None:

@@ -63,6 +63,7 @@ def test_a_bench_measures_what_is_right(done, name):
     assert {each["subject"] for each in report["figures"]} >= SUBJECTS[name]
     assert all(each["min"] <= each["median"] <= each["max"] for each in report["figures"])
     assert f"{name}: begins" in done["progress"]
+    assert {"cpus", "python", "postgresql", "timescaledb"} <= set(report["machine"])
 
 
 def test_the_exit_status_says_whether_every_check_passed(done):

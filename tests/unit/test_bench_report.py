@@ -57,6 +57,7 @@ def test_a_failed_check_ends_the_command_with_status_1(monkeypatch):
     monkeypatch.setenv("PREPAID_DATABASE__URL", "postgresql://127.0.0.1:1/none")
     monkeypatch.setenv("PREPAID_BROKER__URL", "mqtt://127.0.0.1:1")
     monkeypatch.setattr(bench, "_programs", lambda _: None)
+    monkeypatch.setattr(bench, "_database", lambda _: {})
     monkeypatch.setattr(bench, "BENCHES", {"wrong": wrong_bench})
     monkeypatch.setattr(bench, "collect_seldom", lambda: None)
     if not any(each.name == "bench" for each in app.registered_commands):
