@@ -47,6 +47,8 @@ ATTRIBUTES = KeyAttributes(
 )
 BANK = "bench-bank"
 PAYEES = 1_000
+# Of a paced stretch: five kinds of requests take their turns.
+SHARE = 0.5
 STOP_S = 15.0
 SETTLED_MS = population.instant_ms(population.FIRST_SLOT)
 
@@ -181,7 +183,7 @@ def run(servers: Servers, asked: Asked) -> Report:
                         "database, all": lambda: tree_cpu_s(postmaster_pid(conn)),
                     }
                 )
-                count = max(1, int(each.rate * asked.paced_s))
+                count = max(1, int(each.rate * asked.paced_s * SHARE))
                 with meter.running():
                     answers, _ = send(address, count, each.rate, each.make)
                 found[each.name].append(([one.latency_ms for one in answers], meter.cost(count)))

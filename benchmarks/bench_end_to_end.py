@@ -23,8 +23,8 @@ from benchmarks.processes import peak_memory_mib, tree_cpu_s
 from benchmarks.report import Asked, Report, Servers
 from benchmarks.stage import METERS_A_GATEWAY, Stage, opened, with_generator
 
-# Slots of one flat-out repetition, and of its batches: a few seconds of work.
-SLOTS = 3
+# Slots of one flat-out repetition, and of its batches: some ten seconds of work for a large fleet.
+SLOTS = 2
 BATCH_SLOTS = 2
 # The slowest floors are given less, so that they take as long as we do.
 FLOOR_SLOTS = {"shell": 2, "literal stack": 1, "npm batch": 2}
@@ -32,7 +32,7 @@ OFFERED = (1_000, 5_000)
 # At most so many slots a paced stretch: small fleets have few messages in a day.
 PACED_SLOTS = 3
 RECEIPTS_A_S = 100
-BACKLOG_SLOTS = 3
+BACKLOG_SLOTS = 2
 LIVE_RATE = 500
 BACKLOGS = 2
 GATEWAY, BATCHES = "gateway", f"gateway, {METERS_A_GATEWAY} a message"

@@ -16,7 +16,7 @@ from benchmarks.sql import statement
 from store.scratch import scratch_database
 from store.session import POINT_LOOKUPS
 
-SLOTS = 8
+SLOTS = 4
 UNIT = "bytes/row"
 
 

@@ -35,7 +35,7 @@ def write_plot(forms: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.barh([row["subject"] for row in rows], medians, xerr=[low, high], capsize=3)
         axis.invert_yaxis()
         axis.set_title(name, loc="left")
-        axis.set_xlabel(rows[0]["unit"])
+        axis.set_xlabel(", ".join(dict.fromkeys(row["unit"] for row in rows)))
     figure.savefig(path)
 
 

@@ -85,8 +85,7 @@ def bench(
 def _database(servers: Servers) -> dict[str, str]:
     """Which database was measured; no address, it may hold a password."""
     facts = read_server_facts(servers.database_url)
-    edition = f"{facts.timescaledb_version} ({facts.timescaledb_edition or 'edition unknown'})"
-    return {"postgresql": facts.version, "timescaledb": edition}
+    return {"postgresql": facts.version, "timescaledb": facts.timescaledb_version or "none"}
 
 
 def _write(forms: list[dict[str, Any]], out: Path) -> None:
