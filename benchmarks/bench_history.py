@@ -1,16 +1,12 @@
 """What one reading costs after 1, 12 and 24 months of history, in order and a few hours late.
 
-`python -m benchmarks.bench_history [--json]`, on PREPAID_DATABASE__URL, in databases of its own.
 The history goes in through the real ingest, an hour a reading. Then each account is given single
 readings, one transaction each, the ages in turn so that all share what the machine does meanwhile.
-The floor is the account of one month; exit status 1 where a longer history costs more than
+The floor is the account of one month; a check fails where a longer history costs more than
 `FLAT_RATIO` times as much, or where a balance is not what the engine says of all facts.
 """
 
-import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -19,8 +15,9 @@ from typing import Any
 
 from psycopg import Connection
 
-from benchmarks.measure import server_cpu_s
 from benchmarks.population import TARIFF
+from benchmarks.processes import server_cpu_s
+from benchmarks.report import Asked, Report, Servers
 from credit_engine.terms import Installation
 from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
@@ -35,11 +32,14 @@ from store.settlement import TermsCache, read_account
 HOUR_MS = 3_600_000
 DAY_HOURS = 24
 MONTH_HOURS = 30 * DAY_HOURS
-AGES_MONTHS = (1, 12, 24)
+KINDS = {"in_order": "in order", "late": "late"}
+UNITS = {"cpu": "ms/reading", "elapsed": "ms/reading", "statements": "a reading"}
+# Measured in turn; fewer where there are fewer repetitions.
 ACCOUNTS_PER_AGE = 3
 # Hours of all accounts of one age in one transaction while the history is laid down.
 HOURS_AT_ONCE = 120
-MEASURED = 60
+# Of each kind, for every repetition that is asked for.
+MEASURED = 12
 WARM_UP = 10
 # A late reading comes after this many of the hours that follow it.
 LATE_HOURS = 3
@@ -71,11 +71,9 @@ class Cost:
     def form(self) -> dict[str, float]:
         each = 1000 / self.readings
         return {
-            "cpu_ms": round((self.client_s + self.server_s) * each, 3),
-            "client_cpu_ms": round(self.client_s * each, 3),
-            "server_cpu_ms": round(self.server_s * each, 3),
-            "elapsed_ms": round(self.elapsed_s * each, 3),
-            "statements": round(self.statements / self.readings, 2),
+            "cpu": (self.client_s + self.server_s) * each,
+            "elapsed": self.elapsed_s * each,
+            "statements": self.statements / self.readings,
         }
 
 
@@ -124,10 +122,10 @@ class Bench:
         self.tariff = registry.add_tariff(conn, "bench", "Benchmark", TARIFF)
         self.serial = 0
 
-    def age(self, months: int) -> Age:
+    def age(self, months: int, accounts: int) -> Age:
         """Accounts that are so many months old, with a reading for every hour."""
         meters = [self._open(END_MS - months * MONTH_HOURS * HOUR_MS)
-                  for _ in range(ACCOUNTS_PER_AGE)]  # fmt: skip
+                  for _ in range(accounts)]  # fmt: skip
         for first in range(1, months * MONTH_HOURS + 1, HOURS_AT_ONCE):
             hours = range(first, min(first + HOURS_AT_ONCE, months * MONTH_HOURS + 1))
             self._record(meters, hours)
@@ -198,84 +196,50 @@ class Bench:
                 yield f"{age.months} months, account {meter.account}: {found} is not {wanted}"
 
 
-def run(url: str) -> dict[str, Any]:
+def run(servers: Servers, asked: Asked) -> Report:
     """Each age in a database of its own, open side by side: what the server keeps grows, too."""
+    accounts = min(ACCOUNTS_PER_AGE, asked.repetitions)
+    measured = MEASURED * asked.repetitions
+    months = sorted({1, max(1, asked.months // 2), asked.months})
     with ExitStack() as stack:
         benches: list[tuple[Bench, Age]] = []
-        for months in AGES_MONTHS:
-            scratch = stack.enter_context(scratch_database(url))
+        for each in months:
+            scratch = stack.enter_context(scratch_database(servers.database_url))
             conn = stack.enter_context(CountingConnection.connect(scratch, autocommit=True))
             for setting in POINT_LOOKUPS:
                 conn.execute(setting)
-            began = time.perf_counter()
             bench = Bench(conn)
-            benches.append((bench, bench.age(months)))
+            benches.append((bench, bench.age(each, accounts)))
             conn.execute("ANALYZE")
-            readings = months * MONTH_HOURS * ACCOUNTS_PER_AGE
-            took = time.perf_counter() - began
-            sys.stderr.write(f"{months} months: {readings} readings in {took:.1f} s\n")
-        for turn in range(WARM_UP + MEASURED):
+            asked.progress(f"{each} months are laid down")
+        for turn in range(WARM_UP + measured):
             for bench, age in benches:
                 meter = age.meters[turn % len(age.meters)]
                 bench.in_order(meter, age.in_order if turn >= WARM_UP else None)
                 bench.late(meter, age.late if turn >= WARM_UP else None)
-        sys.stderr.write("checking every account from its first fact on\n")
+        asked.progress("checking every account from its first fact on")
+        report = Report(
+            "history",
+            {"accounts": accounts, "measured": measured, "late by hours": LATE_HOURS},
+        )
+        judge(report, [age for _, age in benches])
         wrong = [line for bench, age in benches for line in bench.differences(age)]
-        return report([age for _, age in benches], wrong)
+        report.check("every balance is what the engine says of all facts", wrong)
+    return report
 
 
-def report(ages: Sequence[Age], wrong: Sequence[str]) -> dict[str, Any]:
-    """Costs, their ratios to the youngest age, and what was not right."""
-    failures = list(wrong)
-    floors = {kind: getattr(ages[0], kind).form() for kind in ("in_order", "late")}
-    rows = []
-    for age in ages:
-        for kind, floor in floors.items():
+def judge(report: Report, ages: Sequence[Age]) -> None:
+    """Costs of each age, and whether they are those of the youngest."""
+    for kind, word in KINDS.items():
+        floor = getattr(ages[0], kind).form()
+        for age in ages:
             cost = getattr(age, kind).form()
-            ratio = {
-                name: round(cost[name] / floor[name], 2)
-                for name in ("cpu_ms", "elapsed_ms", "statements")
-            }
-            rows.append({"months": age.months, "reading": kind, **cost, "ratio": ratio})
-            failures += [
-                f"{age.months} months, {kind}: {name} is {times} times that of {ages[0].months}"
-                for name, times in ratio.items()
-                if times > FLAT_RATIO
-            ]
-    return {
-        "accounts": sum(len(age.meters) for age in ages),
-        "measured_per_row": MEASURED,
-        "late_by_hours": LATE_HOURS,
-        "flat_ratio": FLAT_RATIO,
-        "rows": rows,
-        "failures": failures,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    url = os.environ.get("PREPAID_DATABASE__URL")
-    if url is None:
-        sys.stderr.write("PREPAID_DATABASE__URL is not set: name a server to measure on\n")
-        sys.exit(2)
-    found = run(url)
-    if asked.json:
-        print(json.dumps(found, indent=2))
-    else:
-        print("months reading    cpu ms  elapsed ms  statements  ratio (cpu, elapsed, statements)")
-        for row in found["rows"]:
-            ratio = row["ratio"]
-            print(
-                f"{row['months']:6} {row['reading']:9} {row['cpu_ms']:7.2f} "
-                f"{row['elapsed_ms']:11.2f} {row['statements']:11.2f}  "
-                f"{ratio['cpu_ms']:.2f} {ratio['elapsed_ms']:.2f} {ratio['statements']:.2f}"
-            )
-        for failure in found["failures"]:
-            print(failure)
-    sys.exit(1 if found["failures"] else 0)
-
-
-if __name__ == "__main__":
-    main()
+            subject = f"{age.months} months, {word}"
+            for name, unit in UNITS.items():
+                report.add(subject, name, unit, [cost[name]])
+            times = {name: cost[name] / floor[name] for name in floor if floor[name]}
+            report.check(
+                f"{subject}: at most {FLAT_RATIO} times that of {ages[0].months} months",
+                [f"{name} is {each:.2f} times" for name, each in times.items()
+                 if each > FLAT_RATIO],
+            )  # fmt: skip

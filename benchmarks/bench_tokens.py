@@ -4,18 +4,16 @@ The floor is what any implementation pays for one block of a 64-bit cipher throu
 path: one DES block (EA07, as DKGA02 also uses it) by the cryptography library, key schedule
 included, since every meter has a key of its own. A ratio says how many such blocks one token costs
 here. Every token that is counted is also checked: it decodes to what was encoded, and under the
-next meter's key it does not authenticate.
-
-    python -m benchmarks.bench_tokens [--tokens N] [--json]
+next meter's key it does not authenticate. Rates are in CPU time: others share the machine.
 """
 
-import argparse
-import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from benchmarks.measure import Cost, rate_ratios, rotated
+from benchmarks.report import Asked, Report, Servers
 from tokens import codec
 from tokens.apdu import Apdu
 from tokens.credit import Credit, transfer_credit
@@ -27,7 +25,9 @@ HELD = KeyAttributes(sgc="123456", krn=1, kt=2, ken=255, ti="01", base_date=2014
 VENDING_KEY = VendingKey(bytes(range(20)))
 METERS = 50
 FIRST_TID = 6_400_002
-ROUNDS = 3
+# One token for so many meters of the fleet: EA11 takes a while.
+TOKENS_SHARE = 10
+FLOOR = "one DES block"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,63 +75,44 @@ def check(work: Work) -> int:
     return wrong
 
 
-def per_second(count: int, run: Callable[[], None]) -> float:
-    """The best of a few rounds, in processor time: others share this machine."""
-    best = float("inf")
-    for _ in range(ROUNDS):
-        started = time.process_time()
-        run()
-        best = min(best, time.process_time() - started)
-    return count / best
-
-
-def measure(count: int) -> dict[str, object]:
-    """All figures of one run, with its correctness checks."""
+def run(servers: Servers, asked: Asked) -> Report:
+    """Tokens a second of CPU time, and how many blocks each costs."""
+    count = max(METERS, asked.meters // TOKENS_SHARE)
     block = bytes(8)
+    works = {ea: prepare(ea, count) for ea in (7, 11)}
 
     def floor() -> None:
         for place in range(count):
             des_encrypt(place.to_bytes(8, "big"), block)
 
-    report: dict[str, object] = {"tokens": count}
-    rate = per_second(count, floor)
-    report["des_blocks_per_s"] = round(rate)
-    wrong = 0
-    for ea in (7, 11):
-        work = prepare(ea, count)
+    def encode(work: Work) -> None:
+        for token, key in zip(work.tokens, work.keys, strict=True):
+            codec.encode(token, key)
 
-        def encode(work: Work = work) -> None:
-            for token, key in zip(work.tokens, work.keys, strict=True):
-                codec.encode(token, key)
+    def decode(work: Work) -> None:
+        for digits, key in zip(work.digits, work.keys, strict=True):
+            codec.decode(digits, key)
 
-        def decode(work: Work = work) -> None:
-            for digits, key in zip(work.digits, work.keys, strict=True):
-                codec.decode(digits, key)
-
-        for name, run in (("encode", encode), ("decode", decode)):
-            found = per_second(count, run)
-            report[f"ea{ea:02}_{name}_per_s"] = round(found)
-            report[f"ea{ea:02}_{name}_in_des_blocks"] = round(rate / found, 2)
-        wrong += check(work)
-    report["wrong"] = wrong
+    subjects: dict[str, Callable[[], None]] = {FLOOR: floor}
+    for ea, work in works.items():
+        subjects[f"EA{ea:02} encode"] = partial(encode, work)
+        subjects[f"EA{ea:02} decode"] = partial(decode, work)
+    costs: dict[str, list[Cost]] = {name: [] for name in subjects}
+    for repetition in range(asked.repetitions):
+        for name, subject in rotated(list(subjects.items()), repetition):
+            began = time.process_time()
+            subject()
+            spent = time.process_time() - began
+            costs[name].append(Cost(count, spent, {"worker": spent}))
+    report = Report("tokens", {"tokens": count})
+    for name, found in costs.items():
+        report.add_costs(name, found, "block" if name == FLOOR else "token")
+    for name in subjects:
+        if name != FLOOR:
+            blocks = rate_ratios(costs[FLOOR], costs[name])
+            report.add(name, "cost in blocks", "blocks", blocks)
+    for ea, work in works.items():
+        wrong = check(work)
+        found_wrong = [f"{wrong} of {count}"] if wrong else []
+        report.check(f"EA{ea:02}: every token decodes, and only with its own key", found_wrong)
     return report
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--tokens", type=int, default=2000)
-    parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
-    report = measure(chosen.tokens)
-    if chosen.json:
-        print(json.dumps(report))
-    else:
-        for name, value in report.items():
-            print(f"{name:24} {value}")
-    return 1 if report["wrong"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,11 @@
 """The whole transaction of ingest against the database alone, beside COPY into a bare table.
 
-`python -m benchmarks.bench_transaction [--meters N] [--batch N] [--repetitions N] [--json]`, on
-PREPAID_DATABASE__URL, in a database of its own. A repetition is one reading of every meter, decoded
-and then stored, rated, debited and decided in commits of `--batch`; the floor writes as many rows
-(meter, instant, register) to a table without keys, in as many commits. CPU is counted apart for
-decoding, for the worker inside the transaction and for its database backend. Exit status 1 where
-a reading is missing, or a balance is not what the engine says of all facts.
+A repetition is one reading of every meter, decoded and then stored, rated, debited and decided in
+commits of `BATCH`; the floor writes as many rows (meter, instant, register) to a table without
+keys, in as many commits. CPU is counted apart for decoding, for the worker inside the transaction
+and for its database backend.
 """
 
-import argparse
-import json
-import os
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,32 +14,31 @@ import psycopg
 from psycopg import Connection
 
 from benchmarks import population
-from benchmarks.measure import Cost, Meter, form, ratios, rotated, server_cpu_s
+from benchmarks.ledger_checks import check_fleet
+from benchmarks.measure import Cost, Meter, rate_ratios, rotated
 from benchmarks.population import Population
-from meter_gateway.gateway import collect_seldom
-from store import books, ingest
+from benchmarks.processes import server_cpu_s
+from benchmarks.report import Asked, Report, Servers
+from benchmarks.sql import statement
+from store import ingest
 from store.scratch import scratch_database
 from store.session import POINT_LOOKUPS
-from store.settlement import TermsCache, read_account
+from store.settlement import TermsCache
 
-# Accounts that are rated again from their first fact on.
-CHECKED = 200
-BARE = "CREATE TABLE bare_reading (meter_id bigint, ts timestamptz, value_wh bigint)"
-COPY_BARE = "COPY bare_reading FROM STDIN (FORMAT BINARY)"
+BATCH = 2_000
 
 
 class Bench:
-    def __init__(self, conn: Connection[Any], meters: int, batch: int) -> None:
+    def __init__(self, conn: Connection[Any], meters: int) -> None:
         self.conn = conn
-        self.batch = batch
         self.terms = TermsCache()
         self.population: Population = population.populate(conn, meters)
         self.slot = population.FIRST_SLOT
-        conn.execute(BARE)
+        conn.execute(statement("make_bare"))
 
     def _stretches(self) -> Iterator[range]:
-        for first in range(0, self.population.meters, self.batch):
-            yield range(first, min(first + self.batch, self.population.meters))
+        for first in range(0, self.population.meters, BATCH):
+            yield range(first, min(first + BATCH, self.population.meters))
 
     def transaction(self) -> Cost:
         """One reading of every meter."""
@@ -71,96 +64,32 @@ class Bench:
         meter = Meter({"worker": time.process_time, "database": lambda: server_cpu_s(self.conn)})
         at = 800_000_000_000_000
         for places in self._stretches():
-            with meter.running(), self.conn.cursor().copy(COPY_BARE) as copy:
+            with meter.running(), self.conn.cursor().copy(statement("copy_bare")) as copy:
                 copy.set_types(["int8", "int8", "int8"])
                 for place in places:
                     copy.write_row((place, at, place))
         return meter.cost(self.population.meters)
 
-    def failures(self) -> Iterator[str]:
-        """What is not as it must be at the end."""
-        sent = self.population.meters * self.slot
-        (stored,) = self.conn.execute("SELECT count(*) FROM reading").fetchone() or (0,)
-        if stored != sent:
-            yield f"{stored} readings are stored, {sent} were sent"
-        (differing,) = self.conn.execute(
-            "SELECT count(*) FROM account_state s WHERE s.balance_micro <> (SELECT"
-            " sum(t.customer_micro) FROM ledger_transaction t WHERE t.account_id = s.account_id)"
-        ).fetchone() or (None,)
-        if differing:
-            yield f"{differing} balances are not the sum of their entries"
-        accounts = self.conn.execute(
-            "SELECT account_id FROM account_state ORDER BY md5(account_id::text) LIMIT %s",
-            [CHECKED],
-        ).fetchall()
-        for (account,) in accounts:
-            state = read_account(self.conn, account)
-            assert state is not None
-            whole = books.outcome_at(
-                self.conn, self.terms, account, state.settled_until_ms, from_genesis=True
-            )
-            if whole.status.balance_micro != state.balance_micro:
-                yield f"account {account}: {state.balance_micro}, not {whole.status.balance_micro}"
 
-
-def run(url: str, meters: int, batch: int, repetitions: int) -> dict[str, Any]:
+def run(servers: Servers, asked: Asked) -> Report:
+    """Rates, CPU by part, and the transaction's rate over the floor's."""
     with (
-        scratch_database(url) as scratch,
+        scratch_database(servers.database_url) as scratch,
         psycopg.connect(scratch, autocommit=True) as conn,
     ):
         for setting in POINT_LOOKUPS:
             conn.execute(setting)
-        bench = Bench(conn, meters, batch)
+        bench = Bench(conn, asked.meters)
         costs: dict[str, list[Cost]] = {"copy": [], "transaction": []}
         subjects = [("copy", bench.floor), ("transaction", bench.transaction)]
         bench.transaction()  # what a worker reads once: terms, statements, tables
-        for repetition in range(repetitions):
+        for repetition in range(asked.repetitions):
             for name, subject in rotated(subjects, repetition):
                 costs[name].append(subject())
-            done = costs["transaction"][-1]
-            sys.stderr.write(f"repetition {repetition + 1}: {done.rate:,.0f} readings/s\n")
-        failures = list(bench.failures())
-    return {
-        "meters": meters,
-        "batch": batch,
-        "repetitions": repetitions,
-        "subjects": {name: form(found) for name, found in costs.items()},
-        "transaction_over_copy": ratios(costs["transaction"], costs["copy"]),
-        "checks": {"accounts_rated_again": min(CHECKED, meters), "failures": failures},
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--meters", type=int, default=20_000)
-    parser.add_argument("--batch", type=int, default=2_000)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    collect_seldom()
-    url = os.environ.get("PREPAID_DATABASE__URL")
-    if url is None:
-        sys.stderr.write("PREPAID_DATABASE__URL is not set: name a server to measure on\n")
-        sys.exit(2)
-    found = run(url, asked.meters, asked.batch, asked.repetitions)
-    if asked.json:
-        print(json.dumps(found, indent=2))
-    else:
-        for name, subject in found["subjects"].items():
-            rate = subject["rate"]
-            parts = ", ".join(
-                f"{part} {each['median']}" for part, each in subject["cpu_us"].items()
-            )
-            print(
-                f"{name:12} {rate['median']:>9,.0f} readings/s"
-                f" [{rate['min']:,.0f}-{rate['max']:,.0f}]; CPU microseconds a reading: {parts}"
-            )
-        ratio = found["transaction_over_copy"]
-        print(f"transaction / copy: {ratio['median']} [{ratio['min']}-{ratio['max']}]")
-        for failure in found["checks"]["failures"][:10]:
-            print(failure)
-    sys.exit(1 if found["checks"]["failures"] else 0)
-
-
-if __name__ == "__main__":
-    main()
+            asked.progress(f"repetition {repetition + 1}: {costs['transaction'][-1].rate:,.0f}/s")
+        report = Report("transaction", {"meters": asked.meters, "batch": BATCH})
+        for name, found in costs.items():
+            report.add_costs(name, found)
+        report.add_ratio("transaction", "copy", rate_ratios(costs["transaction"], costs["copy"]))
+        check_fleet(report, conn, asked.meters, bench.slot, "after all repetitions")
+    return report

@@ -1,8 +1,10 @@
 """A fleet to measure with: one account opened and rated by the production code, and its copies.
 
 Every meter says a register every quarter of an hour; what it says never depends on what was sent.
+What each account must have left is counted here once more, from the tariff's words alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -25,6 +27,14 @@ OPENED_MS = parse_instant_ms("2026-06-01T00:05:00Z")
 # The first slot that a measurement may send; the template has said everything before it.
 FIRST_SLOT = 1
 SLOTS_A_DAY = 96
+# Up to here the first block of the month lasts; beyond it the expectation would need the second.
+LAST_SLOT = 1_300
+CREDIT_MICRO = 10_000_000_000
+# Of TARIFF below, written down a second time: micro-units per Wh and per day, per cent.
+PEAK_HOURS = range(19, 23)
+PEAK_MICRO_PER_WH, MICRO_PER_WH = 5_903, 2_459
+STANDING_MICRO = 1_200_000
+VAT_PERCENT = 16
 MAX_POWER_W = 6_600
 # A meter number is followed by another far away, as meters report in the order of no table.
 STRIDE = 7919
@@ -89,7 +99,7 @@ def register_wh(slot: int) -> int:
     return whole * 20 * 72 + sum(25 + 5 * each for each in range(rest))
 
 
-def payload(slot: int) -> bytes:
+def payload(slot: int, *, receipt: bool = False) -> bytes:
     """What a meter says at a slot: a register and what a real one sends beside it."""
     return orjson.dumps(
         {
@@ -102,13 +112,39 @@ def payload(slot: int) -> bytes:
             "reg": {"1.8.0": register_wh(slot)},
             "inst": {"P": 412, "V": [230.4], "I": [1.83]},
             "relay": "closed",
-            "rcpt": False,
+            "rcpt": receipt,
+        }
+    )
+
+
+def batch(numbers: Sequence[str], slot: int) -> bytes:
+    """What a gateway says of its meters at a slot."""
+    return orjson.dumps(
+        {
+            "v": 1,
+            "t0": format_instant(instant_ms(slot)),
+            "dt": SLOT_MS // 1000,
+            "cols": ["1.8.0"],
+            "rows": [[number, 17, slot, [[register_wh(slot)]]] for number in numbers],
         }
     )
 
 
 def instant_ms(slot: int) -> int:
     return OPENED_MS - OPENED_MS % SLOT_MS + slot * SLOT_MS
+
+
+def expected_balance_micro(slot: int) -> int:
+    """What every account has left after the slot's reading; shares no line with the engine."""
+    assert slot <= LAST_SLOT, "a longer run reaches the second block"
+    spent = slot // SLOTS_A_DAY * STANDING_MICRO
+    for each in range(1, slot + 1):
+        used_wh = register_wh(each) - register_wh(each - 1)
+        began_hour = (each - 1) % SLOTS_A_DAY // 4
+        spent += used_wh * (PEAK_MICRO_PER_WH if began_hour in PEAK_HOURS else MICRO_PER_WH)
+    # Of the month so far, rounded once, half up.
+    vat = (2 * spent * VAT_PERCENT + 100) // 200
+    return CREDIT_MICRO - spent - vat
 
 
 def incoming(number: str, body: bytes, now_ms: int) -> Incoming:
@@ -133,7 +169,7 @@ def populate(conn: Connection[Any], meters: int) -> Population:
         terms={"activated_at": format_instant(OPENED_MS)},
         installation=Installation(number, 10**9, OPENED_MS, 0, MAX_POWER_W),
         now_ms=OPENED_MS,
-        carried_over=CarriedOver(10_000_000_000, "bench", "bench-2"),
+        carried_over=CarriedOver(CREDIT_MICRO, "bench", "bench-2"),
     )
     first_ms = instant_ms(FIRST_SLOT)
     said = ingest.record(

@@ -26,6 +26,7 @@ from store.clockwork import (
 )
 from store.credit_checks import compare_credit
 from store.errors import Unavailable
+from store.outbox import standing
 from store.session import Session
 from store.settlement import TermsCache
 
@@ -65,7 +66,7 @@ async def run_clockwork(
                 log.info("holds_ended", count=ended)
             await _end_and_repeat(session, terms, now_ms)
             await session.run(partial(compare_credit, now_ms=now_ms()))
-            await watch.look()
+            await watch.look(now_ms())
             await field.round(session)
             if alarm is not None:
                 await alarm.look(session, now_ms())
@@ -110,7 +111,7 @@ class _Watch:
         self._metrics = metrics
         self._told: set[int] = set()
 
-    async def look(self) -> None:
+    async def look(self, now_ms: int) -> None:
         waiting = await self._session.run(waiting_for_people)
         for brake in waiting.brakes:
             if brake.id not in self._told:
@@ -127,6 +128,10 @@ class _Watch:
             self._metrics.brakes.set(len(waiting.brakes))
             self._metrics.dead_letters.set(waiting.dead_letters)
             self._metrics.credit_exceptions.set(waiting.credit_exceptions)
+            outbox = await self._session.run(standing)
+            oldest_ms = now_ms if outbox.oldest_ms is None else outbox.oldest_ms
+            self._metrics.outbox.set(outbox.commands)
+            self._metrics.outbox_age.set(max(0, now_ms - oldest_ms) / 1000)
 
 
 async def _warn_of_ends(session: Session, now_ms: int) -> None:

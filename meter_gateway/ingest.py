@@ -129,10 +129,15 @@ class IngestLoop:
     async def _commit(
         self, terms: TermsCache, deliveries: Sequence[Delivery], messages: Sequence[Incoming]
     ) -> None:
+        began_ns = time.monotonic_ns()
         recorded = await self._record(terms, messages)
+        committed_ns = time.monotonic_ns()
         self.receiver.acknowledge(deliveries)
         self.downlink.receipts(recorded.receipts, recorded.answers)
         self.metrics.committed(recorded, messages, self.now_ms())
+        self.metrics.commit.observe((committed_ns - began_ns) / 1e9)
+        oldest_ns = min(delivery.received_ns for delivery in deliveries)
+        self.metrics.lag.observe((committed_ns - oldest_ns) / 1e9)
 
     async def _record(self, terms: TermsCache, messages: Sequence[Incoming]) -> Recorded:
         try:

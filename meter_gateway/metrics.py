@@ -47,10 +47,34 @@ class GatewayMetrics:
             buckets=LATENCY_S,
             registry=self.registry,
         )
+        self.commit = Histogram(
+            "prepaid_commit_seconds",
+            "One batch in the database, with the waiting while that is away",
+            buckets=LATENCY_S,
+            registry=self.registry,
+        )
+        self.lag = Histogram(
+            "prepaid_ingest_lag_seconds",
+            "From the arrival of a batch's oldest message at this worker to its commit",
+            buckets=LATENCY_S,
+            registry=self.registry,
+        )
         self.reconnection = Histogram(
             "prepaid_reconnection_seconds",
             "From a payment that found the supply off to the meter's report that it is on",
             buckets=RECONNECTION_S,
+            registry=self.registry,
+        )
+        self._waiting()
+
+    def _waiting(self) -> None:
+        """What waits to be sent, or for a person."""
+        self.outbox = Gauge(
+            "prepaid_outbox_commands", "Commands that wait to be sent", registry=self.registry
+        )
+        self.outbox_age = Gauge(
+            "prepaid_outbox_oldest_seconds",
+            "Age of the oldest of them, on the system's clock; 0 where none waits",
             registry=self.registry,
         )
         self.brakes = Gauge(

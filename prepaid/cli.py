@@ -14,6 +14,7 @@ COMMANDS = {
     "adjustment": "adjustment",
     "api": "api",
     "audit": "audit",
+    "bench": "bench",
     "brake": "brake",
     "broker": "broker",
     "centre": "centre",

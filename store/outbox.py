@@ -34,6 +34,21 @@ class Pacing:
 USUAL_PACING = Pacing()
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Commands that wait to be sent, and when the oldest was issued; None where none waits."""
+
+    commands: int
+    oldest_ms: int | None
+
+
+def standing(conn: Connection) -> Standing:
+    """How far sending is behind deciding."""
+    row = conn.execute(query("outbox_standing")).fetchone()
+    assert row is not None, "a count always comes"
+    return Standing(*row)
+
+
 def claim(
     conn: Connection,
     now_ms: int,

@@ -20,13 +20,20 @@ def queries() -> dict[str, LiteralString]:
     for entry in sorted(folder.iterdir(), key=lambda each: each.name):
         if not entry.name.endswith(".sql"):
             continue
-        parts = _HEAD.split(entry.read_text(encoding="utf-8"))
-        for name, body in zip(parts[1::2], parts[2::2], strict=True):
+        for name, body in parse_queries(entry.read_text(encoding="utf-8")):
             if name in found:
                 raise ValueError(f"two queries are named {name}")
-            # The text comes from our own package, never from a caller: that is what the type asks.
-            found[name] = cast("LiteralString", body.strip())
+            found[name] = body
     return found
+
+
+def parse_queries(text: str) -> list[tuple[str, LiteralString]]:
+    """Names and bodies of one file. The text must be a package's own, never a caller's."""
+    parts = _HEAD.split(text)
+    return [
+        (name, cast("LiteralString", body.strip()))
+        for name, body in zip(parts[1::2], parts[2::2], strict=True)
+    ]
 
 
 def query(name: str) -> LiteralString:

@@ -52,6 +52,10 @@ WHERE c.state = 'queued'
 ORDER BY c.issued_ms, c.ctr
 LIMIT %(limit)s
 
+-- name: outbox_standing
+-- How many commands wait to be sent, and since when.
+SELECT count(*), min(issued_ms) FROM command WHERE state = 'queued'
+
 -- name: last_relay_order
 -- The newest order for a meter's relay, and what became of it.
 SELECT c.attempt, c.issued_ms, coalesce(c.first_issued_ms, c.issued_ms), c.id::text, d.state

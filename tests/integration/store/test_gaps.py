@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import DomainError
 from schemas.quantities import format_instant
-from store import clockwork, flags, gaps
+from store import clockwork, flags, gaps, supply
 from store.audit import audit
 from store.errors import Conflict, NotFound
 

@@ -355,12 +355,13 @@ async def test_a_message_that_breaks_us_is_set_aside_and_the_rest_goes_on(
     stopping = asyncio.Event()
     receiver = Waiting(list(deliveries), [], stopping)
     session = Session(utility.url, "test")
+    metrics = GatewayMetrics(1)
     loop = IngestLoop(
         receiver=receiver,  # type: ignore[arg-type]
         session=session,
         downlink=Silent(),
         now_ms=lambda: utility.now,
-        metrics=GatewayMetrics(1),
+        metrics=metrics,
     )
     try:
         async with asyncio.timeout(20):
@@ -368,6 +369,8 @@ async def test_a_message_that_breaks_us_is_set_aside_and_the_rest_goes_on(
     finally:
         await session.close()
     assert receiver.acknowledged == deliveries
+    for name in ("prepaid_commit_seconds_count", "prepaid_ingest_lag_seconds_count"):
+        assert metrics.registry.get_sample_value(name) == 1
     [(reason, topic, detail, kept)] = utility.rows(
         "SELECT reason, topic, detail, payload FROM quarantine"
     )

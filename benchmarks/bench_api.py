@@ -1,0 +1,259 @@
+"""The API as users run it: latency of balances, quotes and payments at offered rates.
+
+The floor is the same server's liveness answer, which asks no database. Every balance is compared
+with the independent expectation; every payment must come back with a token.
+"""
+
+import base64
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+
+from api.signatures import sign
+from benchmarks import population
+from benchmarks.latencies import quantile
+from benchmarks.ledger_checks import count as count_of
+from benchmarks.load import LoadError
+from benchmarks.measure import Cost, Meter, rotated
+from benchmarks.population import Population
+from benchmarks.processes import postmaster_pid, tree_cpu_s
+from benchmarks.report import Asked, Report, Servers
+from benchmarks.requests import Answered, Request, send
+from benchmarks.sql import statement
+from benchmarks.stage import CLOCK_SLOT
+from schemas.quantities import format_instant, format_micro
+from store import operators
+from store.scratch import scratch_database
+from tokens.errors import TokenError
+from tokens.key_file import RANDOM_OCTETS, seal
+from tokens.keys import KeyAttributes, VendingKey
+from tokens.numbers import meter_pan
+
+IIN = "600727"
+ATTRIBUTES = KeyAttributes(
+    sgc="999911", krn=1, kt=2, ken=255, ti="01", base_date=2014, ea=11, dkga=4
+)
+BANK = "bench-bank"
+PAYEES = 1_000
+# Of a paced stretch: five kinds of requests take their turns.
+SHARE = 0.5
+STOP_S = 15.0
+SETTLED_MS = population.instant_ms(population.FIRST_SLOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Requests of one kind at one rate, and what is wrong with an answer."""
+
+    name: str
+    rate: int
+    make: Callable[[int], Request]
+    wrong: Callable[[int, Answered], str | None]
+
+
+class Desk:
+    """Who asks: an operator with a key, a bank that signs, and meters that take tokens."""
+
+    def __init__(self, conn: Connection[Any], fleet: Population, now_ms: int) -> None:
+        self._fleet = fleet
+        self._now_ms = now_ms
+        operators.add(conn, "bench", "admin", who="bench", now_ms=now_ms)
+        key = operators.add_access_key(conn, "bench", "bench", who="bench", now_ms=now_ms)
+        self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        self.signing_key = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        self.payees = list(_payees(conn, fleet))
+        self.paid = 0
+        expected = population.expected_balance_micro(population.FIRST_SLOT)
+        self._expected = format_micro(expected)
+
+    def offered(self) -> list[Offered]:
+        return [
+            Offered("liveness", 100, lambda _: Request("GET", "/healthz", {}), _refused(200)),
+            Offered("balance at 25/s", 25, self._balance, self._wrong_balance),
+            Offered("balance at 100/s", 100, self._balance, self._wrong_balance),
+            Offered("quote", 30, self._quote, _refused(200)),
+            Offered("payment", 20, self._payment, _no_token),
+        ]
+
+    def _account(self, place: int) -> str:
+        """Accounts from the end of the fleet on; those who pay are spread over all of it."""
+        return f"B-{int(self._fleet.number(place))}"
+
+    def _balance(self, place: int) -> Request:
+        return Request("GET", f"/v1/accounts/{self._account(place)}/balance", self._headers)
+
+    def _wrong_balance(self, place: int, answered: Answered) -> str | None:
+        if self._fleet.number(place) in self.payees:
+            return _refused(200)(place, answered)
+        body = answered.body
+        found = body["balance"]["amount"] if isinstance(body, dict) and "balance" in body else None
+        if found is None or answered.status != 200:
+            return f"status {answered.status}"
+        return None if found == self._expected else f"{found}, not {self._expected}"
+
+    def _quote(self, place: int) -> Request:
+        path = f"/v1/accounts/{self._account(place)}/quotes"
+        return Request("POST", path, self._headers, b'{"amount":"50.00"}')
+
+    def _payment(self, place: int) -> Request:
+        self.paid += 1
+        form = {
+            "partner_txn_id": f"bench-{self.paid}",
+            "meter": self.payees[self.paid % len(self.payees)],
+            "amount": "50.00",
+            "paid_at": format_instant(self._now_ms),
+        }
+        body = json.dumps(form).encode()
+        message, timestamp_s = f"msg_{secrets.token_hex(12)}", int(time.time())
+        headers = {
+            "webhook-partner": BANK,
+            "webhook-id": message,
+            "webhook-timestamp": str(timestamp_s),
+            "webhook-signature": sign(self.signing_key, message, timestamp_s, body),
+            "content-type": "application/json",
+        }
+        return Request("POST", "/v1/partners/payments", headers, body)
+
+
+def _payees(conn: Connection[Any], fleet: Population) -> Iterator[str]:
+    """Meters whose number happens to be a DRN are given key attributes."""
+    numbers = (f"{n:011d}" for n in range(1, fleet.meters + 1))
+    found = 0
+    for number in numbers:
+        try:
+            pan = meter_pan(IIN, number)
+        except TokenError:
+            continue
+        values = {**asdict(ATTRIBUTES), "pan": pan, "number": number}
+        conn.execute(statement("give_key"), values)
+        yield number
+        found += 1
+        if found == PAYEES:
+            return
+
+
+def _refused(status: int) -> Callable[[int, Answered], str | None]:
+    return lambda _, answered: (
+        None if answered.status == status else f"status {answered.status}: {answered.body!r:.120}"
+    )
+
+
+def _no_token(place: int, answered: Answered) -> str | None:
+    body = answered.body
+    if answered.status == 201 and isinstance(body, dict) and body.get("tokens"):
+        return None
+    return f"status {answered.status}: {body!r:.120}"
+
+
+def run(servers: Servers, asked: Asked) -> Report:
+    """Latencies and CPU of each kind of request."""
+    report = Report("api", {"accounts": asked.meters})
+    now_ms = population.instant_ms(CLOCK_SLOT)
+    with ExitStack() as stack:
+        url = stack.enter_context(scratch_database(servers.database_url))
+        conn = stack.enter_context(psycopg.connect(url, autocommit=True))
+        desk = Desk(conn, population.populate(conn, asked.meters), now_ms)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prepaid-bench-")))
+        environment = _secrets(folder, desk) | {
+            "PREPAID_DATABASE__URL": url,
+            "PREPAID_CLOCK": f"{time.time_ns() // 1_000_000}:{now_ms}:1",
+        }
+        process, address = stack.enter_context(_serving(environment, folder))
+        found: dict[str, list[tuple[list[float], Cost]]] = {
+            each.name: [] for each in desk.offered()
+        }
+        wrong: list[str] = []
+        for repetition in range(asked.repetitions):
+            for each in rotated(desk.offered(), repetition):
+                meter = Meter(
+                    {
+                        "worker": lambda: tree_cpu_s(process.pid),
+                        "database, all": lambda: tree_cpu_s(postmaster_pid(conn)),
+                    }
+                )
+                count = max(1, int(each.rate * asked.paced_s * SHARE))
+                with meter.running():
+                    answers, _ = send(address, count, each.rate, each.make)
+                found[each.name].append(([one.latency_ms for one in answers], meter.cost(count)))
+                complaints = map(each.wrong, range(count), answers)
+                wrong += [f"{each.name}: {line}" for line in complaints if line is not None]
+                asked.progress(f"{each.name}: {count} answers ({repetition + 1})")
+        for name, runs in found.items():
+            report.add_costs(name, [cost for _, cost in runs], "answer")
+            for share, word in ((0.5, "p50"), (0.99, "p99")):
+                values = [quantile(latencies, share) for latencies, _ in runs]
+                report.add(name, f"latency {word}", "ms", values)
+        report.check("every answer is right", wrong)
+        _check_ledger(report, conn, desk)
+    return report
+
+
+def _check_ledger(report: Report, conn: Connection[Any], desk: Desk) -> None:
+    stored = count_of(conn, "count_top_ups")
+    differing = count_of(conn, "count_differing")
+    wrong = [] if stored == desk.paid else [f"{stored} top-ups of {desk.paid}"]
+    report.check("every payment is one top-up", wrong)
+    wrong = [f"{differing} are not"] if differing else []
+    report.check("every balance is the sum of its entries", wrong)
+
+
+def _secrets(folder: Path, desk: Desk) -> dict[str, str]:
+    """Random keys for this run, in files of ours alone."""
+    passphrase = secrets.token_urlsafe(24)
+    vending = VendingKey.generate(
+        ATTRIBUTES.dkga, secrets.token_bytes(20), base_date=ATTRIBUTES.base_date
+    )
+    sealed = seal(
+        {(ATTRIBUTES.sgc, ATTRIBUTES.krn): vending}, passphrase, secrets.token_bytes(RANDOM_OCTETS)
+    )
+    bank = [{"code": BANK, "name": "Benchmark", "keys": [desk.signing_key]}]
+    contents = {"vending-keys": sealed, "partners.json": json.dumps(bank).encode()}
+    for name, content in contents.items():
+        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    return os.environ | {
+        "PREPAID_STS__KEY_FILE": str(folder / "vending-keys"),
+        "PREPAID_STS__KEY_PASSPHRASE": passphrase,
+        "PREPAID_PARTNERS__FILE": str(folder / "partners.json"),
+    }
+
+
+@contextmanager
+def _serving(
+    environment: Mapping[str, str], folder: Path
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`prepaid api` on a free port: the process and its address. Errors: LoadError."""
+    log = folder / "api.log"
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prepaid", "api", "--port", "0"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    with process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        try:
+            if not address:
+                said = log.read_text(encoding="utf-8")[-300:]
+                raise LoadError("api_failed", f"The API did not start: {said}")
+            yield process, address
+        finally:
+            process.terminate()
+            process.wait(STOP_S)

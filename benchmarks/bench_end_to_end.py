@@ -1,0 +1,204 @@
+"""From a meter's message at the broker to its committed debit, with gateways as users run them.
+
+- flat out: everything at once, beside the floors (`floors.py`), in rotated order; and the same
+  readings as batches of a hundred from gateways.
+- paced: latency from sending to the receipt at the meter, at offered rates.
+- backlog: the gateways are away, readings pile up at the broker; then they come back while others
+  go on sending.
+
+After each part every reading must be stored and every balance must be what it must be.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from benchmarks import population
+from benchmarks.floors import FLOORS, Floor, topic
+from benchmarks.latencies import Receipts, quantile
+from benchmarks.ledger_checks import check_fleet
+from benchmarks.load import LoadError
+from benchmarks.measure import Cost, Meter, rate_ratios, rotated
+from benchmarks.processes import peak_memory_mib, tree_cpu_s
+from benchmarks.report import Asked, Report, Servers
+from benchmarks.stage import METERS_A_GATEWAY, Stage, opened, with_generator
+
+# Slots of one flat-out repetition, and of its batches: some ten seconds of work for a large fleet.
+SLOTS = 2
+BATCH_SLOTS = 2
+# The slowest floors are given less, so that they take as long as we do.
+FLOOR_SLOTS = {"shell": 2, "literal stack": 1, "npm batch": 2}
+OFFERED = (1_000, 5_000)
+# At most so many slots a paced stretch: small fleets have few messages in a day.
+PACED_SLOTS = 3
+RECEIPTS_A_S = 100
+BACKLOG_SLOTS = 2
+LIVE_RATE = 500
+BACKLOGS = 2
+GATEWAY, BATCHES = "gateway", f"gateway, {METERS_A_GATEWAY} a message"
+
+
+def run(servers: Servers, asked: Asked) -> Report:
+    parameters: dict[str, Any] = {"meters": asked.meters, "workers": asked.workers}
+    report = Report("end-to-end", parameters)
+    with opened(servers, asked.meters, asked.workers) as stage:
+        parameters["generator"] = stage.load.kind
+        _flat_out(report, stage, servers, asked)
+        _paced(report, stage, servers, asked)
+        _backlog(report, stage, servers, asked)
+    return report
+
+
+# --- flat out -----------------------------------------------------------------------------------
+
+
+def _flat_out(report: Report, stage: Stage, servers: Servers, asked: Asked) -> None:
+    def singles() -> Cost:
+        count = SLOTS * asked.meters
+        return stage.publish(stage.fleet.singles(count)[0], count)[0]
+
+    def batches() -> Cost:
+        readings = BATCH_SLOTS * asked.meters
+        return stage.publish(stage.fleet.batches(BATCH_SLOTS), readings)[0]
+
+    subjects: dict[str, Callable[[], Cost]] = {GATEWAY: singles, BATCHES: batches}
+    for kind in FLOORS:
+        floor = kind(servers, stage.database_url)
+        reason = floor.skipped()
+        if reason is not None:
+            report.skip(floor.name, reason)
+            continue
+        floor.make(stage.conn)
+        subjects[floor.name] = partial(_floor, stage, floor)
+    costs: dict[str, list[Cost]] = {name: [] for name in subjects}
+    for repetition in range(asked.repetitions):
+        for name, subject in rotated(list(subjects.items()), repetition):
+            costs[name].append(subject())
+            asked.progress(f"{name}: {costs[name][-1].rate:,.0f}/s ({repetition + 1})")
+    for name, found in costs.items():
+        report.add_costs(name, found)
+    for name in (BATCHES, *(kind.name for kind in FLOORS)):
+        if name in costs:
+            report.add_ratio(GATEWAY, name, rate_ratios(costs[GATEWAY], costs[name]))
+    check_fleet(report, stage.conn, asked.meters, stage.fleet.slot, "flat out")
+
+
+def _floor(stage: Stage, floor: Floor) -> Cost:
+    """The same messages on the floor's own topics."""
+    slots, meters = FLOOR_SLOTS[floor.name], stage.fleet.meters
+    first = population.FIRST_SLOT + 1
+    bodies = [population.payload(slot) for slot in range(first, first + slots)]
+    messages = [(topic(number), body) for body in bodies for number in stage.fleet.numbers]
+    file = stage.load.prepare(messages)
+    floor.empty(stage.conn, meters, population.register_wh(population.FIRST_SLOT))
+    meter = Meter(
+        {
+            "database, all": lambda: tree_cpu_s(stage.postmaster_pid),
+            "broker": lambda: tree_cpu_s(stage.broker_pid),
+        }
+    )
+    process = floor.start(len(messages))
+    with meter.running():
+        publishing = stage.load.publish(file, len(messages))
+        worker_s = process.finish()
+    floor.forget()
+    cost = with_generator(meter.cost(len(messages)), publishing.finish())
+    file.unlink()
+    stored = floor.stored(stage.conn)
+    if stored != len(messages):
+        raise LoadError("floor_wrong", f"{floor.name}: {stored} of {len(messages)} are stored.")
+    return Cost(cost.readings, cost.elapsed_s, {"worker": worker_s} | cost.cpu_s)
+
+
+# --- paced --------------------------------------------------------------------------------------
+
+
+def _paced(report: Report, stage: Stage, servers: Servers, asked: Asked) -> None:
+    latencies: dict[int, list[list[float]]] = {rate: [] for rate in OFFERED}
+    costs: dict[int, list[Cost]] = {rate: [] for rate in OFFERED}
+    missing: list[str] = []
+    for repetition in range(asked.repetitions):
+        for rate in rotated(OFFERED, repetition):
+            count = min(int(rate * asked.paced_s), PACED_SLOTS * asked.meters)
+            with Receipts(servers.broker_url) as receipts:
+                cost, found, wanted = _paced_once(stage, receipts, count, rate)
+            costs[rate].append(cost)
+            latencies[rate].append(found)
+            if len(found) < wanted:
+                missing.append(f"{wanted - len(found)} of {wanted} at {rate}/s")
+            stage.finish_slot()
+            asked.progress(f"{rate:,}/s: p99 {quantile(found, 0.99):.0f} ms ({repetition + 1})")
+    for rate in OFFERED:
+        name = f"gateway at {rate:,}/s"
+        report.add_costs(name, costs[rate])
+        for share, word in ((0.5, "p50"), (0.99, "p99")):
+            each = [quantile(found, share) for found in latencies[rate]]
+            report.add(name, f"latency {word}", "ms", each)
+    report.check("paced: every receipt that was asked for came", missing)
+    check_fleet(report, stage.conn, asked.meters, stage.fleet.slot, "paced")
+
+
+def _paced_once(
+    stage: Stage, receipts: Receipts, count: int, rate: int
+) -> tuple[Cost, list[float], int]:
+    """Cost, latencies in ms, and how many receipts were asked for."""
+    first = stage.fleet.sent
+    messages, asking = stage.fleet.singles(count, max(1, rate // RECEIPTS_A_S))
+    cost, sent = stage.publish(messages, count, rate)
+    keys = {_key(stage, first + place): sent.stamps_ns[place] for place in asking}
+    return cost, receipts.latencies_ms(keys), len(keys)
+
+
+def _key(stage: Stage, place: int) -> tuple[str, int]:
+    """Meter and seq of a message of the whole run."""
+    slot, meter = divmod(place, stage.fleet.meters)
+    return stage.fleet.numbers[meter], population.FIRST_SLOT + 1 + slot
+
+
+# --- backlog ------------------------------------------------------------------------------------
+
+
+def _backlog(report: Report, stage: Stage, servers: Servers, asked: Asked) -> None:
+    costs: list[Cost] = []
+    p99s: list[float] = []
+    memories: list[float] = []
+    for repetition in range(min(BACKLOGS, asked.repetitions)):
+        cost, found = _drain(stage, servers, asked)
+        costs.append(cost)
+        p99s.append(quantile(found, 0.99))
+        memories.append(stage.workers.peak_memory_mib)
+        stage.finish_slot()
+        asked.progress(f"backlog: {cost.rate:,.0f}/s ({repetition + 1})")
+    report.add_costs("backlog", costs)
+    report.add("backlog", "live latency p99", "ms", p99s)
+    report.add("backlog", "memory of a worker", "MiB", memories)
+    if stage.broker_pid is not None:
+        report.add("backlog", "memory of the broker", "MiB", [peak_memory_mib(stage.broker_pid)])
+    check_fleet(report, stage.conn, asked.meters, stage.fleet.slot, "backlog")
+
+
+def _drain(stage: Stage, servers: Servers, asked: Asked) -> tuple[Cost, list[float]]:
+    """Pile up, come back, and the latency of those that are sent meanwhile."""
+    before = stage.workers.accepted()
+    stage.workers.stop()
+    piled = BACKLOG_SLOTS * asked.meters
+    file = stage.load.prepare(stage.fleet.singles(piled)[0])
+    stage.load.publish(file, piled).finish()
+    file.unlink()
+    first = stage.fleet.sent
+    live = min(int(LIVE_RATE * asked.paced_s), asked.meters)
+    messages, asking = stage.fleet.singles(live, max(1, LIVE_RATE // RECEIPTS_A_S))
+    file = stage.load.prepare(messages)
+    meter = stage.meter()
+    with Receipts(servers.broker_url) as receipts:
+        stage.workers.start()
+        with meter.running():
+            publishing = stage.load.publish(file, live, rate=LIVE_RATE)
+            stage.workers.wait_accepted(before + piled)
+        stage.workers.wait_accepted(before + piled + live)
+        sent = publishing.finish()
+        keys = {_key(stage, first + place): sent.stamps_ns[place] for place in asking}
+        found = receipts.latencies_ms(keys)
+    file.unlink()
+    stage.workers.note_memory()
+    return with_generator(meter.cost(piled), sent), found
