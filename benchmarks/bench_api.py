@@ -49,6 +49,7 @@ BANK = "bench-bank"
 PAYEES = 1_000
 # Of a paced stretch: five kinds of requests take their turns.
 SHARE = 0.5
+WARM_UP = 3
 STOP_S = 15.0
 SETTLED_MS = population.instant_ms(population.FIRST_SLOT)
 
@@ -175,6 +176,8 @@ def run(servers: Servers, asked: Asked) -> Report:
             each.name: [] for each in desk.offered()
         }
         wrong: list[str] = []
+        for each in desk.offered():  # what the server reads once
+            send(address, WARM_UP, each.rate, each.make)
         for repetition in range(asked.repetitions):
             for each in rotated(desk.offered(), repetition):
                 meter = Meter(
