@@ -294,7 +294,8 @@ JOIN meter m ON m.id = mine.meter_id
 JOIN meter_state ms ON ms.meter_id = m.id
 JOIN (VALUES ('connected', 'closed'), ('disconnected', 'open')) AS w (supply, relay)
     ON w.supply = s.supply AND w.relay <> ms.desired_relay
--- A replayed reading is never by itself the cause of a cut (mqtt.md section 2): the next one is.
+-- A replayed reading is never by itself the cause of a cut (mqtt.md section 2): the next one is. Nor
+-- is the opening: a supply point stays as it is until its first reading or charge.
 -- Nor is anything while a guard withholds the cut.
 WHERE w.relay = 'closed'
    OR NOT EXISTS (SELECT FROM hold h WHERE h.account_id = s.account_id AND h.released_ms IS NULL)
@@ -302,7 +303,7 @@ WHERE w.relay = 'closed'
   AND NOT coalesce((SELECT bool_and(r.historical) FROM reading r
                     WHERE r.meter_id = m.id AND r.register = '1.8.0'
                       AND r.received_at = (SELECT max(received_at) FROM reading n
-                                           WHERE n.meter_id = m.id AND n.register = '1.8.0')), false)
+                                           WHERE n.meter_id = m.id AND n.register = '1.8.0')), true)
 LIMIT %(limit)s
 
 -- name: count_guards

@@ -1,6 +1,7 @@
 """The audit passes what the system wrote, whatever happened, and finds what was planted."""
 
 import json
+from typing import Any
 
 import pytest
 from psycopg import Connection, sql
@@ -279,6 +280,11 @@ def test_days_of_everything_pass(busy: Connection) -> None:
     checks = audit(busy)
     assert lines(checks)[-1] == f"{len(checks)} passed, 0 failed"
     assert [check.name for check in checks if not check.checked] == []
+
+
+def test_an_account_before_its_first_payment_and_reading_passes(utility: Any) -> None:
+    utility.open()
+    assert broken(audit(utility.conn)) == {}
 
 
 @pytest.mark.parametrize("planted", CORRUPTIONS)
