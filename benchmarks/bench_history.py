@@ -23,7 +23,7 @@ from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
 from store import books, ingest, registry
-from store.ingest import Incoming
+from store.incoming import Incoming
 from store.registry import NewMeter
 from store.scratch import scratch_database
 from store.session import POINT_LOOKUPS

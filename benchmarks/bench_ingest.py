@@ -25,7 +25,7 @@ from schemas.decoding import CBOR, decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
 from store import ingest, registry
-from store.ingest import Incoming
+from store.incoming import Incoming
 from store.registry import NewMeter
 from store.scratch import scratch_database
 from store.session import POINT_LOOKUPS

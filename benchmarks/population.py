@@ -18,7 +18,7 @@ from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
 from store import ingest, registry
 from store.adjustments import CarriedOver
-from store.ingest import Incoming
+from store.incoming import Incoming
 from store.registry import NewMeter
 from store.settlement import TermsCache
 

@@ -13,7 +13,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import aiomqtt
@@ -106,8 +106,11 @@ class Dispatcher:
                     publishing_client(self._address, self._client_id) as client,
                     asyncio.TaskGroup() as tasks,
                 ):
-                    answering = tasks.create_task(self._send_answers(client))
-                    tasks.create_task(self._send_commands(client, stopping, answering))
+                    beside = [
+                        tasks.create_task(self._send_answers(client)),
+                        tasks.create_task(_until_lost(client)),
+                    ]
+                    tasks.create_task(self._send_commands(client, stopping, beside))
             except* (aiomqtt.MqttError, DomainError) as group:
                 log.warning("dispatch_lost_broker", reason=str(group.exceptions[0]))
                 await asyncio.sleep(RETRY_S)
@@ -121,7 +124,7 @@ class Dispatcher:
         self,
         client: CheckedClient,
         stopping: asyncio.Event,
-        answering: asyncio.Task[None],
+        beside: Iterable[asyncio.Task[None]],
     ) -> None:
         poll_s = min(POLL_S, max(self._pacing.spacing_ms / 1000 / self._speed, POLL_LEAST_S))
         while not stopping.is_set():
@@ -135,7 +138,8 @@ class Dispatcher:
             except Unavailable as error:
                 log.warning("database_away", reason=str(error))
                 await asyncio.sleep(RETRY_S)
-        answering.cancel()
+        for task in beside:
+            task.cancel()
 
     async def _send_round(self, client: CheckedClient) -> int:
         """Claim, publish and mark sent; returns how many commands went."""
@@ -186,3 +190,11 @@ def publishing_client(address: BrokerAddress, client_id: str) -> CheckedClient:
         max_inflight_messages=AT_ONCE,
         logger=_QUIET,
     )
+
+
+async def _until_lost(client: CheckedClient) -> None:
+    """Nothing is subscribed to: this ends as the connection does, where a publication in the air
+    would notice only at its timeout.
+    """
+    async for _ in client.messages:
+        pass

@@ -27,7 +27,8 @@ from schemas.topics import Topic, build, parse
 from store.answers import BatchAnswer, Receipt
 from store.clocks import judge
 from store.errors import Unavailable
-from store.ingest import Incoming, Recorded, record, set_aside
+from store.incoming import Incoming, Recorded
+from store.ingest import record, set_aside
 from store.session import Session
 from store.settlement import TermsCache
 

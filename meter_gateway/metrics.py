@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from store.ingest import Incoming, Recorded
+from store.incoming import Incoming, Recorded
 
 # From a fraction of a millisecond to a minute: publish to committed debit.
 LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)

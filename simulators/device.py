@@ -7,6 +7,7 @@ say (`arrived`), so that an auditor can judge what became of both.
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class Device:
         now_ms: Callable[[], int],
         tokens: TokenMemory | None = None,
         behind_ms: int = 0,
+        credentials: Callable[[], ssl.SSLContext | None] = lambda: None,
     ) -> None:
         self.meter = meter
         self.number = meter.plate.meter
@@ -88,6 +90,8 @@ class Device:
         # Its clock is behind the others by so much.
         self._behind_ms = behind_ms
         self._clock_ms = now_ms
+        # Asked for at each connection: a certificate may come after the meter was made.
+        self._credentials = credentials
         self._wire = Wire(broker.host, broker.port)
         self._stack: AsyncExitStack | None = None
         self._client: aiomqtt.Client | None = None
@@ -211,6 +215,17 @@ class Device:
 
     # --- what it hears ------------------------------------------------------------------------
 
+    async def thrown_out(self, seconds: float) -> bool:
+        """Whether the connection was ended from the other side within this time."""
+        assert self._listening is not None, "connect first"
+        ended, _ = await asyncio.wait({self._listening}, timeout=seconds)
+        return bool(ended)
+
+    async def publish_as(self, other: str, kind: Kind, payload: bytes) -> None:
+        """Any bytes on the topic of another meter; what the broker says to it is not asked."""
+        assert self._client is not None, "connect first"
+        await self._client.publish(topics.build(Topic("m", other, "up", kind)), payload, qos=1)
+
     async def until(self, holds: Callable[[], bool], seconds: float) -> bool:
         """Wait until it holds after something was heard and done; False when the time is over."""
         async with self._news:
@@ -222,6 +237,10 @@ class Device:
         """Payloads of the commands of one type, in the order in which they came."""
         said = [each.payload for each in self.heard if each.kind == "cmd"]
         return [payload for payload in said if orjson.loads(payload)["type"] == kind]
+
+    async def obey(self, payload: bytes) -> None:
+        """An order as the broker could bring it, whoever gave it."""
+        await self._do(partial(self.meter.receive, kind="cmd", payload=payload))
 
     async def _listen(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
@@ -248,4 +267,5 @@ class Device:
             will=aiomqtt.Will(topics.build(state), b"offline", qos=1, retain=True),
             keepalive=KEEPALIVE_S,
             timeout=ANSWER_S,
+            tls_context=self._credentials(),
         )

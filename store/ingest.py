@@ -5,7 +5,6 @@ that commit: readings and their verdicts, ledger rows, quarantine, commands. Rep
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import orjson
@@ -13,13 +12,14 @@ from psycopg import Connection
 
 from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
-from schemas.telemetry import Decoded, DecodedReading
+from schemas.telemetry import DecodedReading
 from schemas.topics import Topic
 from store import batch_meter, decisions, gaps, supply
-from store.answers import BatchAnswer, Receipt, batch_answer, receipts
+from store.answers import BatchAnswer, batch_answer, receipts
 from store.batch_meter import BatchMeter
 from store.binary import Bools, Int8s, Texts
-from store.devices import FrameCounter, keep_counters
+from store.devices import keep_counters
+from store.incoming import Incoming, Recorded
 from store.quarantine import Quarantine, Refusal
 from store.reports import Reports, speaks_of_itself
 from store.settlement import (
@@ -39,46 +39,8 @@ CLOCK_LOST = "clock_lost"
 UNTRUSTED = "untrusted"
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """One message from the broker. `topic` is None where the topic is none of the contract's.
-
-    `received_ms` is our clock as it arrived, where the broker is known not to have held it back:
-    what the device says of its own clock may be compared with it. None: it may be old.
-    `frame` is the counter of a foreign device's protected frame, kept in the same commit.
-    """
-
-    topic: Topic | None
-    topic_text: str
-    payload: bytes
-    content_type: str | None
-    decoded: Decoded
-    frame: FrameCounter | None = None
-    received_ms: int | None = None
-
-
-@dataclass(slots=True)
-class Recorded:
-    """What became of a batch."""
-
-    accepted: int = 0
-    duplicate: int = 0
-    quarantined: int = 0
-    commands: int = 0
-    receipts: list[Receipt] = field(default_factory=list)
-    # payment to supply reported on, of those that found it off
-    reconnections_ms: list[int] = field(default_factory=list)
-    answers: list[BatchAnswer] = field(default_factory=list)
-
-    def add(self, other: "Recorded") -> None:
-        """Count another commit in."""
-        self.accepted += other.accepted
-        self.duplicate += other.duplicate
-        self.quarantined += other.quarantined
-        self.commands += other.commands
-        self.receipts += other.receipts
-        self.answers += other.answers
-        self.reconnections_ms += other.reconnections_ms
+class _Overtaken(Exception):  # noqa: N818 - no error: the batch begins anew
+    """A meter was installed between the locks of the accounts and its own."""
 
 
 class _Row(NamedTuple):
@@ -137,7 +99,7 @@ class Batch:
         speaking = sorted({m.topic.device for m in messages if m.topic and m.topic.side == "g"})
         if speaking:
             self._reports.know_gateways(self._conn, speaking)
-        concerned_numbers = {number for message in messages for number in _numbers(message)}
+        concerned_numbers = {number for message in messages for number in message.meters()}
         if not concerned_numbers:
             return
         numbers = {"numbers": Texts(sorted(concerned_numbers))}
@@ -147,12 +109,11 @@ class Batch:
         if accounts:
             self._states = lock_accounts(self._conn, accounts, self._terms.positions)
         self._meters = batch_meter.load(self._conn, numbers["numbers"])
-        # Installed while we waited for the locks. Out of the order of ids, so this may meet
-        # another worker in a circle: the database ends one of us, and that batch is tried again.
+        # Accounts come before meters, for everybody: one that was given a meter of ours while we
+        # waited is not locked now, or two of us could wait in a circle.
         concerned = {account for meter in self._meters.values() for account in meter.accounts}
-        missing = concerned - self._states.keys()
-        if missing:
-            self._states |= lock_accounts(self._conn, missing, self._terms.positions)
+        if not concerned <= self._states.keys():
+            raise _Overtaken
 
     # --- message by message -----------------------------------------------------------------
 
@@ -480,20 +441,12 @@ def record(
     conn: Connection, terms: TermsCache, messages: Sequence[Incoming], now_ms: int
 ) -> Recorded:
     """Record a batch in one transaction; when this returns it is committed."""
-    with conn.transaction():
-        return Batch(conn, terms, now_ms).record(messages)
-
-
-def _numbers(message: Incoming) -> Iterable[str]:
-    decoded = message.decoded
-    for reading in decoded.readings:
-        yield reading.meter
-    if decoded.ack is not None and decoded.ack.meter is not None:
-        yield decoded.ack.meter
-    if decoded.event is not None and decoded.event.meter is not None:
-        yield decoded.event.meter
-    if message.topic is not None and message.topic.side == "m":
-        yield message.topic.device
+    while True:
+        try:
+            with conn.transaction():
+                return Batch(conn, terms, now_ms).record(messages)
+        except _Overtaken:
+            continue
 
 
 def set_aside(conn: Connection, message: Incoming, detail: str, now_ms: int) -> Recorded:

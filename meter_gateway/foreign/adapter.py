@@ -31,7 +31,7 @@ from schemas.telemetry import Decoded, PayloadError, Reason, Refused
 from schemas.topics import Topic
 from store.devices import Device, FrameCounter, find
 from store.errors import Unavailable
-from store.ingest import Incoming
+from store.incoming import Incoming
 from store.session import Session
 
 log = structlog.get_logger()

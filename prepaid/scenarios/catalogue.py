@@ -1,6 +1,6 @@
 """Every scenario by its name, in the order in which a run plays them."""
 
-from prepaid.scenarios import messages, orders, outages, readings
+from prepaid.scenarios import messages, orders, outages, readings, strangers
 from prepaid.scenarios.runner import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -18,6 +18,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(readings.reset_to_zero),
         Scenario(readings.dst_day),
         Scenario(readings.seq_gap_and_resend),
+        Scenario(readings.clone),
         Scenario(messages.negative_and_sentinel),
         Scenario(messages.far_future_and_1970),
         Scenario(messages.zoneless_time),
@@ -33,6 +34,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(orders.stale_off_after_on),
         Scenario(orders.relay_stuck),
         Scenario(orders.relay_moved_by_hand),
+        Scenario(orders.relay_moved_by_hand_and_clock_behind),
         Scenario(outages.will_without_power_fail),
         Scenario(outages.gateway_silent),
         Scenario(outages.reconnect_storm),
@@ -40,5 +42,8 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(outages.laws_after_all),
         Scenario(outages.broker_restart, kills=True),
         Scenario(outages.database_down_10_minutes, kills=True),
+        Scenario(strangers.certificate_of_a_on_topic_of_b, trusts=True),
+        Scenario(strangers.revoked_certificate, trusts=True),
+        Scenario(strangers.forged_order, trusts=True),
     )
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from prepaid import logs
+from prepaid.demo.trust import DemoTrust
 from prepaid.runtime import Folders, Instance
 from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
 from prepaid.scenarios.catalogue import SCENARIOS
@@ -42,16 +43,13 @@ def play(scenarios: Sequence[Scenario], seed: int, table: Path | None, *, as_jso
             sys.stdout.write("\n".join(lines) + "\n")
             sys.stdout.flush()
 
-    # Those that kill servers come last, on servers of their own where others were given.
-    kind = [each for each in scenarios if not each.kills]
-    cruel = [each for each in scenarios if each.kills]
+    # Those that kill servers or ask for certificates come last, on servers of their own.
     results: list[Result] = []
-    if kind:
-        with _servers(given=True) as servers:
-            results += asyncio.run(_played(servers, kind, seed, tell))
-    if cruel:
-        with _servers(given=False) as servers:
-            results += asyncio.run(_played(servers, cruel, seed, tell))
+    for kills, trusts in ((False, False), (True, False), (False, True)):
+        mine = [each for each in scenarios if (each.kills, each.trusts) == (kills, trusts)]
+        if mine:
+            with _servers(given=not (kills or trusts), trusts=trusts) as servers:
+                results += asyncio.run(_played(servers, mine, seed, tell))
     failed = sum(not result.passed for result in results)
     if as_json:
         sys.stdout.write(json.dumps(form(results), ensure_ascii=False, indent=2) + "\n")
@@ -78,7 +76,7 @@ async def _played(
 
 
 @contextmanager
-def _servers(*, given: bool) -> Iterator[Servers]:
+def _servers(*, given: bool, trusts: bool) -> Iterator[Servers]:
     """The servers of the settings where they are wanted and set, private ones otherwise."""
     own = {DATABASE_VARIABLE, BROKER_VARIABLE}
     environ = {name: text for name, text in os.environ.items() if given or name not in own}
@@ -86,8 +84,12 @@ def _servers(*, given: bool) -> Iterator[Servers]:
         # The servers' account goes through it.
         Path(folder).chmod(0o755)
         folders = Folders(Path(folder) / "data", Folders.choose(os.environ).cache)
-        with Instance(_progress, environ=environ, folders=folders) as instance:
-            yield Servers(instance.database_url, instance.broker_url, instance)
+        trust = DemoTrust(Path(folder) / "trust") if trusts else None
+        access = None if trust is None else trust.access((), tls=True)
+        if trust is not None:
+            trust.signing_key()
+        with Instance(_progress, environ=environ, folders=folders, access=access) as instance:
+            yield Servers(instance.database_url, instance.broker_url, instance, trust)
 
 
 def _progress(text: str) -> None:

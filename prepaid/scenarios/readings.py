@@ -275,9 +275,6 @@ async def seq_gap_and_resend(trial: Trial) -> None:
         await trial.advance(HOUR_MS, device)
         freed = await device.until(lambda: len(device.meter.state.pending) < RECEIPT_EVERY, WAIT_S)
         trial.expect("a receipt for the hour", True, freed)
-    state = home.device.meter.state
-    args = {"boot": state.boot, "from": lost.start, "to": lost.stop - 1}
-    await trial.order(home, "resend", args)
     await trial.until_command(home, "resend", "done")
     await trial.rig.settle()
     said = sorted(home.device.arrived)

@@ -8,11 +8,13 @@ seed gives the same story. Between gateway and broker lies a wire that a scenari
 import asyncio
 import contextlib
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import aiomqtt
 import orjson
@@ -23,7 +25,9 @@ from meter_gateway.receiver import BrokerAddress
 from prepaid.clock import HandClock
 from prepaid.demo.centre import BASE_DATE, KEYS
 from prepaid.demo.processes import Child, environment
-from prepaid.runtime import Instance
+from prepaid.demo.trust import DemoTrust
+from prepaid.runtime import Instance, Mosquitto
+from prepaid.trust.authority import CA_FILE
 from schemas import topics
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import Topic
@@ -55,11 +59,18 @@ SECOND_MS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """`instance` is set where the servers are ours, so that a scenario may kill them."""
+    """`instance` is set where the servers are ours, so that a scenario may kill them; `trust`
+    where their broker admits devices by certificate and the gateway signs what it orders.
+    """
 
     database_url: str
     broker_url: str
     instance: Instance | None = None
+    trust: DemoTrust | None = None
+
+    @property
+    def mosquitto(self) -> Mosquitto | None:
+        return None if self.instance is None else self.instance.mosquitto
 
 
 class Rig:
@@ -81,6 +92,9 @@ class Rig:
         self.module = SoftwareSecurityModule(self.keys)
         address = BrokerAddress.parse(servers.broker_url)
         self.broker = Broker(address.host, address.port)
+        if servers.trust is not None and servers.mosquitto is not None:
+            devices = BrokerAddress.parse(servers.mosquitto.device_url)
+            self.broker = Broker(devices.host, devices.port, servers.trust.ca / CA_FILE)
         self.gateway_wire = Wire(address.host, address.port)
         self.session = Session(database_url, self.tag)
         self.centre = 0
@@ -120,8 +134,9 @@ class Rig:
         await self.gateway_wire.open()
         values = environment(
             PREPAID_DATABASE__URL=self.database_url,
-            PREPAID_BROKER__URL=f"mqtt://127.0.0.1:{self.gateway_wire.port}",
+            PREPAID_BROKER__URL=self._through_wire(self.servers.broker_url),
             PREPAID_CLOCK=str(self.clock),
+            **self._parts(),
         )
         arguments = ["gateway", "--name", self.tag, "--group", self.tag, "--json"]
         child = Child("gateway", arguments, values, self._folder)
@@ -132,6 +147,32 @@ class Rig:
                 if not child.running():
                     raise RuntimeError(f"the gateway did not start: {self.gateway_log()}")
                 await asyncio.sleep(0.02)
+
+    def _through_wire(self, url: str) -> str:
+        """The address of a part of the server, by way of the wire."""
+        user, at, _ = urlsplit(url).netloc.rpartition("@")
+        return f"mqtt://{user}{at}127.0.0.1:{self.gateway_wire.port}"
+
+    def _parts(self) -> dict[str, str]:
+        trust, broker = self.servers.trust, self.servers.mosquitto
+        if trust is None or broker is None:
+            return {}
+        return {
+            "PREPAID_BROKER__DISPATCH_URL": self._through_wire(broker.part_url("part.dispatch")),
+            "PREPAID_TRUST__SIGNING_KEY": str(trust.signing_key_file),
+        }
+
+    def credentials(self, number: str) -> ssl.SSLContext | None:
+        """What a meter shows to the broker of this run."""
+        if self.servers.trust is None:
+            return None
+        folder = self.servers.trust.certificates
+        return self.broker.tls(folder / f"{number}.pem", folder / f"{number}.key")
+
+    def certify(self, conn: Connection, number: str) -> None:
+        """A certificate for a registered meter, where the broker asks for one."""
+        if self.servers.trust is not None:
+            self.servers.trust.certify(conn, [number])
 
     async def kill_gateway(self) -> None:
         """As a power cut would; `start_gateway` begins it anew."""
@@ -162,8 +203,9 @@ class Rig:
             await asyncio.to_thread(self.gateway.stop)
         await self.gateway_wire.close()
         await self.session.close()
-        with contextlib.suppress(aiomqtt.MqttError):
-            await self._forget_sessions()
+        if self.servers.mosquitto is None:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await self._forget_sessions()
 
     async def _forget_sessions(self) -> None:
         for name in (f"prepaid-ingest-{self.tag}", f"prepaid-dispatch-{self.tag}"):
@@ -175,7 +217,7 @@ class Rig:
                 topic = topics.build(Topic("m", number, "up", "state"))
                 await client.publish(topic, b"", qos=1, retain=True)
 
-    def _client(self, name: str) -> aiomqtt.Client:
+    def _client(self, name: str, credentials: ssl.SSLContext | None = None) -> aiomqtt.Client:
         session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
         session.SessionExpiryInterval = 0
         return aiomqtt.Client(
@@ -185,10 +227,15 @@ class Rig:
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=True,
             properties=session,
+            tls_context=credentials,
         )
 
+    def meter(self, number: str) -> aiomqtt.Client:
+        """A connection of a meter that has no other."""
+        return self._client(number, self.credentials(number))
+
     def anybody(self) -> aiomqtt.Client:
-        """A connection of our own to say anything on any topic."""
+        """A connection of our own to say anything on any topic, where the broker lets anybody."""
         return self._client(f"{self.tag}-{secrets.token_hex(3)}")
 
 
@@ -211,6 +258,7 @@ class Beacon:
         self._number = self._rig.new_number()
         new = NewMeter(self._number)
         await self._rig.look(lambda conn: registry.add_meter(conn, self._rig.centre, new))
+        await self._rig.look(lambda conn: self._rig.certify(conn, self._number))
 
     async def close(self) -> None:
         stack, self._stack, self._client = self._stack, None, None
@@ -249,7 +297,7 @@ class Beacon:
     async def _connected(self) -> aiomqtt.Client:
         if self._client is None:
             self._stack = AsyncExitStack()
-            client = await self._stack.enter_async_context(self._rig.anybody())
+            client = await self._stack.enter_async_context(self._rig.meter(self._number))
             receipt = topics.build(Topic("m", self._number, "dn", "receipt"))
             await client.subscribe(receipt, qos=1)
             hearing = asyncio.create_task(self._hear(client))

@@ -29,10 +29,13 @@ Play = Callable[[Trial], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A story with an end that must be true; `kills` where servers of its own are needed."""
+    """A story with an end that must be true; `kills` where servers of its own are needed, `trusts`
+    where their broker must ask for certificates.
+    """
 
     play: Play
     kills: bool = False
+    trusts: bool = False
 
     @property
     def name(self) -> str:

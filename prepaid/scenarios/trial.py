@@ -116,11 +116,13 @@ class Trial:
 
     def new_device(self, plan: Plan, since_ms: int, number: str | None = None) -> Device:
         """A meter with its key and its load that nobody has registered yet."""
+        trust = self.rig.servers.trust
         plate = Nameplate(
             self.rig.new_number() if number is None else number,
             plan.opening_wh,
             plan.interval_ms,
             0,
+            () if trust is None else (trust.signing_key().verification_key,),
         )
         attributes = KEYS[11]
         key = decoder_key(
@@ -131,7 +133,14 @@ class Trial:
         watts = plan.watts or self.random.randint(900, 1800)
         load = plan.load or SteadyLoad(watts, since_ms)
         meter = Meter(plate, load, MeterState(), memory.entering(enter))
-        device = Device(meter, self.rig.broker, self.rig.now_ms, memory, plan.behind_ms)
+        device = Device(
+            meter,
+            self.rig.broker,
+            self.rig.now_ms,
+            memory,
+            plan.behind_ms,
+            lambda: self.rig.credentials(plate.meter),
+        )
         device.distort = plan.distort
         self.devices.append(device)
         return device
@@ -140,6 +149,7 @@ class Trial:
         """A meter in stock."""
         new = NewMeter(number, meter_pan(IIN, number), KEYS[11], gateway)
         registry.add_meter(conn, self.rig.centre, new)
+        self.rig.certify(conn, number)
 
     def _open(self, plan: Plan, device: Device, opened_ms: int, conn: Connection) -> int:
         number, now_ms = device.number, self.rig.now_ms()

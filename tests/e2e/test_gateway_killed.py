@@ -28,6 +28,7 @@ READINGS = 150
 PRICE = 5  # µ per Wh, "0.005" per kWh
 STEP_MS = 60_000
 KILLS = 6
+IN_A_TURN = READINGS // (KILLS + 1) + 1
 TARIFF = {
     "timezone": "Africa/Nouakchott",
     "currency": "MRU",
@@ -96,12 +97,14 @@ def counted(url: str) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(row[2])
 
 
-async def published(broker_url: str, start_ms: int) -> None:
-    """Every reading, a tenth of them twice, spread over a few seconds."""
+async def published(broker_url: str, start_ms: int, turns: asyncio.Semaphore) -> None:
+    """Every reading, a tenth of them twice: a share of them in each turn, over a second or so."""
     parts = urlsplit(broker_url)
     order = random.Random(7)
     async with aiomqtt.Client(parts.hostname or "", parts.port or 1883) as client:
         for place in range(1, READINGS + 1):
+            if (place - 1) % IN_A_TURN == 0:
+                await turns.acquire()
             for number in METERS:
                 message = {
                     "v": 1,
@@ -124,16 +127,16 @@ async def test_no_reading_is_lost_or_charged_twice_by_kill_9(
     opened(database_url, start_ms)
     name = f"killed-{os.getpid()}"
     order = random.Random(1)
-    sending: asyncio.Task[None] | None = None
+    turns = asyncio.Semaphore(0)
+    sending = asyncio.create_task(published(broker_url, start_ms, turns))
     for _ in range(KILLS):
         with gateway(database_url, broker_url, name) as process:
             assert process.stdout is not None
             await asyncio.to_thread(process.stdout.readline)
-            if sending is None:
-                sending = asyncio.create_task(published(broker_url, start_ms))
+            turns.release()
             await asyncio.sleep(order.uniform(0.2, 0.9))
             process.send_signal(signal.SIGKILL)
-    assert sending is not None
+    turns.release()
     wanted = len(METERS) * READINGS
     before = counted(database_url)
     with gateway(database_url, broker_url, name):

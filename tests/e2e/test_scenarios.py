@@ -18,7 +18,9 @@ from prepaid.scenarios.runner import run_scenario
 ROOT = Path(__file__).parents[2]
 # They kill servers or take many seconds.
 SLOW = {"reconnect-storm", "message-of-64-kib", "rollover-7-digits", "rollover-8-digits"}
-QUICK = [name for name, each in SCENARIOS.items() if not each.kills and name not in SLOW]
+QUICK = [
+    name for name, each in SCENARIOS.items() if not (each.kills or each.trusts or name in SLOW)
+]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -15,13 +15,13 @@ PINS = {
     for name, version in re.findall(r"^([\w.-]+)==(\S+)", LOCK, re.MULTILINE)
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-# matplotlib and what it brings would double what every installation fetches, for one picture.
-UNLOCKED = {"bench"}
+# Only whoever plots wants what plots are drawn with: everybody else is spared the download.
+UNPINNED = {"bench"}
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 ASKED = [
     *PROJECT["project"]["dependencies"],
     *PROJECT["build-system"]["requires"],
-    *(line for name in sorted(EXTRAS.keys() - UNLOCKED) for line in EXTRAS[name]),
+    *(line for name in sorted(EXTRAS.keys() - UNPINNED) for line in EXTRAS[name]),
     *(line for group in PROJECT["dependency-groups"].values() for line in group),
 ]
 

@@ -28,7 +28,7 @@ from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
 from store import ingest, operators, registry
-from store.ingest import Incoming, Recorded
+from store.incoming import Incoming, Recorded
 from store.pool import make_pool
 from store.registry import NewMeter
 from store.roles import as_application

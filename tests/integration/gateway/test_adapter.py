@@ -263,11 +263,13 @@ async def test_a_retained_message_without_a_clock_is_of_no_instant(site: Site) -
     assert site.rows("SELECT online FROM meter_state") == [(None,)]
 
 
-async def test_what_was_not_committed_comes_again_and_counts_once(site: Site) -> None:
+async def test_what_was_not_committed_comes_again_and_counts_once(
+    site: Site, database_url: str, as_owner: Callable[[str], str]
+) -> None:
     site.supply("37000000017", "tasmota-energy", "plug")
     topic, at_ms = f"{site.tag}/tele/plug/SENSOR", now_ms() - 60_000
     async with site.adapter("tasmota-energy") as running, site.broker("say") as client:
-        with psycopg.connect(site.database_url) as blocking:
+        with psycopg.connect(as_owner(database_url)) as blocking:
             blocking.execute("LOCK TABLE reading IN ACCESS EXCLUSIVE MODE")
             for place in range(5):
                 await client.publish(topic, sensor(f"1.00{place}", at_ms + place * 1000), qos=1)

@@ -1,6 +1,7 @@
 """The life of a command: claimed, sent, answered, tried again, given up."""
 
 import threading
+from collections.abc import Callable
 from itertools import product
 from typing import Any, get_args
 
@@ -113,12 +114,15 @@ def test_an_answer_after_the_expiry_still_tells_how_it_ended(desk: Desk) -> None
 # --- the way out --------------------------------------------------------------------------------
 
 
-def test_a_meters_commands_go_one_after_the_other_by_their_counters(desk: Desk) -> None:
+def test_a_meters_commands_go_one_after_the_other_by_their_counters(
+    desk: Desk, database_url: str, as_owner: Callable[[str], str]
+) -> None:
     one, other = meters(desk, 2)
     first, second = order(desk, one), order(desk, one)
     third = order(desk, other)
     # A clock that was set back does not turn the order round.
-    desk.conn.execute("UPDATE command SET issued_ms = issued_ms - 5000 WHERE id = %s", (second,))
+    with psycopg.connect(as_owner(database_url)) as owner:
+        owner.execute("UPDATE command SET issued_ms = issued_ms - 5000 WHERE id = %s", (second,))
     assert set(claimed(desk)) == {first, third}
     assert claimed(desk) == []
     supply.mark_sent(desk.conn, [first], desk.now)

@@ -17,7 +17,7 @@ from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
 from store import clockwork, ingest, registry, reversals, suspects, vending
-from store.ingest import Incoming, Recorded
+from store.incoming import Incoming, Recorded
 from store.registry import NewMeter
 from store.settlement import AccountState, TermsCache, read_account
 from tokens.keys import KeyAttributes, VendingKey

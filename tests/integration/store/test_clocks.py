@@ -10,7 +10,7 @@ from schemas.quantities import format_instant
 from store import clocks
 from store.audit import audit
 from store.errors import Conflict
-from store.ingest import Incoming
+from store.incoming import Incoming
 
 OPENED_WH = 100_000
 T0 = 1_772_323_200_000

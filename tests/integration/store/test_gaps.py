@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import DomainError
 from schemas.quantities import format_instant
-from store import clockwork, flags, gaps
+from store import clockwork, flags, gaps, supply
 from store.audit import audit
 from store.errors import Conflict, NotFound
 
@@ -67,9 +67,10 @@ def asked(utility: Any) -> list[dict[str, int]]:
 
 
 def answer(utility: Any, meter: str, state: str, **more: Any) -> None:
-    """The meter answers every request that it has not answered yet."""
+    """The meter gets and answers every request that it has not answered yet."""
     sql = "SELECT id::text FROM command WHERE type = 'resend' AND answered_at IS NULL"
     for cmd in utility.rows(sql):
+        supply.mark_sent(utility.conn, [cmd], utility.now)
         utility.say(meter, "ack", cmd=cmd, state=state, ts=format_instant(utility.now), **more)
 
 

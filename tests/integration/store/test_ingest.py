@@ -15,10 +15,11 @@ from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.receiver import Delivery
 from schemas.identity import command_id
 from schemas.quantities import format_instant
+from schemas.telemetry import Decoded
 from store import ingest
 from store.answers import BatchAnswer, Receipt
 from store.audit import audit
-from store.ingest import Incoming
+from store.incoming import Incoming
 from store.session import Session
 from store.settlement import TermsCache
 
@@ -225,7 +226,7 @@ def test_an_answer_to_no_command_of_this_meter_is_kept(utility: Any) -> None:
 
 
 def test_a_topic_outside_the_tree_is_kept(utility: Any) -> None:
-    message = Incoming(None, "pm/v1/m/x\0y", b"{}", None, ingest.Decoded())
+    message = Incoming(None, "pm/v1/m/x\0y", b"{}", None, Decoded())
     utility.record(message)
     utility.record(message)
     assert utility.rows("SELECT reason, topic FROM quarantine") == [("bad_topic", "pm/v1/m/x?y")]

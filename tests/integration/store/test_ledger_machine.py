@@ -33,7 +33,7 @@ from schemas.quantities import format_instant, format_micro, parse_instant_ms, p
 from schemas.topics import parse
 from store import books, clockwork, ingest, registry, vending
 from store.account_audit import audit_account
-from store.ingest import Incoming
+from store.incoming import Incoming
 from store.settlement import NEVER_MS, TermsCache, read_account
 
 RATING = Path(__file__).parents[2] / "property" / "rating"

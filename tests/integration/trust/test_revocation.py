@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -200,8 +200,8 @@ def test_a_certificate_that_nobody_should_have_is_not_made(
     assert (code, said in error) == (2, True), error
 
 
-def test_a_revocation_is_for_ever(site: Site) -> None:
-    with psycopg.connect(site.database_url, autocommit=True) as conn:
+def test_a_revocation_is_for_ever(site: Site, as_owner: Callable[[str], str]) -> None:
+    with psycopg.connect(as_owner(site.database_url), autocommit=True) as conn:
         for change in (
             "UPDATE certificate SET name = 'x'",
             "DELETE FROM certificate",
