@@ -19,6 +19,7 @@ TIMED = "at most"
 SUBJECTS = {
     "receiver": {"receiver", "aiomqtt"},
     "validation": {"JSON", "CBOR", "batch of 100", "pydantic model"},
+    "ingest": {"a message each", "batch 25 x 4 CBOR"},
     "transaction": {"copy", "transaction"},
     "end-to-end": {"gateway", "literal stack", "gateway at 1,000/s", "backlog"},
     "api": {"liveness", "balance at 100/s", "quote", "payment"},
