@@ -1,25 +1,24 @@
 """What one reading costs our process alone and in a gateway's batch: decode and ingest.
 
-`python -m benchmarks.bench_ingest [--json]`, on PREPAID_DATABASE__URL, in a database of its own.
 The input is fixed: `METERS` meters read every quarter of an hour, in order, once as a message per
 reading and once as batches of 100 readings, JSON and CBOR, both `MESSAGES_AT_ONCE` a commit.
-Counted is the CPU of this process (`time.process_time`), best of `ROUNDS`; the database's own work
-is the same rows either way. Exit status 1 where a reading in a batch is not clearly cheaper
-(`RATIO`) to decode than a message of its own.
+Rates are in CPU time of this process; the database's own work is the same rows either way. A
+check fails where a reading in a batch is not clearly cheaper (`RATIO`) to decode than a message.
 """
 
-import argparse
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import cbor2
 from psycopg import Connection
 
+from benchmarks.ledger_checks import count
+from benchmarks.measure import Cost, rate_ratios, rotated
 from benchmarks.population import TARIFF
+from benchmarks.report import Asked, Report, Servers
 from credit_engine.terms import Installation
 from schemas.decoding import CBOR, decode_up
 from schemas.quantities import format_instant, parse_instant_ms
@@ -33,11 +32,12 @@ from store.settlement import TermsCache
 
 METERS = 100
 SLOT_MS = 900_000
-ROUNDS = 7
 MESSAGES_AT_ONCE = 400
 OPENED_MS = parse_instant_ms("2026-03-01T00:00:00Z")
 GATEWAY = "BENCH-1"
 RATIO = 0.33
+SLOTS = 4
+SINGLE = "a message each"
 
 Message = tuple[str, bytes, str | None]
 
@@ -95,10 +95,10 @@ def batches(slots: Sequence[int], *, cbor: bool, width: int) -> list[Message]:
 
 
 KINDS: dict[str, Callable[[Sequence[int]], list[Message]]] = {
-    "single": singles,
-    "batch 100 x 1 json": lambda slots: batches(slots, cbor=False, width=1),
-    "batch 25 x 4 json": lambda slots: batches(slots, cbor=False, width=4),
-    "batch 25 x 4 cbor": lambda slots: batches(slots, cbor=True, width=4),
+    SINGLE: singles,
+    "batch 100 x 1 JSON": lambda slots: batches(slots, cbor=False, width=1),
+    "batch 25 x 4 JSON": lambda slots: batches(slots, cbor=False, width=4),
+    "batch 25 x 4 CBOR": lambda slots: batches(slots, cbor=True, width=4),
 }
 
 
@@ -128,58 +128,59 @@ def populate(conn: Connection[Any]) -> None:
         )
 
 
-def run(url: str) -> dict[str, dict[str, float]]:
-    """Per kind: µs of CPU a reading, best of the rounds; the kinds take turns."""
-    best: dict[str, dict[str, float]] = {}
-    with scratch_database(url) as scratch, Connection.connect(scratch, autocommit=True) as conn:
+class Bench:
+    """A fleet behind one gateway that says slot after slot."""
+
+    def __init__(self, conn: Connection[Any]) -> None:
+        self.conn = conn
+        self.terms = TermsCache()
+        self.slot = 1
+        populate(conn)
+
+    def measure(self, make: Callable[[Sequence[int]], list[Message]]) -> Cost:
+        """The next slots of every meter, decoded and recorded."""
+        slots = range(self.slot, self.slot + SLOTS)
+        self.slot += SLOTS
+        now_ms = OPENED_MS + self.slot * SLOT_MS
+        messages = make(slots)
+        began = time.process_time()
+        incoming = decoded(messages, now_ms)
+        between = time.process_time()
+        accepted = 0
+        for first in range(0, len(incoming), MESSAGES_AT_ONCE):
+            part = incoming[first : first + MESSAGES_AT_ONCE]
+            accepted += ingest.record(self.conn, self.terms, part, now_ms).accepted
+        ended = time.process_time()
+        assert accepted == SLOTS * METERS, accepted
+        spent = {"decode": between - began, "worker": ended - between}
+        return Cost(accepted, ended - began, spent)
+
+
+def run(servers: Servers, asked: Asked) -> Report:
+    """CPU a reading of each kind, and what a batch saves."""
+    with (
+        scratch_database(servers.database_url) as scratch,
+        Connection.connect(scratch, autocommit=True) as conn,
+    ):
         for setting in POINT_LOOKUPS:
             conn.execute(setting)
-        populate(conn)
-        terms, slot = TermsCache(), 1
-        for turn in range(ROUNDS + 1):
-            for kind, make in KINDS.items():
-                slots = range(slot, slot + 4)
-                slot += 4
-                now_ms = OPENED_MS + slot * SLOT_MS
-                messages = make(slots)
-                began = time.process_time()
-                incoming = decoded(messages, now_ms)
-                between = time.process_time()
-                accepted = 0
-                for first in range(0, len(incoming), MESSAGES_AT_ONCE):
-                    part = incoming[first : first + MESSAGES_AT_ONCE]
-                    accepted += ingest.record(conn, terms, part, now_ms).accepted
-                ended = time.process_time()
-                assert accepted == 4 * METERS, accepted
-                if turn == 0:
-                    continue  # warm up
-                cost = {"decode_us": between - began, "ingest_us": ended - between}
-                for name, seconds in cost.items():
-                    each = round(seconds * 1e6 / accepted, 2)
-                    row = best.setdefault(kind, {})
-                    row[name] = min(each, row.get(name, each))
-    return best
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    url = os.environ.get("PREPAID_DATABASE__URL")
-    if url is None:
-        sys.stderr.write("PREPAID_DATABASE__URL is not set: name a server to measure on\n")
-        sys.exit(2)
-    found = run(url)
-    if asked.json:
-        print(json.dumps(found, indent=2))
-    else:
-        print("kind                 decode µs  ingest µs   (per reading)")
-        for kind, row in found.items():
-            print(f"{kind:20} {row['decode_us']:9.2f} {row['ingest_us']:10.2f}")
-    floor = found["single"]
-    dear = [kind for kind, row in found.items() if row["decode_us"] > RATIO * floor["decode_us"]]
-    sys.exit(1 if [kind for kind in dear if kind != "single"] else 0)
-
-
-if __name__ == "__main__":
-    main()
+        bench = Bench(conn)
+        costs: dict[str, list[Cost]] = {kind: [] for kind in KINDS}
+        for make in KINDS.values():
+            bench.measure(make)  # warm up
+        for repetition in range(asked.repetitions):
+            for kind, make in rotated(list(KINDS.items()), repetition):
+                costs[kind].append(bench.measure(make))
+        report = Report("ingest", {"meters": METERS, "slots": SLOTS})
+        for kind, found in costs.items():
+            report.add_costs(kind, found)
+        single = median(cost.cpu_us("decode") for cost in costs[SINGLE])
+        for kind in (each for each in KINDS if each != SINGLE):
+            report.add_ratio(kind, SINGLE, rate_ratios(costs[kind], costs[SINGLE]))
+            times = median(cost.cpu_us("decode") for cost in costs[kind]) / single
+            dear = [f"{times:.2f} times"] if times > RATIO else []
+            report.check(f"{kind}: decoding takes at most {RATIO} times that of single ones", dear)
+        stored, sent = count(conn, "count_readings"), METERS * (bench.slot - 1)
+        wrong = [] if stored == sent else [f"{sent} sent, {stored} stored"]
+        report.check("stored = sent", wrong)
+    return report

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 
 import aiomqtt
 
+from benchmarks import population
 from benchmarks.measure import Cost, rate_ratios, rotated
 from benchmarks.report import Asked, Report, Servers
 from meter_gateway.ingest import BATCH_MAX, LINGER_S
@@ -80,8 +81,9 @@ def run(servers: Servers, asked: Asked) -> Report:
 
 def _measure(count: int, subject: Subject) -> tuple[Cost, int]:
     """Cost in CPU time, and how many acknowledgements the stub saw."""
+    payload = population.payload(population.FIRST_SLOT + 1).decode()
     stub = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.broker_stub", str(count), str(RECEIVE_MAX)],
+        [sys.executable, "-m", "benchmarks.broker_stub", str(count), str(RECEIVE_MAX), payload],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,

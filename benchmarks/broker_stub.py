@@ -1,15 +1,13 @@
 """Just enough of a broker to feed one subscriber as fast as it can take: MQTT 5, QoS 1, a window.
 
-`python -m benchmarks.broker_stub COUNT WINDOW`: prints its port; after the SUBSCRIBE it sends COUNT
-messages of a meter, at most WINDOW unacknowledged, and prints how many were acknowledged.
+`python -m benchmarks.broker_stub COUNT WINDOW PAYLOAD`: prints its port; after the SUBSCRIBE it
+sends COUNT messages of a meter, at most WINDOW unacknowledged, and prints the acknowledged.
 """
 
 import asyncio
 import sys
 
 import mqtt5
-
-from benchmarks import population
 
 TOPIC = "pm/v1/m/00000000001/up/reading"
 CONNACK = bytes([0x20, 3, 0, 0, 0])
@@ -19,11 +17,11 @@ AT_ONCE = 500
 class Subscriber:
     """The one connection."""
 
-    def __init__(self, count: int, window: int) -> None:
+    def __init__(self, count: int, window: int, payload: bytes) -> None:
         self._count = count
         self._window = window
         self._sent = self.acknowledged = 0
-        payload, topic = population.payload(population.FIRST_SLOT + 1), TOPIC.encode()
+        topic = TOPIC.encode()
         # What stands before and after the packet identifier; no properties.
         self._after = b"\x00" + payload
         length = 2 + len(topic) + 2 + len(self._after)
@@ -75,8 +73,8 @@ class Subscriber:
         self._sent += allowed
 
 
-async def main(count: int, window: int) -> None:
-    subscriber = Subscriber(count, window)
+async def main(count: int, window: int, payload: bytes) -> None:
+    subscriber = Subscriber(count, window, payload)
     async with await asyncio.start_server(subscriber.serve, "127.0.0.1", 0) as server:
         sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
         sys.stdout.flush()
@@ -85,4 +83,4 @@ async def main(count: int, window: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode()))

@@ -6,6 +6,7 @@ from benchmarks import (
     bench_api,
     bench_end_to_end,
     bench_history,
+    bench_ingest,
     bench_receiver,
     bench_storage,
     bench_tokens,
@@ -19,6 +20,7 @@ Bench = Callable[[Servers, Asked], Report]
 BENCHES: Mapping[str, Bench] = {
     "receiver": bench_receiver.run,
     "validation": bench_validation.run,
+    "ingest": bench_ingest.run,
     "transaction": bench_transaction.run,
     "end-to-end": bench_end_to_end.run,
     "api": bench_api.run,

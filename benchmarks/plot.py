@@ -18,7 +18,7 @@ def write_plot(forms: Sequence[Mapping[str, Any]], path: Path) -> None:
     except ImportError:
         raise DomainError(
             "plot_missing",
-            "The plot needs matplotlib: install the extra, `pip install prepaid[bench]`.",
+            "The picture needs matplotlib, the extra `bench`: install it into this environment.",
         ) from None
     panels = [(form["bench"], rates(form)) for form in forms]
     panels = [(name, rows) for name, rows in panels if rows]

@@ -43,7 +43,7 @@ def bench(
         float, typer.Option(min=0.2, metavar="SECONDS", help="Of each stretch at a fixed rate.")
     ] = 8.0,
     months: Annotated[
-        int, typer.Option(min=2, help="Of history of the oldest account in `history`.")
+        int, typer.Option(min=1, help="Of history of the oldest account in `history`.")
     ] = 24,
     as_json: Annotated[bool, typer.Option("--json", help="Reports as one JSON list.")] = False,
     out: Annotated[

@@ -92,7 +92,7 @@ def test_a_quantile_is_a_value_that_was_measured(share, expected):
 
 def test_a_picture_without_the_extra_says_what_to_install(form, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(DomainError, match="install the extra"):
+    with pytest.raises(DomainError, match="needs matplotlib"):
         write_plot([form], tmp_path / "report.svg")
 
 
