@@ -74,7 +74,10 @@ def simulate(
     servers of its own where a scenario kills them. It ends with `N passed, M failed`.
     """
     if listing:
-        sys.stdout.writelines(f"{name:<32}{each.happens}.\n" for name, each in SCENARIOS.items())
+        width = max(map(len, SCENARIOS)) + 2
+        sys.stdout.writelines(
+            f"{name:<{width}}{each.happens}.\n" for name, each in SCENARIOS.items()
+        )
     elif scenario:
         play(chosen(scenario), seed, table, as_json=as_json)
     elif meters_file is None or state_dir is None or not broker:

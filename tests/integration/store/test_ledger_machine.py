@@ -4,7 +4,7 @@ the end also what the naive model makes of it.
 """
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -63,6 +63,7 @@ class Arrivals(RuleBasedStateMachine):
     """One account and the facts of one invented scenario, of which some have arrived."""
 
     url: str
+    owner_url: str
 
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
@@ -127,7 +128,7 @@ class Arrivals(RuleBasedStateMachine):
             self.deliver(self.due()[:facts], 9)
             if killed:
                 pid = self.conn.info.backend_pid
-                with psycopg.connect(self.url, autocommit=True) as other:
+                with psycopg.connect(self.owner_url, autocommit=True) as other:
                     other.execute("SELECT pg_terminate_backend(%s)", (pid,))
                 self.conn.execute("SELECT 1")
             raise CrashError
@@ -251,8 +252,11 @@ class Arrivals(RuleBasedStateMachine):
         self.agrees(MODEL(scenario, parse_instant_ms(scenario["until"])).run().result())
 
 
-def test_the_ledger_is_the_answer_to_the_set_of_facts(database_url: str) -> None:
-    machine = type("ArrivalsHere", (Arrivals,), {"url": database_url})
+def test_the_ledger_is_the_answer_to_the_set_of_facts(
+    database_url: str, as_owner: Callable[[str], str]
+) -> None:
+    urls = {"url": database_url, "owner_url": as_owner(database_url)}
+    machine = type("ArrivalsHere", (Arrivals,), urls)
     run_state_machine_as_test(
         machine,
         settings=settings(
