@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import Any
@@ -54,7 +55,7 @@ class Running:
         return usage.ru_utime + usage.ru_stime - self.cpu_s_before
 
 
-class Floor:
+class Floor(ABC):
     """One way to store readings; `skipped` says why it cannot be measured here."""
 
     name: str
@@ -73,13 +74,13 @@ class Floor:
     def empty(self, conn: Connection[Any], meters: int, value_wh: int) -> None:
         """Before each repetition; every meter stands at `value_wh`."""
 
+    @abstractmethod
     def start(self, count: int) -> Running:
         """Subscribed when it returns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stored(self, conn: Connection[Any]) -> int:
         """Rows that are committed."""
-        raise NotImplementedError
 
     def forget(self) -> None:
         """What the broker keeps of it, after each repetition."""
