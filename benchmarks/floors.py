@@ -68,10 +68,12 @@ class Floor(ABC):
     def skipped(self) -> str | None:
         return None
 
-    def make(self, conn: Connection[Any]) -> None:
+    def make(self, conn: Connection[Any]) -> None:  # noqa: B027 - not every floor has one
         """Its tables, once."""
 
-    def empty(self, conn: Connection[Any], meters: int, value_wh: int) -> None:
+    def empty(  # noqa: B027 - as above
+        self, conn: Connection[Any], meters: int, value_wh: int
+    ) -> None:
         """Before each repetition; every meter stands at `value_wh`."""
 
     @abstractmethod
@@ -82,7 +84,7 @@ class Floor(ABC):
     def stored(self, conn: Connection[Any]) -> int:
         """Rows that are committed."""
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027 - as above
         """What the broker keeps of it, after each repetition."""
 
     def _ready(self, command: list[str]) -> Running:
