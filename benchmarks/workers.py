@@ -64,7 +64,7 @@ class Workers:
             assert process.stdout is not None
             if process.stdout.readline().strip() != "ready":
                 said = self._log(place).read_text(encoding="utf-8")[-300:]
-                self.stop()
+                self._end()
                 raise LoadError("worker_failed", f"A gateway did not start: {said}")
 
     def _run(self, place: int, port: int) -> subprocess.Popen[str]:
@@ -112,12 +112,17 @@ class Workers:
 
     def stop(self) -> None:
         """In order; the broker keeps their sessions and what comes meanwhile."""
-        living = [each for each in self._processes if each.poll() is None]
-        if len(living) == len(self._processes):
-            self._accepted_before = self.accepted()
+        try:
+            if all(each.poll() is None for each in self._processes):
+                self._accepted_before = self.accepted()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Of each process, also of one that is not up yet: nothing is asked of it."""
         self._cpu_s_before = self.cpu_s()
         self.note_memory()
-        for each in living:
+        for each in self._processes:
             each.send_signal(signal.SIGTERM)
         for each in self._processes:
             try:
