@@ -24,6 +24,7 @@ from store import ingest
 from store.scratch import scratch_database
 from store.session import POINT_LOOKUPS
 from store.settlement import TermsCache
+from store.steady import Lanes
 
 BATCH = 2_000
 
@@ -32,6 +33,7 @@ class Bench:
     def __init__(self, conn: Connection[Any], meters: int) -> None:
         self.conn = conn
         self.terms = TermsCache()
+        self.lanes = Lanes()
         self.population: Population = population.populate(conn, meters)
         self.slot = population.FIRST_SLOT
         conn.execute(statement("make_bare"))
@@ -54,7 +56,7 @@ class Bench:
             with decoding.running():
                 messages = [population.incoming(number, body, now_ms) for number in numbers]
             with recording.running():
-                recorded = ingest.record(self.conn, self.terms, messages, now_ms)
+                recorded = ingest.record(self.conn, self.terms, messages, now_ms, self.lanes)
             assert recorded.accepted == len(messages), recorded
         cost = recording.cost(self.population.meters)
         return Cost(cost.readings, cost.elapsed_s + decoding.elapsed_s, decoding.cpu_s | cost.cpu_s)

@@ -45,10 +45,10 @@ INSERT INTO reading
 SELECT (jsonb_populate_record(r, jsonb_build_object('meter_id', c.meter_id))).*
 FROM copied c CROSS JOIN reading r WHERE r.meter_id = %(meter)s;
 
-INSERT INTO ledger_transaction (account_id, key, correction, kind, from_ms, at_ms, recorded_at,
+INSERT INTO ledger_posting (account_id, key, correction, kind, from_ms, at_ms, recorded_at,
     local_day, band, energy_wh, legs, amounts, customer_micro, balance_micro, corrects, explanation)
 SELECT c.account_id, replace(t.key, 'B-1', c.account), t.correction, t.kind, t.from_ms, t.at_ms, t.recorded_at,
     t.local_day, t.band, t.energy_wh, t.legs, t.amounts, t.customer_micro, t.balance_micro, NULL,
     t.explanation
-FROM copied c CROSS JOIN ledger_transaction t WHERE t.account_id = %(account)s
+FROM copied c CROSS JOIN ledger_posting t WHERE t.account_id = %(account)s
 ORDER BY c.account_id, t.id;

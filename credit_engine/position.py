@@ -5,8 +5,8 @@ reading and before any other posting at that same instant. Stored positions affe
 meaning: any one of them and all facts since give the same postings.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from credit_engine.errors import CreditError
@@ -75,6 +75,40 @@ class Position:
             "emergency_in_use": int(self.emergency_in_use),
             "reconnect_armed": int(self.reconnect_armed),
         }
+
+    def keys(self) -> tuple[object, ...]:
+        """What `numbers` are, in their order: None for the register, then keys of the totals."""
+        totals = self.totals
+        return (None, *sorted(totals.consumed_wh), *sorted(totals.taxed_micro))
+
+    def numbers(self) -> list[int]:
+        """What a steady reading moves beside the instant and the balance (credit_engine.steady)."""
+        totals = self.totals
+        return [
+            self.register_wh,
+            *(wh for _, wh in sorted(totals.consumed_wh.items())),
+            *(base for _, base in sorted(totals.taxed_micro.items())),
+        ]
+
+    def moved(self, at_ms: int, balance_micro: int, numbers: Sequence[int]) -> "Position":
+        """What steady readings made of it; `numbers` as the method of that name lays them out."""
+        totals = self.totals
+        register_wh, *rest = numbers
+        consumed, taxed = sorted(totals.consumed_wh), sorted(totals.taxed_micro)
+        if len(rest) != len(consumed) + len(taxed):
+            raise ValueError("these are not the numbers of this position")
+        return replace(
+            self,
+            at_ms=at_ms,
+            register_at_ms=at_ms,
+            register_wh=register_wh,
+            totals=replace(
+                totals,
+                balance_micro=balance_micro,
+                consumed_wh=dict(zip(consumed, rest, strict=False)),
+                taxed_micro=dict(zip(taxed, rest[len(consumed) :], strict=True)),
+            ),
+        )
 
     @staticmethod
     def from_json(stored: Mapping[str, Any]) -> "Position":

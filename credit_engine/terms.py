@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from credit_engine.days import Cell, Day
+    from credit_engine.steady import Pricing
 
 HOLIDAY = 7  # the eighth "day of the week"; Monday is 0
 MINUTES_PER_DAY = 1440
@@ -106,6 +107,8 @@ class Tariff:
     versions: tuple[TariffVersion, ...]
     days: dict[date, Day] = field(default_factory=dict, init=False, repr=False)
     cells: dict[int, tuple[Cell, ...]] = field(default_factory=dict, init=False, repr=False)
+    # By a cell's start and the block in it.
+    pricings: dict[tuple[int, int], Pricing] = field(default_factory=dict, init=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -29,8 +29,10 @@ from store.clocks import judge
 from store.errors import Unavailable
 from store.incoming import Incoming, Recorded
 from store.ingest import record, set_aside
+from store.pool import Connection
 from store.session import Session
 from store.settlement import TermsCache
+from store.steady import Lanes
 
 log = structlog.get_logger()
 
@@ -72,6 +74,7 @@ class IngestLoop:
     speed: int = 1
     # Where the topics are not the contract's.
     decoder: Decoder | None = None
+    lanes: Lanes = field(default_factory=Lanes)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then the batch at hand is finished."""
@@ -82,7 +85,8 @@ class IngestLoop:
             if deliveries is None:
                 break
             if self.decoder is None:
-                messages = [self._decode(delivery) for delivery in deliveries]
+                now_ms, now_ns = self.now_ms(), time.monotonic_ns()
+                messages = [self._decode(delivery, now_ms, now_ns) for delivery in deliveries]
             else:
                 messages = await self.decoder(deliveries)
             if committing is not None:
@@ -94,10 +98,8 @@ class IngestLoop:
     async def _take(self) -> list[Delivery]:
         return await self.receiver.take(self.batch_max, self.linger_s)
 
-    def _decode(self, delivery: Delivery) -> Incoming:
-        now_ms = self.now_ms()
-        waited_ms = (time.monotonic_ns() - delivery.received_ns) // 1_000_000 * self.speed
-        received_ms = now_ms - waited_ms
+    def _decode(self, delivery: Delivery, now_ms: int, now_ns: int) -> Incoming:
+        received_ms = now_ms - (now_ns - delivery.received_ns) // 1_000_000 * self.speed
         try:
             topic: Topic | None = parse(delivery.topic)
         except DomainError:
@@ -105,7 +107,7 @@ class IngestLoop:
         decoded = Decoded() if topic is None else _decoded(topic, delivery, now_ms)
         # A broker drops a time request that it cannot hand on: it is never an old one.
         fresh = delivery.prompt or decoded.time_request_ms is not None
-        if topic is not None:
+        if topic is not None and (decoded.time_request_ms is not None or decoded.hello is not None):
             self._tell_time(topic, decoded, received_ms, fresh=fresh)
         return Incoming(
             topic,
@@ -141,7 +143,7 @@ class IngestLoop:
 
     async def _record(self, terms: TermsCache, messages: Sequence[Incoming]) -> Recorded:
         try:
-            return await self._try(lambda conn: record(conn, terms, messages, self.now_ms()))
+            return await self._try(self._recording(terms, messages))
         except Exception:
             # Not the input's fault, or an input that we did not think of: one message must not
             # hold up the others, and none may be lost.
@@ -151,9 +153,14 @@ class IngestLoop:
             total.add(await self._record_alone(terms, message))
         return total
 
+    def _recording(
+        self, terms: TermsCache, messages: Sequence[Incoming]
+    ) -> Callable[[Connection], Recorded]:
+        return lambda conn: record(conn, terms, messages, self.now_ms(), self.lanes)
+
     async def _record_alone(self, terms: TermsCache, message: Incoming) -> Recorded:
         try:
-            return await self._try(lambda conn: record(conn, terms, [message], self.now_ms()))
+            return await self._try(self._recording(terms, [message]))
         except Exception as error:
             log.exception("message_set_aside", topic=message.topic_text)
             detail = f"{type(error).__name__}: {error}"

@@ -7,7 +7,8 @@ Everything is judged here that needs no database.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import NoReturn, TypeVar
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
 
 import cbor2
 import orjson
@@ -16,7 +17,7 @@ from pydantic_core import from_json
 
 from schemas import wire
 from schemas.errors import DomainError
-from schemas.identity import is_obis
+from schemas.identity import ACTIVE_IMPORT, is_obis
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.telemetry import (
     Ack,
@@ -42,9 +43,6 @@ SAFE_INTEGER = 2**53 - 1
 MAX_DEPTH = 16
 
 _Faults = dict[Reason, list[str]]
-
-# Keys of a reading that have a field of their own; the others travel along as `rest`.
-_TAKEN = frozenset({"v", "boot", "seq", "ts", "tq", "hist", "reg", "relay", "rcpt"})
 
 _READING: TypeAdapter[wire.Reading] = TypeAdapter(wire.Reading)
 _BATCH: TypeAdapter[wire.Batch] = TypeAdapter(wire.Batch)
@@ -110,43 +108,49 @@ def _take_reading(
     readings: list[DecodedReading],
     refused: list[Refused],
 ) -> None:
-    boot, seq = form["boot"], form["seq"]
+    # Keys that have a field of their own are taken out; the others travel along as `rest`.
+    rest: dict[str, Any] = {**form}
+    take = rest.pop
+    del rest["v"]
+    boot, seq = take("boot"), take("seq")
     if boot > SAFE_INTEGER or seq > SAFE_INTEGER:
         raise PayloadError("unsafe_integer", "Send boot and seq below 2^53.")
     faults: _Faults = {}
     try:
-        ts_ms = _judged_instant(form["ts"], now_ms)
+        ts_ms = _judged_instant(take("ts"), now_ms)
     except PayloadError as error:
         faults[error.reason] = [str(error)]
         refused.extend(_refusals(faults, index, raw, meter, boot, seq))
         return
-    tq, hist = form.get("tq", "sync"), form.get("hist", False)
-    rcpt, relay = form.get("rcpt", False), form.get("relay")
-    rest = _storable({key: value for key, value in form.items() if key not in _TAKEN})
-    for register, value_wh in form["reg"].items():
-        fault = _register_fault(register, value_wh)
+    registers: dict[str, int] = take("reg")
+    tq, hist = take("tq", "sync"), take("hist", False)
+    rcpt, relay = take("rcpt", False), take("relay", None)
+    kept = _storable(rest) if rest else None
+    for register, value_wh in registers.items():
+        if register == ACTIVE_IMPORT and 0 <= value_wh <= SAFE_INTEGER:
+            fault = None
+        else:
+            fault = _register_fault(register, value_wh)
         if fault is not None:
             faults.setdefault(fault.reason, []).append(str(fault))
             continue
         readings.append(
-            DecodedReading(meter, register, ts_ms, value_wh, boot, seq, tq, hist, rcpt, relay, rest)
+            DecodedReading(meter, register, ts_ms, value_wh, boot, seq, tq, hist, rcpt, relay, kept)
         )
     if faults:
         refused.extend(_refusals(faults, index, raw, meter, boot, seq))
 
 
-def _storable(rest: dict[str, object]) -> Mapping[str, object] | None:
-    """What no database JSON can hold (NUL, bytes, 65-bit integers) is kept as readable text.
+def _storable(rest: dict[str, object]) -> bytes:
+    """As JSON; what no database JSON can hold (NUL, bytes, 65-bit integers) as readable text.
 
     It carries no money, so it must not cost the meter its reading, nor the batch its commit.
     """
-    if not rest:
-        return None
-    try:
-        storable = b"\\u0000" not in orjson.dumps(rest)
-    except TypeError:
-        storable = False
-    return rest if storable else {"unstorable": _plain(repr(rest))}
+    with suppress(TypeError):
+        octets = orjson.dumps(rest)
+        if b"\\u0000" not in octets:
+            return octets
+    return orjson.dumps({"unstorable": _plain(repr(rest))})
 
 
 def _refusals(

@@ -42,7 +42,8 @@ class PayloadError(DomainError):
 class DecodedReading(NamedTuple):
     """One register of one meter at one instant; several share (boot, seq).
 
-    `rest` holds what the message said beyond these fields (`inst`, `credit`, keys unknown here).
+    `rest` holds what the message said beyond these fields (`inst`, `credit`, keys unknown here), as
+    the bytes of a JSON object.
     """
 
     meter: str
@@ -55,7 +56,7 @@ class DecodedReading(NamedTuple):
     hist: bool
     rcpt: bool
     relay: Relay | None
-    rest: Mapping[str, object] | None = None
+    rest: bytes | None = None
 
 
 class Refused(NamedTuple):
@@ -117,8 +118,7 @@ class Event:
     info: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """The outcome of one message: every part that was taken and every part that was not."""
 
     readings: tuple[DecodedReading, ...] = ()

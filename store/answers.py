@@ -1,6 +1,6 @@
 """What may be said to devices once a batch is committed: what they may forget, what was refused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -56,11 +56,15 @@ class BatchAnswer:
         self.refused.append({"reason": reason, "meter": number})
 
 
-def batch_answer(topic: Topic | None, decoded: Decoded) -> BatchAnswer | None:
-    """The answer to a gateway's batch, begun with what decoding refused; None: no batch."""
+def batch_answer(
+    topic: Topic | None, decoded: Decoded, kept: Mapping[tuple[str, int], int] | None = None
+) -> BatchAnswer | None:
+    """The answer to a gateway's batch, begun with what is `kept` already and what decoding refused;
+    None: no batch.
+    """
     if topic is None or topic.kind != "batch":
         return None
-    answer = BatchAnswer(topic.device, decoded.batch_id)
+    answer = BatchAnswer(topic.device, decoded.batch_id, dict(kept or {}))
     for refused in decoded.refused:
         answer.refuse_row(refused)
     return answer

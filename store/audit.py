@@ -35,6 +35,7 @@ class _Law:
 
 DATABASE_LAWS = (
     _Law("ledger_has_its_accounts", "transactions", "count_transactions", "transactions_of_nobody"),
+    _Law("debits_explained", "debits of steady readings", "count_debits", "debits_not_explained"),
     _Law("unbilled_readings_charge_nothing", "readings", "count_readings", "misjudged_readings"),
     _Law("top_ups_posted_once", "top-ups", "count_top_ups", "top_ups_not_posted_once"),
     _Law("cash_in_coins", "payments in cash", "count_cash", "cash_not_in_coins"),

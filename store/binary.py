@@ -22,8 +22,8 @@ _Value = TypeVar("_Value")
 COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TAIL = b"\xff\xff"
 # The server's own numbers of its types; they are part of its binary protocol.
-BOOL, INT8, INT2, TEXT = 16, 20, 21, 25
-BOOL_ARRAY, TEXT_ARRAY, INT8_ARRAY = 1000, 1009, 1016
+BOOL, INT8, INT2, INT4, TEXT = 16, 20, 21, 23, 25
+BOOL_ARRAY, INT4_ARRAY, TEXT_ARRAY, INT8_ARRAY = 1000, 1007, 1009, 1016
 # The server counts days and microseconds from 2000-01-01.
 _EPOCH_MS = 946_684_800_000
 _EPOCH_DAY = date(2000, 1, 1).toordinal()
@@ -48,6 +48,12 @@ class Column(Generic[_Value]):
 
 class Int8s(Column[int]):
     """bigint[]"""
+
+    __slots__ = ()
+
+
+class Int4s(Column[int]):
+    """integer[]; no nulls among them."""
 
     __slots__ = ()
 
@@ -126,6 +132,14 @@ class _Int8sDumper(Dumper):
         return int8_array(values)  # type: ignore[arg-type] # no None among them
 
 
+class _Int4sDumper(Dumper):
+    format = Format.BINARY
+    oid = INT4_ARRAY
+
+    def dump(self, obj: Int4s) -> bytes:
+        return _integers(INT4, 4, "ii", obj.values)  # type: ignore[arg-type] # no None among them
+
+
 class _TextsDumper(Dumper):
     format = Format.BINARY
     oid = TEXT_ARRAY
@@ -145,5 +159,10 @@ class _BoolsDumper(Dumper):
         return _array(BOOL, len(values), None in values, b"".join(octets))
 
 
-for _column, _dumper in ((Int8s, _Int8sDumper), (Texts, _TextsDumper), (Bools, _BoolsDumper)):
+for _column, _dumper in (
+    (Int8s, _Int8sDumper),
+    (Int4s, _Int4sDumper),
+    (Texts, _TextsDumper),
+    (Bools, _BoolsDumper),
+):
     psycopg.adapters.register_dumper(_column, _dumper)

@@ -1,6 +1,6 @@
 """What goes into a batch and what comes of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from schemas.telemetry import Decoded
@@ -9,13 +9,14 @@ from store.answers import BatchAnswer, Receipt
 from store.devices import FrameCounter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Incoming:
     """One message from the broker. `topic` is None where the topic is none of the contract's.
 
     `received_ms` is our clock as it arrived, where the broker is known not to have held it back:
     what the device says of its own clock may be compared with it. None: it may be old.
     `frame` is the counter of a foreign device's protected frame, kept in the same commit.
+    `kept`: of a gateway's batch, {(meter, boot): seq} that is committed already (store.steady).
     """
 
     topic: Topic | None
@@ -25,6 +26,7 @@ class Incoming:
     decoded: Decoded
     frame: FrameCounter | None = None
     received_ms: int | None = None
+    kept: Mapping[tuple[str, int], int] | None = None
 
     def meters(self) -> Iterable[str]:
         """Numbers of the meters that it is about, some more than once."""

@@ -14,7 +14,7 @@ from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import DecodedReading
 from schemas.topics import Topic
-from store import batch_meter, decisions, gaps, supply
+from store import batch_meter, decisions, gaps, steady, supply
 from store.answers import BatchAnswer, batch_answer, receipts
 from store.batch_meter import BatchMeter
 from store.binary import Bools, Int8s, Texts
@@ -30,6 +30,7 @@ from store.settlement import (
     settle_account,
 )
 from store.sql import query
+from store.steady import Lanes
 
 BEFORE_INSTALLATION = "before_installation"
 NOT_INSTALLED = "not_installed"
@@ -123,7 +124,7 @@ class Batch:
         candidates: list[tuple[BatchMeter, DecodedReading, Incoming]],
     ) -> None:
         decoded, topic = message.decoded, message.topic
-        answer = batch_answer(topic, decoded)
+        answer = batch_answer(topic, decoded, message.kept)
         if answer is not None:
             self._answers[id(message)] = answer
             self.recorded.answers.append(answer)
@@ -378,9 +379,7 @@ class Batch:
                 "verdict": Texts(judged),
                 "detail": Texts(
                     [
-                        None
-                        if row.reading.rest is None
-                        else orjson.dumps(row.reading.rest).decode()
+                        None if row.reading.rest is None else row.reading.rest.decode()
                         for row in rows
                     ]
                 ),
@@ -438,15 +437,26 @@ class Batch:
 
 
 def record(
-    conn: Connection, terms: TermsCache, messages: Sequence[Incoming], now_ms: int
+    conn: Connection,
+    terms: TermsCache,
+    messages: Sequence[Incoming],
+    now_ms: int,
+    lanes: Lanes | None = None,
 ) -> Recorded:
-    """Record a batch in one transaction; when this returns it is committed."""
-    while True:
+    """Record a batch; when this returns it is committed: the steady readings, then all others.
+
+    `lanes`: what a worker keeps between its batches. A batch that fails half-way is said again, and
+    what is committed is then a repeat.
+    """
+    left, recorded = steady.take(conn, terms, lanes or Lanes(), messages, now_ms)
+    while left:
         try:
             with conn.transaction():
-                return Batch(conn, terms, now_ms).record(messages)
+                recorded.add(Batch(conn, terms, now_ms).record(left))
+            break
         except _Overtaken:
             continue
+    return recorded
 
 
 def set_aside(conn: Connection, message: Incoming, detail: str, now_ms: int) -> Recorded:

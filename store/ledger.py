@@ -3,7 +3,7 @@
 Nothing recorded is edited: a key whose posting is otherwise today gets one more row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from struct import Struct
@@ -48,6 +48,16 @@ class Recorded:
 def ledger_codes(conn: Connection) -> dict[int, str]:
     """The chart of accounts: number to code."""
     return {number: code for code, number in conn.execute(query("ledger_accounts"))}
+
+
+def numbers_of_accounts(conn: Connection, codes: Collection[str]) -> list[int]:
+    """The numbers of ledger accounts, in the order given; those not known yet are added."""
+    numbers = {code: number for number, code in ledger_codes(conn).items()}
+    missing = set(codes) - numbers.keys()
+    if missing:
+        conn.execute(query("add_ledger_accounts"), {"codes": sorted(missing)})
+        numbers = {code: number for number, code in ledger_codes(conn).items()}
+    return [numbers[code] for code in codes]
 
 
 def recorded_from(conn: Connection, account_id: int, anchor_ms: int) -> Recorded:
@@ -132,11 +142,8 @@ def _correcting_row(
 
 
 def write_ledger(conn: Connection, rows: Sequence[LedgerRow], now_ms: int) -> None:
-    numbers = {code: number for number, code in ledger_codes(conn).items()}
-    missing = {code for row in rows for code, _ in row.legs} - numbers.keys()
-    if missing:
-        conn.execute(query("add_ledger_accounts"), {"codes": sorted(missing)})
-        numbers = {code: number for number, code in ledger_codes(conn).items()}
+    codes = list({code for row in rows for code, _ in row.legs})
+    numbers = dict(zip(codes, numbers_of_accounts(conn, codes), strict=True))
     recorded_us = binary.microseconds(now_ms)
     with conn.cursor().copy(query("copy_ledger")) as copy:
         copy.write(binary.COPY_HEAD)

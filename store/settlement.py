@@ -9,7 +9,7 @@ fails (SettlementError): a wrong balance is never committed.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -178,25 +178,30 @@ def lock_accounts(
     wanted = {"accounts": Int8s(sorted(account_ids))}
     rows = conn.execute(query("lock_accounts"), wanted).fetchall()
     kept = positions or PositionCache()
-    return {row[0]: _state(row, kept) for row in rows}
+    return {row[0]: state_of(row, kept) for row in rows}
 
 
 def lock_due_accounts(conn: Connection, now_ms: int, limit: int) -> dict[int, AccountState]:
     """Lock accounts whose schedule is due; those locked by others are left to them."""
     rows = conn.execute(query("lock_due_accounts"), {"now_ms": now_ms, "limit": limit}).fetchall()
     kept = PositionCache()
-    return {row[0]: _state(row, kept) for row in rows}
+    return {row[0]: state_of(row, kept) for row in rows}
 
 
 def read_account(conn: Connection, account_id: int) -> AccountState | None:
     """The state of one account without its lock, for looking only."""
     row = conn.execute(query("read_account_state"), {"account": account_id}).fetchone()
-    return None if row is None else _state(row, PositionCache())
+    return None if row is None else state_of(row, PositionCache())
 
 
-def _state(row: Sequence[Any], positions: PositionCache) -> AccountState:
-    account_id, stored, *rest = row
-    return AccountState(account_id, positions.get(account_id, stored), *rest)
+def state_of(row: Sequence[Any], positions: PositionCache) -> AccountState:
+    """The columns of `account_state`: id, position, numbers, then the fields in their order."""
+    account_id, stored, numbers, *rest = row
+    state = AccountState(account_id, positions.get(account_id, stored), *rest)
+    if numbers is None:
+        return state
+    moved = state.position.moved(state.anchor_ms, state.balance_micro, numbers)
+    return replace(state, position=moved)
 
 
 def settle_account(

@@ -276,7 +276,7 @@ def _incoming(
         return replace(_said(heard, topic, Decoded(refused=refused)), frame=frame)
     decoded = decode_up(topic, orjson.dumps(form), None, now_ms)
     kept = tuple(each._replace(raw=heard.delivery.payload) for each in decoded.refused)
-    return replace(_said(heard, topic, replace(decoded, refused=kept)), frame=frame)
+    return replace(_said(heard, topic, decoded._replace(refused=kept)), frame=frame)
 
 
 def _form(

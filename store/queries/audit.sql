@@ -25,6 +25,38 @@ FROM ledger_transaction t
 WHERE NOT EXISTS (SELECT FROM account a WHERE a.id = t.account_id)
 LIMIT %(limit)s
 
+-- name: count_debits
+-- How many debits stand by their numbers alone.
+SELECT count(*) FROM energy_debit
+
+-- name: debits_not_explained
+-- What explains a debit of a steady reading is what was charged: its energy at the price of its block
+-- is what was earned and the taxes within it; a tax is what its base makes more than the base before.
+SELECT 'debit ' || d.id || ' ' || c.what, c.expected::text, c.found::text
+FROM energy_debit d
+LEFT JOIN pricing p ON p.id = d.pricing_id
+CROSS JOIN LATERAL (
+    SELECT 'pricing' AS what, d.pricing_id::numeric AS expected, p.id::numeric AS found
+    UNION ALL
+    SELECT 'charge', d.energy_wh::numeric * p.price_micro_per_wh,
+           d.amounts[2] + coalesce((SELECT sum(d.amounts[t.place + 2])
+                                    FROM jsonb_array_elements(p.body -> 'taxes')
+                                         WITH ORDINALITY AS t (tax, place)
+                                    WHERE (t.tax ->> 'included')::boolean), 0)
+    UNION ALL
+    SELECT t.tax ->> 'name',
+           div(2 * d.bases[t.place]::numeric * f.ppm + f.whole, 2 * f.whole)
+           - div(2 * (d.bases[t.place] - d.energy_wh::numeric * p.price_micro_per_wh) * f.ppm + f.whole,
+                 2 * f.whole),
+           d.amounts[t.place + 2]
+    FROM jsonb_array_elements(p.body -> 'taxes') WITH ORDINALITY AS t (tax, place)
+    CROSS JOIN LATERAL (SELECT (t.tax ->> 'ppm')::numeric AS ppm,
+                               CASE WHEN (t.tax ->> 'included')::boolean
+                                    THEN 1000000 + (t.tax ->> 'ppm')::numeric
+                                    ELSE 1000000 END AS whole) f) c
+WHERE c.expected IS DISTINCT FROM c.found
+LIMIT %(limit)s
+
 -- name: count_readings
 -- How many readings are kept.
 SELECT count(*) FROM reading
@@ -69,7 +101,7 @@ FROM top_up t
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE l.correction = 0) AS firsts,
            coalesce(-sum(e.cleared), 0) AS cleared
-    FROM ledger_transaction l
+    FROM ledger_posting l
     CROSS JOIN LATERAL (SELECT sum(x.amount) AS cleared
                         FROM unnest(l.legs, l.amounts) AS x (leg, amount)
                         JOIN ledger_account a ON a.id = x.leg
@@ -79,7 +111,7 @@ CROSS JOIN LATERAL (
 WHERE p.firsts <> 1 OR p.cleared IS DISTINCT FROM t.amount_micro + t.cash_rounding_micro
 UNION ALL
 SELECT 'transaction ' || l.id, 'a payment', l.key
-FROM ledger_transaction l
+FROM ledger_posting l
 WHERE l.kind = 'top_up'
   AND NOT EXISTS (SELECT FROM top_up t
                   WHERE 'top_up:' || t.id = l.key AND t.account_id = l.account_id)
@@ -98,7 +130,7 @@ SELECT 'top-up ' || t.id, 'a rounding of ' || t.cash_rounding_micro || ' µ to c
 FROM top_up t
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(x.amount), 0) AS rounded
-    FROM ledger_transaction l
+    FROM ledger_posting l
     CROSS JOIN LATERAL unnest(l.legs, l.amounts) AS x (leg, amount)
     JOIN ledger_account a ON a.id = x.leg
     WHERE l.account_id = t.account_id AND l.key = 'top_up:' || t.id AND a.code = 'cash_rounding'
@@ -120,13 +152,13 @@ SELECT 'reversal of ' || r.top_up_id,
        p.firsts || ' postings; legs left over: ' || coalesce(o.legs, 'none')
 FROM reversal r
 CROSS JOIN LATERAL (
-    SELECT count(*) AS firsts FROM ledger_transaction l
+    SELECT count(*) AS firsts FROM ledger_posting l
     WHERE l.account_id = r.account_id AND l.key = 'reversal:' || r.top_up_id AND l.correction = 0
 ) p
 CROSS JOIN LATERAL (
     SELECT string_agg(n.code || ' ' || n.amount, ', ') AS legs
     FROM (SELECT a.code, sum(x.amount) AS amount
-          FROM ledger_transaction l
+          FROM ledger_posting l
           CROSS JOIN LATERAL unnest(l.legs, l.amounts) AS x (leg, amount)
           JOIN ledger_account a ON a.id = x.leg
           WHERE l.account_id = r.account_id
@@ -136,7 +168,7 @@ CROSS JOIN LATERAL (
 WHERE p.firsts <> 1 OR o.legs IS NOT NULL
 UNION ALL
 SELECT 'transaction ' || l.id, 'a reversal', l.key
-FROM ledger_transaction l
+FROM ledger_posting l
 WHERE l.kind = 'reversal'
   AND NOT EXISTS (SELECT FROM reversal r
                   WHERE 'reversal:' || r.top_up_id = l.key AND r.account_id = l.account_id)
@@ -315,8 +347,12 @@ WHERE p.proname = 'refuse_change' AND p.pronamespace = 'public'::regnamespace
 -- The tables that are never edited still refuse it.
 SELECT 'table ' || g.name || ' trigger ' || g.trigger_name, 'in force',
        CASE WHEN t.tgenabled IS NULL THEN 'missing' ELSE 'disabled' END
-FROM (VALUES ('ledger_transaction', 'ledger_transaction_is_append_only'),
-             ('ledger_transaction', 'ledger_transaction_is_not_truncated'),
+FROM (VALUES ('ledger_posting', 'ledger_transaction_is_append_only'),
+             ('ledger_posting', 'ledger_transaction_is_not_truncated'),
+             ('energy_debit', 'energy_debit_is_append_only'),
+             ('energy_debit', 'energy_debit_is_not_truncated'),
+             ('pricing', 'pricing_is_immutable'),
+             ('pricing', 'pricing_is_not_truncated'),
              ('audit_log', 'audit_log_is_append_only'),
              ('audit_log', 'audit_log_is_not_truncated'),
              ('tariff_version', 'tariff_version_is_immutable'),

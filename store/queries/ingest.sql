@@ -14,7 +14,7 @@ FOR UPDATE OF s
 
 -- name: meters_of_batch
 -- The meters of a batch with their assignment, state and places of installation.
-SELECT m.number, m.id, g.number AS gateway, s.boot, s.seq, ms_of(s.seq_ts) AS seq_ms,
+SELECT m.number, m.id, g.number AS gateway, h.boot, h.seq, ms_of(h.seq_ts) AS seq_ms,
        s.desired_relay, m.interval_s * 1000 AS interval_ms, s.clock, m.trusted,
        coalesce(array_agg(i.account_id ORDER BY i.opened_at)
                 FILTER (WHERE i.account_id IS NOT NULL), '{}') AS accounts,
@@ -22,10 +22,11 @@ SELECT m.number, m.id, g.number AS gateway, s.boot, s.seq, ms_of(s.seq_ts) AS se
                 FILTER (WHERE i.account_id IS NOT NULL), '{}') AS opened
 FROM meter m
 JOIN meter_state s ON s.meter_id = m.id
+JOIN meter_heard h ON h.meter_id = m.id
 LEFT JOIN gateway g ON g.id = m.gateway_id
 LEFT JOIN installation i ON i.meter_id = m.id
 WHERE m.number = ANY(%(numbers)s)
-GROUP BY m.id, g.number, s.meter_id
+GROUP BY m.id, g.number, s.meter_id, h.boot, h.seq, h.seq_ts
 
 -- name: known_readings
 -- Which of these keys are stored, and with what value; the range leaves out all other chunks.

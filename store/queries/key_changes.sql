@@ -3,7 +3,7 @@
 -- given twice and a second set from being issued; readings and commands may still name the meter.
 SELECT m.id, m.number, m.meter_pan, m.third_kct, s.seen_at IS NOT NULL, m.wanted_sgc, m.wanted_ti,
        m.sgc, m.krn, m.kt, m.ken, m.ti, m.base_date, m.ea, m.dkga
-FROM meter m JOIN meter_state s ON s.meter_id = m.id
+FROM meter m JOIN meter_heard s ON s.meter_id = m.id
 WHERE m.id = %(meter)s
 FOR NO KEY UPDATE OF m
 

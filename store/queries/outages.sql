@@ -28,7 +28,7 @@ WITH behind AS (
                OR s.seen_at <= at_ms(%(now_ms)s) - coalesce(b.interval_s, %(usual_interval_s)s)
                                * %(intervals_percent)s * interval '10 ms' AS silent
     FROM behind b
-    JOIN meter_state s ON s.meter_id = b.id
+    JOIN meter_heard s ON s.meter_id = b.id
     LEFT JOIN outage o ON o.scope = b.scope AND o.name = b.name AND o.ended_at IS NULL
     WHERE s.seen_at > at_ms(%(now_ms)s - %(witness_ms)s)
        OR (o.id IS NOT NULL AND s.seen_at IS NOT NULL)
@@ -73,7 +73,7 @@ RETURNING o.scope, o.name
 -- Of these meters, those behind something that is out at an instant, or without power themselves.
 SELECT m.id
 FROM meter m
-JOIN meter_state s ON s.meter_id = m.id
+JOIN meter_heard s ON s.meter_id = m.id
 LEFT JOIN gateway g ON g.id = m.gateway_id
 WHERE m.id = ANY(%(meters)s)
   AND (s.power_failed_at >= s.seen_at - %(last_words_ms)s * interval '1 ms'

@@ -45,7 +45,7 @@ SELECT m.number, s.desired_relay, s.reported_relay, ms_of(s.reported_at), s.onli
        ms_of(s.seen_at), ms_of(r.ts), r.value_wh
 FROM installation i
 JOIN meter m ON m.id = i.meter_id
-JOIN meter_state s ON s.meter_id = m.id
+JOIN meter_heard s ON s.meter_id = m.id
 LEFT JOIN LATERAL (
     SELECT ts, value_wh FROM reading
     WHERE meter_id = m.id AND register = '1.8.0' AND verdict = 'accepted' AND ts > i.opened_at
@@ -124,10 +124,20 @@ GROUP BY slot
 
 -- name: entries_of_account
 -- Ledger entries, newest first by the order in which they were recorded.
-SELECT id, kind, from_ms, at_ms, ms_of(recorded_at), customer_micro, balance_micro, energy_wh, band,
-       corrects
-FROM ledger_transaction
-WHERE account_id = %(account)s AND (%(before)s::bigint IS NULL OR id < %(before)s)
+(SELECT id, kind, from_ms, at_ms, ms_of(recorded_at), customer_micro, balance_micro, energy_wh, band,
+        corrects
+ FROM ledger_posting
+ WHERE account_id = %(account)s AND (%(before)s::bigint IS NULL OR id < %(before)s)
+ ORDER BY id DESC
+ LIMIT %(limit)s)
+UNION ALL
+-- Of steady readings the order of recording is that of their instants, which has the index.
+(SELECT d.id, 'energy', d.from_ms, d.at_ms, d.recorded_ms, d.amounts[1], d.balance_micro, d.energy_wh,
+        p.band, NULL
+ FROM energy_debit d JOIN pricing p ON p.id = d.pricing_id
+ WHERE d.account_id = %(account)s AND (%(before)s::bigint IS NULL OR d.id < %(before)s)
+ ORDER BY d.at_ms DESC
+ LIMIT %(limit)s)
 ORDER BY id DESC
 LIMIT %(limit)s
 
@@ -139,7 +149,7 @@ SELECT t.id, t.kind, t.from_ms, t.at_ms, ms_of(t.recorded_at), t.customer_micro,
         FROM unnest(t.legs, t.amounts) WITH ORDINALITY AS e (leg, amount, place)
         JOIN ledger_account a ON a.id = e.leg),
        t.explanation,
-       ARRAY(SELECT n.id FROM ledger_transaction n
+       ARRAY(SELECT n.id FROM ledger_posting n
              WHERE n.account_id = t.account_id AND n.key = t.key AND n.corrects = t.id
              ORDER BY n.id)
 FROM ledger_transaction t
@@ -273,14 +283,19 @@ SELECT m.number, c.code, g.number, m.meter_pan, m.sgc, m.krn, m.kt, m.ken, m.ti,
               ORDER BY register, ts DESC) r)
 FROM meter m
 JOIN centre c ON c.id = m.centre_id
-JOIN meter_state s ON s.meter_id = m.id
+JOIN meter_heard s ON s.meter_id = m.id
 LEFT JOIN gateway g ON g.id = m.gateway_id
 WHERE m.number = %(number)s
   AND (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))
 
 -- name: newest_commit
 -- When the ledger last grew.
-SELECT ms_of(recorded_at) FROM ledger_transaction ORDER BY id DESC LIMIT 1
+SELECT max(recorded_ms) FROM (
+    (SELECT ms_of(recorded_at) AS recorded_ms FROM ledger_posting ORDER BY id DESC LIMIT 1)
+    UNION ALL
+    -- Of the last numbers that were given out.
+    (SELECT max(recorded_ms) FROM energy_debit
+     WHERE id > (SELECT last_value FROM ledger_transaction_id_seq) - 10000)) newest
 
 -- name: find_centre
 -- A centre by its code.

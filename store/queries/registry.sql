@@ -54,7 +54,7 @@ FROM locked WHERE locked.account_id = s.account_id
 -- Accounts that are rated beyond an instant at which their prices change go back to a stored position
 -- before it; the next settlement rates them again from there.
 UPDATE account_state s
-SET position = c.position, anchor_ms = c.anchor_ms, has_tail = true
+SET position = c.position, numbers = NULL, anchor_ms = c.anchor_ms, has_tail = true
 FROM account a
 CROSS JOIN LATERAL (SELECT anchor_ms, position FROM checkpoint c
                     WHERE c.account_id = a.id AND c.anchor_ms < %(from_ms)s

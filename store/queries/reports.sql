@@ -63,5 +63,6 @@ WHERE meter_id = %(meter)s AND cleared_at IS NULL
 
 -- name: forget_counter
 -- The meter's counters begin anew with its next reading.
+WITH unheard AS (UPDATE account_state SET heard_meter_id = NULL WHERE heard_meter_id = %(meter)s)
 UPDATE meter_state SET boot = NULL, seq = NULL, seq_ts = NULL, hellos = 0, hellos_since = NULL
 WHERE meter_id = %(meter)s

@@ -1,6 +1,6 @@
 -- name: lock_accounts
 -- The states of these accounts, locked in one order so that workers never wait in a circle.
-SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+SELECT account_id, position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
        low_credit_days, expected_micro, expected_until_ms
@@ -11,7 +11,7 @@ FOR UPDATE
 
 -- name: read_account_state
 -- The state of one account, unlocked.
-SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
+SELECT account_id, position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
        due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
        low_credit_days, expected_micro, expected_until_ms
@@ -20,7 +20,7 @@ WHERE account_id = %(account)s
 
 -- name: lock_due_accounts
 -- Accounts for which time alone may have changed something; other workers' are skipped.
-SELECT account_id, position::text, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+SELECT account_id, position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
        low_credit_days, expected_micro, expected_until_ms
@@ -93,8 +93,8 @@ FROM reversal r JOIN top_up t ON t.id = r.top_up_id
 WHERE r.account_id = %(account)s AND r.reversed_ms >= %(from_ms)s
 
 -- name: posted_of_key
--- What the ledger holds under one key.
-SELECT legs, amounts FROM ledger_transaction WHERE account_id = %(account)s AND key = %(key)s
+-- What the ledger holds under one key that is not of energy.
+SELECT legs, amounts FROM ledger_posting WHERE account_id = %(account)s AND key = %(key)s
 
 -- name: emergency_requests_from
 -- Requests for emergency credit at or after an instant.
@@ -141,7 +141,7 @@ ON CONFLICT (account_id, anchor_ms) DO UPDATE SET position = excluded.position
 -- name: update_accounts
 -- What the engine made of the new facts, for a whole batch.
 UPDATE account_state s
-SET position = n.position::json, anchor_ms = n.anchor_ms,
+SET position = n.position::json, numbers = NULL, anchor_ms = n.anchor_ms,
     newest_reading_ms = n.newest_reading_ms, has_tail = n.has_tail,
     settled_until_ms = n.settled_until_ms, due_ms = n.due_ms,
     balance_micro = n.balance_micro, debt_micro = n.debt_micro, supply = n.supply,
@@ -184,7 +184,7 @@ INSERT INTO ledger_account (code) SELECT unnest(%(codes)s::text[]) ON CONFLICT (
 
 -- name: copy_ledger
 -- New transactions, in the order in which they are recorded; rows as `store.ledger` packs them.
-COPY ledger_transaction (account_id, correction, at_ms, recorded_at, energy_wh, local_day,
+COPY ledger_posting (account_id, correction, at_ms, recorded_at, energy_wh, local_day,
                          customer_micro, balance_micro, from_ms, corrects, key, kind, band, legs,
                          amounts, explanation)
 FROM STDIN (FORMAT BINARY)

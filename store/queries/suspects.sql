@@ -73,7 +73,7 @@ SELECT m.number FROM top_up t JOIN meter m ON m.id = t.meter_id WHERE t.id = %(t
 
 -- name: balance_before
 -- The balance that a posting found.
-SELECT balance_micro - customer_micro FROM ledger_transaction
+SELECT balance_micro - customer_micro FROM ledger_posting
 WHERE account_id = %(account)s AND key = %(key)s AND correction = 0
 
 -- name: withdraw_unsent_credit

@@ -37,7 +37,7 @@ def test_a_broken_law_is_told_and_the_exit_status_is_1(
     database_url: str, as_owner: Callable[[str], str]
 ) -> None:
     with psycopg.connect(as_owner(database_url), autocommit=True) as conn:
-        conn.execute("DROP TRIGGER ledger_transaction_is_append_only ON ledger_transaction")
+        conn.execute("DROP TRIGGER ledger_transaction_is_append_only ON ledger_posting")
     result = audit(database_url)
     assert result.returncode == 1
     assert "trigger ledger_transaction_is_append_only: expected in force, found missing" in (

@@ -20,6 +20,7 @@ from store import clockwork, ingest, registry, reversals, suspects, vending
 from store.incoming import Incoming, Recorded
 from store.registry import NewMeter
 from store.settlement import AccountState, TermsCache, read_account
+from store.steady import Lanes
 from tokens.keys import KeyAttributes, VendingKey
 from tokens.numbers import check_digit
 from tokens.security_module import SoftwareSecurityModule
@@ -106,6 +107,7 @@ class Utility:
     tariff: int
     now: int = OPENED
     terms: TermsCache = field(default_factory=TermsCache)
+    lanes: Lanes = field(default_factory=Lanes)
     module: SoftwareSecurityModule = field(default=MODULE, repr=False)
     serials: Iterator[int] = field(default_factory=lambda: count(1))
     seqs: Iterator[int] = field(default_factory=lambda: count(1))
@@ -169,7 +171,7 @@ class Utility:
         return self.message(f"pm/v1/m/{meter}/up/reading", form)
 
     def record(self, *messages: Incoming) -> Recorded:
-        return ingest.record(self.conn, self.terms, messages, self.now)
+        return ingest.record(self.conn, self.terms, messages, self.now, self.lanes)
 
     def read(self, supply: Supply, at_ms: int, wh: int, **more: Any) -> Recorded:
         """A reading that arrives when it is made, or late."""
@@ -267,15 +269,19 @@ def live_through(utility: Utility) -> None:
     for day in range(DAYS):
         midnight = OPENED + day * DAY
         batch: list[Incoming] = []
-        utility.now = midnight + DAY
+        # Before the charges of midnight: many of these readings are steady.
+        utility.now = midnight + DAY - 1
         for place, supply in enumerate(supplies):
-            for quarter in range(0, 96, 4 if place else 1):
+            step = 4 if place else 1
+            for quarter in range(0, 96, step):
                 at_ms = midnight + quarter * 15 * MINUTE + 15 * MINUTE
                 wh = OPENING_WH + (at_ms - OPENED) * (place + 1) // 9_000
-                message = utility.reading(supply.meter, at_ms, wh)
+                seq = (day * 96 + quarter) // step
+                message = utility.reading(supply.meter, at_ms, wh, seq=seq)
                 (late if (quarter + day + place) % 17 == 0 else batch).append(message)
         for first in range(0, len(batch), 40):
             utility.record(*batch[first : first + 40])
+        utility.now = midnight + DAY
         if day % 4 == 1:
             utility.record(*late, *batch[:5])
             late.clear()

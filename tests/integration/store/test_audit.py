@@ -13,10 +13,13 @@ from store.clockwork import drop_old_readings
 OPENED = 1_772_323_200_000  # 2026-03-01T00:00:00Z, when the accounts of the busy database open
 DAY = 86_400_000
 
-# One row that nothing was corrected under, in the middle of somebody's days.
-ENERGY_ROW = """(SELECT t.id FROM ledger_transaction t WHERE t.kind = 'energy' AND NOT EXISTS (
-    SELECT FROM ledger_transaction o WHERE o.corrects = t.id) AND t.corrects IS NULL
-    ORDER BY t.id OFFSET 300 LIMIT 1)"""
+# One row that nothing was corrected under, in the middle of somebody's days: of a steady reading,
+# and of another.
+DEBIT = """(SELECT d.id FROM energy_debit d WHERE NOT EXISTS (
+    SELECT FROM ledger_posting o WHERE o.corrects = d.id) ORDER BY d.id OFFSET 100 LIMIT 1)"""
+POSTING = """(SELECT t.id FROM ledger_posting t WHERE t.kind = 'energy' AND NOT EXISTS (
+    SELECT FROM ledger_posting o WHERE o.corrects = t.id) AND t.corrects IS NULL
+    ORDER BY t.id OFFSET 100 LIMIT 1)"""
 # A reading in the middle, accepted and charged.
 READING = """(meter_id, ts) IN (SELECT meter_id, ts FROM reading
     WHERE verdict = 'accepted' ORDER BY meter_id, ts OFFSET 400 LIMIT 1)"""
@@ -29,22 +32,44 @@ CORRUPTIONS = {
     "a leg that its counterpart does not match": (
         "transactions_sum_to_zero",
         (
-            f"ALTER TABLE ledger_transaction DROP CONSTRAINT ledger_transaction_amounts_check; "
-            f"UPDATE ledger_transaction SET amounts[2] = amounts[2] + 1 WHERE id = {ENERGY_ROW}"
+            f"ALTER TABLE ledger_posting DROP CONSTRAINT ledger_transaction_amounts_check; "
+            f"UPDATE ledger_posting SET amounts[2] = amounts[2] + 1 WHERE id = {POSTING}"
+        ),
+    ),
+    "a leg of a steady debit that its counterpart does not match": (
+        "transactions_sum_to_zero",
+        (
+            "ALTER TABLE energy_debit DROP CONSTRAINT energy_debit_sums_to_zero; "
+            f"UPDATE energy_debit SET amounts[2] = amounts[2] + 1 WHERE id = {DEBIT}"
         ),
     ),
     "an amount moved to another ledger account": (
         "ledger_equals_rerating",
         (
-            "UPDATE ledger_transaction SET legs[2] = (SELECT id FROM ledger_account "
-            f"WHERE code = 'revenue:standing') WHERE id = {ENERGY_ROW}"
+            "UPDATE ledger_posting SET legs[2] = (SELECT id FROM ledger_account "
+            f"WHERE code = 'revenue:standing') WHERE id = {POSTING}"
         ),
+    ),
+    "all debits of a pricing moved to another ledger account": (
+        "ledger_equals_rerating",
+        (
+            "UPDATE pricing SET legs[2] = (SELECT id FROM ledger_account "
+            "WHERE code = 'revenue:standing') WHERE id = (SELECT min(pricing_id) FROM energy_debit)"
+        ),
+    ),
+    "a price in the explanation that was not charged": (
+        "debits_explained",
+        "UPDATE pricing SET price_micro_per_wh = price_micro_per_wh + 1",
+    ),
+    "a tax in the explanation that was not charged": (
+        "debits_explained",
+        f"UPDATE energy_debit SET bases[1] = bases[1] + 1000 WHERE id = {DEBIT}",
     ),
     "a debit made smaller on both sides": (
         "balances_equal_entries",
         (
-            "UPDATE ledger_transaction SET amounts[1] = amounts[1] + 1, "
-            f"amounts[2] = amounts[2] - 1 WHERE id = {ENERGY_ROW}"
+            "UPDATE energy_debit SET amounts[1] = amounts[1] + 1, "
+            f"amounts[2] = amounts[2] - 1 WHERE id = {DEBIT}"
         ),
     ),
     "a balance improved by hand": (
@@ -53,7 +78,11 @@ CORRUPTIONS = {
     ),
     "a running balance that does not follow": (
         "running_balances_unbroken",
-        f"UPDATE ledger_transaction SET balance_micro = balance_micro - 1 WHERE id = {ENERGY_ROW}",
+        f"UPDATE ledger_posting SET balance_micro = balance_micro - 1 WHERE id = {POSTING}",
+    ),
+    "a running balance of a steady debit that does not follow": (
+        "running_balances_unbroken",
+        f"UPDATE energy_debit SET balance_micro = balance_micro - 1 WHERE id = {DEBIT}",
     ),
     "a debt forgiven by hand": (
         "debts_equal_entries",
@@ -61,29 +90,33 @@ CORRUPTIONS = {
     ),
     "a debit deleted": (
         "no_interval_missing",
-        f"DELETE FROM ledger_transaction WHERE id = {ENERGY_ROW}",
+        f"DELETE FROM ledger_posting WHERE id = {POSTING}",
+    ),
+    "a steady debit deleted": (
+        "no_interval_missing",
+        f"DELETE FROM energy_debit WHERE id = {DEBIT}",
     ),
     "an interval charged once more": (
         "no_interval_charged_twice",
-        """INSERT INTO ledger_transaction (account_id, key, correction, kind, from_ms, at_ms,
+        """INSERT INTO ledger_posting (account_id, key, correction, kind, from_ms, at_ms,
                recorded_at, local_day, band, energy_wh, legs, amounts, customer_micro,
                balance_micro, explanation)
            SELECT account_id, key || '+', 0, kind, from_ms + 1, at_ms, recorded_at, local_day, band,
                   energy_wh, legs, amounts, customer_micro, balance_micro, explanation
            FROM ledger_transaction WHERE id = """
-        + ENERGY_ROW,
+        + DEBIT,
     ),
     "a correction that points elsewhere": (
         "corrections_point_home",
         (
-            "UPDATE ledger_transaction SET corrects = (SELECT max(id) FROM ledger_transaction "
+            "UPDATE ledger_posting SET corrects = (SELECT max(id) FROM ledger_posting "
             "WHERE correction = 0) WHERE id = "
-            "(SELECT min(id) FROM ledger_transaction WHERE correction > 0)"
+            "(SELECT min(id) FROM ledger_posting WHERE correction > 0)"
         ),
     ),
     "a transaction of nobody": (
         "ledger_has_its_accounts",
-        f"UPDATE ledger_transaction SET account_id = 4711 WHERE id = {ENERGY_ROW}",
+        f"UPDATE energy_debit SET account_id = 4711 WHERE id = {DEBIT}",
     ),
     "a reading deleted": ("ledger_equals_rerating", f"DELETE FROM reading WHERE {READING}"),
     "a register turned back": (
@@ -263,7 +296,7 @@ CORRUPTIONS = {
     ),
     "a ledger that may be edited": (
         "append_only_in_force",
-        "ALTER TABLE ledger_transaction DISABLE TRIGGER ledger_transaction_is_append_only",
+        "ALTER TABLE ledger_posting DISABLE TRIGGER ledger_transaction_is_append_only",
     ),
     "a tariff that may be emptied": (
         "append_only_in_force",
@@ -325,7 +358,7 @@ def test_many_cases_are_counted_and_the_first_are_told(
     busy: Connection, busy_owner: Connection
 ) -> None:
     busy_owner.execute("SET session_replication_role = replica")
-    busy_owner.execute("UPDATE ledger_transaction SET balance_micro = 1 WHERE kind = 'standing'")
+    busy_owner.execute("UPDATE ledger_posting SET balance_micro = 1 WHERE kind = 'standing'")
     check = broken(audit(busy))["running_balances_unbroken"]
     assert check.failed > CASES_TOLD == len(check.failures)
     written = lines([check])

@@ -35,6 +35,7 @@ from store import books, clockwork, ingest, registry, vending
 from store.account_audit import audit_account
 from store.incoming import Incoming
 from store.settlement import NEVER_MS, TermsCache, read_account
+from store.steady import Lanes
 
 RATING = Path(__file__).parents[2] / "property" / "rating"
 HOUR = 3_600_000
@@ -68,7 +69,7 @@ class Arrivals(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
         self.conn = psycopg.connect(self.url, autocommit=True)
-        self.terms = TermsCache()
+        self.terms, self.lanes = TermsCache(), Lanes()
         self.form = INVENTED(Random(seed)).scenario()
         self.tag = f"machine-{next(NUMBERS)}"
         self.numbers = {name: str(next(NUMBERS)) for name in ("1", "2")}
@@ -76,6 +77,9 @@ class Arrivals(RuleBasedStateMachine):
         self.opened = parse_instant_ms(self.form["meter"]["opened_at"])
         self.now = self.opened
         self.waiting = [self.own(*next(iter(fact.items()))) for fact in self.form["facts"]]
+        # Counted in the order of time, as a meter does, so that many readings are steady ones.
+        said = {(f["meter"], f["time"]) for kind, f in self.waiting if kind == "reading"}
+        self.seqs = {place: seq for seq, place in enumerate(sorted(said), start=1)}
         self.arrived: list[tuple[str, dict[str, Any]]] = []
         self.account = self.open()
 
@@ -135,7 +139,7 @@ class Arrivals(RuleBasedStateMachine):
         if killed:
             self.conn.close()
             self.conn = psycopg.connect(self.url, autocommit=True)
-            self.terms = TermsCache()
+            self.terms, self.lanes = TermsCache(), Lanes()
 
     @rule(hours=st.sampled_from([1, 7, 24, 50]))
     def time_goes_on(self, hours: int) -> None:
@@ -160,7 +164,8 @@ class Arrivals(RuleBasedStateMachine):
     def deliver(self, facts: list[tuple[str, dict[str, Any]]], batch: int) -> None:
         readings = [self.message(fact) for kind, fact in facts if kind == "reading"]
         for first in range(0, len(readings), batch):
-            ingest.record(self.conn, self.terms, readings[first : first + batch], self.now)
+            now = readings[first : first + batch]
+            ingest.record(self.conn, self.terms, now, self.now, self.lanes)
         for kind, fact in facts:
             if kind != "reading":
                 getattr(self, f"record_{kind}")(fact, parse_instant_ms(fact["time"]))
@@ -170,7 +175,7 @@ class Arrivals(RuleBasedStateMachine):
         form = {
             "v": 1,
             "boot": 1,
-            "seq": at_ms,
+            "seq": self.seqs[fact["meter"], fact["time"]],
             "ts": format_instant(at_ms),
             "reg": {"1.8.0": fact["wh"]},
         }

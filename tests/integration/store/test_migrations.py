@@ -128,7 +128,7 @@ def change_of(conn: Connection, change: str, table: str) -> sql.Composed:
 def test_what_is_append_only_refuses_every_change_of_its_owner(
     busy_owner: Connection, change: str
 ) -> None:
-    tables = ["ledger_transaction", "tariff_version", "installation", "reversal", "ledger_account"]
+    tables = ["ledger_posting", "tariff_version", "installation", "reversal", "ledger_account"]
     for table in tables:
         with pytest.raises(IntegrityConstraintViolation, match="is append-only"):
             busy_owner.execute(change_of(busy_owner, change, table))
@@ -169,7 +169,7 @@ BEYOND_THE_APPLICATION = (
     "UPDATE adjustment SET amount_micro = 1",
     "DELETE FROM token",
     "DELETE FROM reading",
-    "ALTER TABLE ledger_transaction DISABLE TRIGGER USER",
+    "ALTER TABLE ledger_posting DISABLE TRIGGER USER",
     "SET session_replication_role = replica",
     "INSERT INTO schema_migration (name, sha256) VALUES ('x', 'x')",
     "CREATE TABLE mine (id int)",
@@ -185,11 +185,11 @@ def test_the_application_cannot_rewrite_facts_or_loosen_the_guards(busy: Connect
 def test_grants_are_given_again_without_harm_and_follow_the_schema(owner_url: str) -> None:
     with psycopg.connect(owner_url, autocommit=True) as conn:
         conn.execute("CREATE TABLE added_later (id int)")
-        conn.execute("GRANT DELETE ON ledger_transaction TO prepaid_app")
+        conn.execute("GRANT DELETE ON ledger_posting TO prepaid_app")
         assert roles.provide(conn, None)
         given = conn.execute(
             "SELECT has_table_privilege('prepaid_app', 'added_later', 'INSERT'),"
-            " has_table_privilege('prepaid_app', 'ledger_transaction', 'DELETE')"
+            " has_table_privilege('prepaid_app', 'ledger_posting', 'DELETE')"
         ).fetchone()
     assert given == (True, False)
 
@@ -238,6 +238,6 @@ def test_who_may_make_no_role_is_told_what_to_run(owner_url: str, spare_role: st
 
 
 def test_a_transaction_that_does_not_sum_to_zero_is_refused(busy_owner: Connection) -> None:
-    busy_owner.execute("ALTER TABLE ledger_transaction DISABLE TRIGGER USER")
+    busy_owner.execute("ALTER TABLE ledger_posting DISABLE TRIGGER USER")
     with pytest.raises(psycopg.errors.CheckViolation):
-        busy_owner.execute("UPDATE ledger_transaction SET amounts[1] = amounts[1] + 1")
+        busy_owner.execute("UPDATE ledger_posting SET amounts[1] = amounts[1] + 1")
