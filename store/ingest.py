@@ -449,14 +449,21 @@ def record(
     what is committed is then a repeat.
     """
     left, recorded = steady.take(conn, terms, lanes or Lanes(), messages, now_ms)
-    while left:
+    if left:
+        recorded.add(record_in_general(conn, terms, left, now_ms))
+    return recorded
+
+
+def record_in_general(
+    conn: Connection, terms: TermsCache, messages: Sequence[Incoming], now_ms: int
+) -> Recorded:
+    """`record` without its short way, in one transaction; the same answer for every input."""
+    while True:
         try:
             with conn.transaction():
-                recorded.add(Batch(conn, terms, now_ms).record(left))
-            break
+                return Batch(conn, terms, now_ms).record(messages)
         except _Overtaken:
             continue
-    return recorded
 
 
 def set_aside(conn: Connection, message: Incoming, detail: str, now_ms: int) -> Recorded:

@@ -476,7 +476,7 @@ def take(
         taking = _Taking(lanes, now_ms)
         left = [rest for each in messages if (rest := taking.message(each)) is not None]
         if not taking.accepted:
-            return messages, Recorded()
+            break
         try:
             taking.write(conn)
         except _Stale:
@@ -485,7 +485,6 @@ def take(
             continue
         except IntegrityError:
             # A key is taken that nothing in these rows shows: the general way looks it up.
-            lanes.forget(numbers)
             break
         except BaseException:
             lanes.forget(numbers)
@@ -493,4 +492,5 @@ def take(
         # The general way changes what it handles.
         lanes.forget(reading.meter for each in left for reading in each.decoded.readings)
         return left, Recorded(accepted=taking.accepted, receipts=taking.receipts)
+    lanes.forget(numbers)
     return messages, Recorded()

@@ -35,7 +35,7 @@ def test_each_register_of_a_reading_is_one_row() -> None:
     decoded = decode_up(READING, encoded(), None, NOW_MS)
     assert decoded.refused == ()
     # What carries no money goes along untouched.
-    rest = {"inst": GOOD["inst"], "credit": GOOD["credit"]}
+    rest = orjson.dumps({"inst": GOOD["inst"], "credit": GOOD["credit"]})
     said = (17, 90211, "sync", False, True, "closed", rest)
     assert decoded.readings == (
         DecodedReading(METER, "1.8.0", NOW_MS, 10482310, *said),
