@@ -110,6 +110,11 @@ class Steady:
         self.numbers = position.numbers()
         self.max_power_w = position.installation.max_power_w
 
+    @property
+    def ended(self) -> bool:
+        """Whether the cell is over: the next reading begins in another."""
+        return self.at_ms >= self.pricing.end_ms
+
     def take(self, at_ms: int, wh: int) -> tuple[int, ...] | None:
         """Rate the next reading. The signed µ of `pricing.accounts`, `NOTHING` where nothing was
         consumed; None: not steady, and nothing has changed.

@@ -13,15 +13,15 @@ threshold, of a meter that says nothing new - is left to `store.ingest`, which k
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
+from typing import Any
 
 import orjson
 from psycopg import Connection
 from psycopg.errors import IntegrityError
 
-from credit_engine.position import Position
 from credit_engine.steady import Mark, Pricing, Steady, begin
 from credit_engine.terms import Terms
 from credit_engine.thresholds import low_credit_edge, rearm_micro
@@ -35,8 +35,8 @@ from store.ledger import numbers_of_accounts
 from store.settlement import AccountState, TermsCache, state_of
 from store.sql import query
 
-# Lanes that a worker keeps: some 2 KiB each.
-LANES_MAX = 500_000
+# Lanes that a worker keeps: about 1 KiB each.
+LANES_MAX = 1_500_000
 # After it met rows that others had changed, a worker reads all anew for so many batches.
 WARY_BATCHES = 50
 # Many of a batch's lanes are more than one in so many.
@@ -66,31 +66,16 @@ class Lane:
     newest_ms: int
     # From here on time alone may change something.
     due_ms: int
-    terms: Terms
-    # As it was read: `steady` says by which numbers it has moved.
-    position: Position
     steady: Steady
     day: int
     relay_ms: int | None = None
 
-    def begin_again(self) -> bool:
-        """Go on in the next cell or block of the same day, where one has ended."""
-        steady, old = self.steady, self.steady.pricing
-        if steady.at_ms < old.cell.end_ms and steady.consumed_wh != old.upper_wh:
-            return False
-        moved = self.position.moved(steady.at_ms, steady.balance_micro, steady.numbers)
-        fresh = begin(self.terms, moved, steady.floor_micro)
-        if fresh is None or fresh.pricing.cell.day.date != old.cell.day.date:
-            return False
-        self.steady = fresh
-        return True
-
     def mark(self) -> "_Mark":
-        return self, self.seq, self.newest_ms, self.steady, self.steady.mark()
+        return self, self.seq, self.newest_ms, self.steady.mark()
 
 
 # A lane as it was before a batch.
-_Mark = tuple[Lane, int, int, Steady, Mark]
+_Mark = tuple[Lane, int, int, Mark]
 
 
 @dataclass(slots=True)
@@ -123,7 +108,7 @@ class Lanes:
     def ready(
         self, conn: Connection, terms: TermsCache, numbers: Iterable[str], now_ms: int
     ) -> None:
-        """Read the lanes of these meters that are not known, or that time has overtaken."""
+        """Read the lanes of these meters that are not known or not steady any more."""
         if self._wary:
             self._wary -= 1
             self.forget(numbers)
@@ -131,7 +116,7 @@ class Lanes:
         missing = [
             number
             for number in numbers
-            if (lane := known.get(number)) is None or lane.due_ms <= now_ms
+            if (lane := known.get(number)) is None or lane.due_ms <= now_ms or lane.steady.ended
         ]
         if not missing:
             return
@@ -161,7 +146,7 @@ class Lanes:
                 self.known[lane.number] = lane
 
 
-def _stands_still(row: Sequence[object], state: AccountState, now_ms: int) -> bool:
+def _stands_still(row: Sequence[Any], state: AccountState, now_ms: int) -> bool:
     """Whether nothing but consumption is to be expected of a meter and its account."""
     number, _, _, trusted, clock, boot, seq, desired, *_ = row
     edge = low_credit_edge(state.low_credit_micro, state.expected_micro)
@@ -184,9 +169,9 @@ def _stands_still(row: Sequence[object], state: AccountState, now_ms: int) -> bo
     )
 
 
-def _lane(row: Sequence[object], state: AccountState, terms: Terms) -> Lane | None:
+def _lane(row: Sequence[Any], state: AccountState, terms: Terms) -> Lane | None:
     number, meter_id, gateway, _, _, boot, seq, _, reported, waits, *versions = row[:12]
-    meter_version, account_version = map(_signed, versions)  # type: ignore[arg-type]
+    meter_version, account_version = map(_signed, versions)
     floor = 0 if state.low_credit else low_credit_edge(state.low_credit_micro, state.expected_micro)
     steady = begin(terms, state.position, max(0, floor))
     if steady is None:
@@ -195,19 +180,17 @@ def _lane(row: Sequence[object], state: AccountState, terms: Terms) -> Lane | No
     if state.low_credit_days is not None:
         due_ms = min(due_ms, state.expected_until_ms)
     return Lane(
-        number=number,  # type: ignore[arg-type] # the columns of `steady_meters`
-        meter_id=meter_id,  # type: ignore[arg-type]
-        gateway=gateway,  # type: ignore[arg-type]
-        boot=boot,  # type: ignore[arg-type]
-        seq=seq,  # type: ignore[arg-type]
+        number=number,
+        meter_id=meter_id,
+        gateway=gateway,
+        boot=boot,
+        seq=seq,
         closed=reported == "closed" and not waits,
         meter_version=meter_version,
         account_version=account_version,
         account_id=state.account_id,
         newest_ms=max(state.newest_reading_ms, state.anchor_ms),
         due_ms=due_ms,
-        terms=terms,
-        position=state.position,
         steady=steady,
         day=binary.day_number(steady.pricing.cell.day.date),
     )
@@ -300,13 +283,7 @@ class _Taking:
         from_ms, position_wh, from_wh = steady.at_ms, steady.consumed_wh, steady.wh
         amounts = steady.take(ts_ms, wh)
         if amounts is None:
-            if not lane.begin_again():
-                return False
-            steady = lane.steady
-            position_wh = steady.consumed_wh
-            amounts = steady.take(ts_ms, wh)
-            if amounts is None:
-                return False
+            return False
         lane.seq, lane.newest_ms = seq, ts_ms
         if relay is not None and not hist:
             lane.relay_ms = ts_ms
@@ -342,14 +319,14 @@ class _Taking:
 
     def undo(self) -> None:
         """The lanes as they were."""
-        for lane, seq, newest_ms, steady, mark in self._touched.values():
-            lane.seq, lane.newest_ms, lane.relay_ms, lane.steady = seq, newest_ms, None, steady
-            steady.back_to(mark)
+        for lane, seq, newest_ms, mark in self._touched.values():
+            lane.seq, lane.newest_ms, lane.relay_ms = seq, newest_ms, None
+            lane.steady.back_to(mark)
 
     def write(self, conn: Connection) -> None:
         """All of it, in a transaction of its own. Errors: _Stale, and then nothing is written."""
         marks = self._touched.values()
-        lanes = [lane for lane, _, newest_ms, _, _ in marks if lane.newest_ms != newest_ms]
+        lanes = [lane for lane, _, newest_ms, _ in marks if lane.newest_ms != newest_ms]
         lanes.sort(key=attrgetter("account_id"))
         with conn.transaction():
             row = conn.execute(query("own_version")).fetchone()
@@ -418,11 +395,8 @@ def _grouped(readings: Sequence[DecodedReading]) -> Iterable[_PlainReading]:
 
 def _total_first(group: list[DecodedReading]) -> _PlainReading:
     if len(group) > 1:
-        group.sort(key=_not_total)
+        group.sort(key=lambda each: each.register != ACTIVE_IMPORT)
     return group[0], tuple(group[1:])
-
-
-_not_total: Callable[[DecodedReading], bool] = lambda each: each.register != ACTIVE_IMPORT  # noqa: E731 - a key
 
 
 def _pricing_id(conn: Connection, known: dict[bytes, int], pricing: Pricing) -> int:

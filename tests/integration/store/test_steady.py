@@ -23,7 +23,8 @@ BOOKS = """
     SELECT t.key, t.correction, t.kind, t.from_ms, t.at_ms, t.local_day, t.band, t.energy_wh,
            t.legs, t.amounts, t.customer_micro, t.balance_micro,
            (SELECT o.key FROM ledger_transaction o WHERE o.id = t.corrects),
-           CASE WHEN t.kind = 'energy' THEN t.explanation - 'meter' - 'corrects' END
+           CASE WHEN t.kind = 'energy'
+                THEN t.explanation - 'meter' - 'corrects' #- '{now,meter}' END
     FROM ledger_transaction t WHERE t.account_id = %s ORDER BY t.id"""
 READINGS = """
     SELECT r.register, r.ts, r.value_wh, r.boot, r.seq, r.clock, r.historical, r.received_at,
