@@ -11,7 +11,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,6 +39,8 @@ log = structlog.get_logger()
 # Half the window, so that acknowledging one batch always makes room for the next: with more, a
 # full window and a waiting batch would stop each other.
 BATCH_MAX = RECEIVE_MAX // 2
+# Of gateways' batches: more would make a commit longer, not cheaper.
+READINGS_MAX = BATCH_MAX
 # Long enough to gather a few messages at low rates, too short to be noticed.
 LINGER_S = 0.005
 RETRY_FIRST_S = 0.1
@@ -89,9 +91,10 @@ class IngestLoop:
                 messages = [self._decode(delivery, now_ms, now_ns) for delivery in deliveries]
             else:
                 messages = await self.decoder(deliveries)
-            if committing is not None:
-                await committing
-            committing = asyncio.create_task(self._commit(terms, deliveries, messages))
+            for taken, said in _portions(deliveries, messages):
+                if committing is not None:
+                    await committing
+                committing = asyncio.create_task(self._commit(terms, taken, said))
         if committing is not None:
             await committing
 
@@ -187,6 +190,23 @@ def _decoded(topic: Topic, delivery: Delivery, now_ms: int) -> Decoded:
         log.exception("message_not_decoded", topic=delivery.topic)
         refused = Refused("undecodable", "We failed to read it.", None, delivery.payload)
         return Decoded(refused=(refused,))
+
+
+def _portions(
+    deliveries: Sequence[Delivery], messages: Sequence[Incoming]
+) -> Iterator[tuple[Sequence[Delivery], Sequence[Incoming]]]:
+    """A commit's worth at a time: a gateway says many readings in one message."""
+    if len(messages) != len(deliveries):
+        # A decoder of another protocol makes of a message what it will.
+        yield deliveries, messages
+        return
+    first = readings = 0
+    for place, message in enumerate(messages):
+        readings += len(message.decoded.readings)
+        if readings > READINGS_MAX and place > first:
+            yield deliveries[first:place], messages[first:place]
+            first, readings = place, len(message.decoded.readings)
+    yield deliveries[first:], messages[first:]
 
 
 async def _unless(
