@@ -1,4 +1,4 @@
-"""RabbitMQ and its Erlang out of Debian's packages, in one folder that runs: for a cluster on trial.
+"""RabbitMQ and its Erlang out of Debian's packages, in one folder that runs: for a cluster.
 
 Nothing of the main job needs it, so it is fetched when asked for (about 47 MB). The same release as
 PostgreSQL's: its RabbitMQ 4 speaks MQTT 5, where the one before it knows 3.1.1 alone.
