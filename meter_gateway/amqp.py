@@ -28,7 +28,7 @@ from aio_pika.exceptions import AMQPError
 from meter_gateway.inbox import RECEIVE_MAX, Delivery, Inbox
 from meter_gateway.tls import TlsFiles
 from schemas.errors import DomainError
-from schemas.topics import UP_FILTER
+from schemas.topics import QOS_0, UP_FILTER
 
 log = structlog.get_logger()
 
@@ -43,7 +43,6 @@ CLOSE_TIMEOUT_S = 5.0
 # RabbitMQ 4 throws a message away that came back 20 times. Ours come back with every worker that
 # dies, and are never to be thrown away.
 QUEUE_ARGUMENTS: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": -1}
-QOS_HEADER = "x-mqtt-publish-qos"
 
 
 def to_routing_key(topic: str) -> str:
@@ -196,14 +195,15 @@ class AmqpReceiver:
         inbox = self._inbox
         assert message.delivery_tag is not None, "only what is consumed without acknowledgement"
         prompt = inbox.prompt and not message.redelivered
-        if message.headers.get(QOS_HEADER) == 0 and not prompt:
+        topic = to_topic(message.routing_key or "")
+        if topic.rpartition("/")[2] in QOS_0 and not prompt:
             # A time request, which a broker of MQTT would have dropped: an old answer is worse
             # than none.
             connection.acknowledge([message.delivery_tag])
             return
         inbox.add(
             Delivery(
-                to_topic(message.routing_key or ""),
+                topic,
                 message.body,
                 message.content_type,
                 message.delivery_tag,
