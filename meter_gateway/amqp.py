@@ -26,6 +26,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMe
 from aio_pika.exceptions import AMQPError
 
 from meter_gateway.inbox import RECEIVE_MAX, Delivery, Inbox
+from meter_gateway.receiver import parse_hosts
 from meter_gateway.tls import TlsFiles
 from schemas.errors import DomainError
 from schemas.topics import QOS_0, UP_FILTER
@@ -75,25 +76,16 @@ class AmqpAddress:
         parts = urlsplit(url)
         who, _, where = parts.netloc.rpartition("@")
         if parts.scheme not in {"amqp", "amqps"} or not where:
-            raise ValueError("the queue's URL is amqp://user:password@host:port,host:port")
+            raise ValueError("the broker's URL is amqp://user:password@host:port,host:port")
         tls = parts.scheme == "amqps"
         username, _, password = who.partition(":")
         return cls(
-            hosts=tuple(_host(each, 5671 if tls else 5672) for each in where.split(",")),
+            hosts=tuple(parse_hosts(where, 5671 if tls else 5672)),
             tls=(files or TlsFiles()) if tls else None,
             username=unquote(username) or "guest",
             password=unquote(password) or "guest",
             virtual_host=unquote(parts.path.removeprefix("/")) or "/",
         )
-
-
-def _host(text: str, usual_port: int) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        return text, usual_port
-    if not host or not port.isascii() or not port.isdigit():
-        raise ValueError("each node of the queue's URL is host:port")
-    return host, int(port)
 
 
 class AmqpReceiver:

@@ -14,9 +14,9 @@ the `mqtt5` package; here is only the session: connect, subscribe, hand out, ack
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import cycle, groupby
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -47,28 +47,55 @@ MAX_PACKET_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """`mqtt://user:password@host:port`, or `mqtts://` for TLS; `tls` is None without it."""
+    """`mqtt://user:password@host:port`, or `mqtts://` for TLS; `tls` is None without it.
+
+    A broker of several nodes: `host:port,host:port`; see `nodes`.
+    """
 
     host: str
     port: int
     tls: TlsFiles | None
     username: str | None
     password: str | None = field(repr=False)
+    others: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def parse(cls, url: str, files: TlsFiles | None = None) -> "BrokerAddress":
         """Raises ValueError, which does not repeat the URL: it holds a password."""
         parts = urlsplit(url)
-        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
+        who, _, where = parts.netloc.rpartition("@")
+        if parts.scheme not in {"mqtt", "mqtts"} or not where:
             raise ValueError("the broker's URL is mqtt://host:port or mqtts://host:port")
         tls = parts.scheme == "mqtts"
+        username, _, password = who.partition(":")
+        (host, port), *others = parse_hosts(where, 8883 if tls else 1883)
         return cls(
-            host=parts.hostname,
-            port=parts.port or (8883 if tls else 1883),
+            host=host,
+            port=port,
             tls=(files or TlsFiles()) if tls else None,
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
+            username=unquote(username) or None,
+            password=unquote(password) or None,
+            others=tuple(others),
         )
+
+    def nodes(self) -> Iterator["BrokerAddress"]:
+        """One node after the other, for ever: whom to ask when the last one did not answer."""
+        hosts = [(self.host, self.port), *self.others]
+        return cycle([replace(self, host=host, port=port, others=()) for host, port in hosts])
+
+
+def parse_hosts(text: str, usual_port: int) -> list[tuple[str, int]]:
+    """`host:port,host` of a URL. Raises ValueError, which does not repeat them."""
+    found: list[tuple[str, int]] = []
+    for each in text.split(","):
+        parts = urlsplit(f"//{each}")
+        if not parts.hostname:
+            raise ValueError("each node of the broker's URL is host:port")
+        try:
+            found.append((parts.hostname, parts.port or usual_port))
+        except ValueError:
+            raise ValueError("each node of the broker's URL is host:port") from None
+    return found
 
 
 class Receiver:
@@ -84,7 +111,7 @@ class Receiver:
         leaving: bool = False,
     ) -> None:
         """`leaving`: never subscribe, only empty what the session holds; see `leave`."""
-        self._address = address
+        self._nodes = address.nodes()
         self._client_id = client_id
         self._filters = [topic_filter] if isinstance(topic_filter, str) else list(topic_filter)
         self._session_expiry_s = session_expiry_s
@@ -159,15 +186,16 @@ class Receiver:
 
     async def _connect(self) -> asyncio.Event:
         loop = asyncio.get_running_loop()
-        tls = self._address.tls
+        address = next(self._nodes)
+        tls = address.tls
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, connection = await loop.create_connection(
                 lambda: _Connection(self),
-                self._address.host,
-                self._address.port,
+                address.host,
+                address.port,
                 ssl=tls.context() if tls else None,
             )
-            connection.write(self._connect_packet().write())
+            connection.write(self._connect_packet(address).write())
             await connection.admitted
         self._connection = connection
         self._inbox.open(connection)
@@ -177,11 +205,11 @@ class Receiver:
         log.info("broker_connected", client_id=self._client_id, filter=", ".join(self._filters))
         return connection.lost
 
-    def _connect_packet(self) -> mqtt5.ConnectPacket:
-        password = self._address.password
+    def _connect_packet(self, address: BrokerAddress) -> mqtt5.ConnectPacket:
+        password = address.password
         return mqtt5.ConnectPacket(
             self._client_id,
-            username=self._address.username,
+            username=address.username,
             password=password.encode() if password is not None else None,
             clean_start=False,
             keep_alive=KEEP_ALIVE_S,

@@ -68,6 +68,7 @@ class RabbitNode:
         self.ports = ports
         self._binaries = binaries
         self._environ = environ
+        self._pid_file = folder / "pid"
         self._process = ServerProcess(name, folder, log, account)
 
     @property
@@ -83,6 +84,7 @@ class RabbitNode:
 
     def start(self) -> None:
         """Until it takes connections of both kinds. Errors: `start_failed`."""
+        self._process.end_leftover(self._pid_file, signal.SIGTERM)
         self._process.start(
             [
                 str(self._binaries.programs / "erlexec"),

@@ -176,7 +176,7 @@ async def test_nothing_is_lost_when_nodes_are_killed_under_load(
             "killed",
             {
                 "PREPAID_DATABASE__URL": database_url,
-                "PREPAID_BROKER__URL": urls[2],
+                "PREPAID_BROKER__URL": cluster.mqtt_url,
                 "PREPAID_BROKER__INGEST_URL": cluster.amqp_url,
             },
         )

@@ -57,7 +57,7 @@ def test_a_password_may_hold_any_letter_and_is_not_shown() -> None:
 
 @pytest.mark.parametrize("url", ["mqtt://hidden@a", "amqp://", "amqp://u:hidden@a:x", "amqp:a"])
 def test_a_bad_address_is_refused_without_being_repeated(url) -> None:
-    with pytest.raises(ValueError, match="queue's URL") as refusal:
+    with pytest.raises(ValueError, match="broker's URL") as refusal:
         AmqpAddress.parse(url)
     assert "hidden" not in str(refusal.value)
 
