@@ -139,8 +139,12 @@ class Town:
 
     async def until_stored(self, database_url: str, count: int) -> None:
         deadline_s = time.monotonic() + STORED_WITHIN_S
-        while stored(database_url) < count and time.monotonic() < deadline_s:
-            await asyncio.sleep(0.2)
+        while time.monotonic() < deadline_s:
+            # It may be what was killed.
+            with contextlib.suppress(psycopg.OperationalError):
+                if stored(database_url) >= count:
+                    return
+            await asyncio.sleep(0.1)
 
     def check(self, database_url: str) -> None:
         """Everything that was acknowledged is stored, nothing twice, and every Wh is paid once."""
