@@ -171,9 +171,12 @@ def _worked(cost: Costs) -> str:
 
 
 def _table(cost: Costs, low: Costs, meters_a_connection: int = 1) -> str:
-    lines = [
+    head = (
         "| meters | every | readings/s | workers | database cores | broker nodes | disk, TB "
-        "| more a year, TB | database servers | because of |",
+        "| more a year, TB | database servers | because of |"
+    )
+    lines = [
+        head,
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for meters in FLEETS:
