@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import aio_pika
 import aiomqtt
 import mqtt5
 import pytest
+import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -164,6 +167,46 @@ async def test_a_message_that_came_back_often_is_not_thrown_away(cluster) -> Non
         assert [each.payload for each in await emptied(receiver, 1)] == [b"dear"]
 
 
+async def test_a_channel_that_the_broker_closes_is_opened_again(cluster) -> None:
+    """As after half an hour without an acknowledgement: what was taken comes back."""
+    async with consuming(cluster, "prepaid.closed") as receiver, device(cluster) as client:
+        await client.publish(TOPIC.format("reading"), b"kept", qos=1)
+        first = await receiver.take(1, 0)
+        # No such tag: the broker closes the channel, not the connection.
+        first[0].connection.acknowledge([5])
+        again = await receiver.take(1, 0)
+        assert [(each.payload, each.prompt) for each in again] == [(b"kept", False)]
+        receiver.acknowledge([*first, *again])
+
+
+async def test_a_queue_that_was_deleted_is_made_again(cluster) -> None:
+    queue = "prepaid.deleted"
+    async with consuming(cluster, queue) as receiver, device(cluster) as client:
+        opened = await aio_pika.connect(cluster.amqp_url.partition(",")[0])
+        async with opened:
+            channel = await opened.channel()
+            await channel.queue_delete(queue)
+            while receiver.connected.is_set():
+                await asyncio.sleep(0.01)
+        await receiver.connected.wait()
+        await client.publish(TOPIC.format("reading"), b"new", qos=1)
+        assert [each.payload for each in await emptied(receiver, 1)] == [b"new"]
+
+
+async def test_a_wrong_password_is_told_and_not_repeated(cluster) -> None:
+    node = cluster.nodes[0].ports["amqp"]
+    address = AmqpAddress.parse(f"amqp://nobody:not-to-be-seen@127.0.0.1:{node}")
+    receiver = AmqpReceiver(address, "test", "prepaid.refused")
+    with structlog.testing.capture_logs() as said:
+        running = asyncio.create_task(receiver.run())
+        while not said:
+            await asyncio.sleep(0.02)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert said[0]["event"] == "broker_unreachable"
+    assert "not-to-be-seen" not in str(said)
+
+
 async def test_nothing_is_lost_when_nodes_are_killed_under_load(
     cluster, database_url, make_town, make_gateway
 ) -> None:
@@ -210,3 +253,6 @@ async def test_nothing_is_lost_when_nodes_are_killed_under_load(
     elapsed_s = time.monotonic() - began_s
     print(f"{town.all} readings in {elapsed_s:.1f} s, {town.sent_again} connections begun anew")
     town.check(database_url)
+    for worker in workers:
+        worker.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.process.wait) == 0
