@@ -22,8 +22,9 @@ from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError
+from aiormq.abc import DeliveredMessage
 
 from meter_gateway.inbox import RECEIVE_MAX, Delivery, Inbox
 from meter_gateway.receiver import parse_hosts
@@ -177,13 +178,14 @@ class AmqpReceiver:
         underlay = await channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(connection.cancelled)
 
-        async def arrived(message: AbstractIncomingMessage) -> None:
+        async def arrived(message: DeliveredMessage) -> None:
             self._arrived(message, connection)
 
-        await queue.consume(arrived)
+        # Not by the queue's own `consume`, which makes an object with thirty attributes of each.
+        await underlay.basic_consume(self._queue, arrived)
         return connection
 
-    def _arrived(self, message: AbstractIncomingMessage, connection: "_Connection") -> None:
+    def _arrived(self, message: DeliveredMessage, connection: "_Connection") -> None:
         inbox = self._inbox
         assert message.delivery_tag is not None, "only what is consumed without acknowledgement"
         prompt = inbox.prompt and not message.redelivered
@@ -197,7 +199,7 @@ class AmqpReceiver:
             Delivery(
                 topic,
                 message.body,
-                message.content_type,
+                message.header.properties.content_type,
                 message.delivery_tag,
                 time.monotonic_ns(),
                 connection,
