@@ -15,8 +15,9 @@ import aiomqtt
 from benchmarks import population
 from benchmarks.measure import Cost, rate_ratios, rotated
 from benchmarks.report import Asked, Report, Servers
+from meter_gateway.inbox import RECEIVE_MAX
 from meter_gateway.ingest import BATCH_MAX, LINGER_S
-from meter_gateway.receiver import RECEIVE_MAX, BrokerAddress, Receiver
+from meter_gateway.receiver import BrokerAddress, Receiver
 
 # Messages of a repetition, by fleet size: aiomqtt is given less, so that it takes as long.
 OURS, THEIRS = 5, 1

@@ -59,7 +59,7 @@ class Dispatcher:
         signing_key: SigningKey | None = None,
         pacing: Pacing = USUAL_PACING,
     ) -> None:
-        self._address = address
+        self._nodes = address.nodes()
         self._client_id = client_id
         self._session = session
         self._now_ms = now_ms
@@ -103,7 +103,7 @@ class Dispatcher:
         while not stopping.is_set():
             try:
                 async with (
-                    publishing_client(self._address, self._client_id) as client,
+                    publishing_client(next(self._nodes), self._client_id) as client,
                     asyncio.TaskGroup() as tasks,
                 ):
                     beside = [

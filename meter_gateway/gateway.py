@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 import structlog
 from prometheus_client import start_http_server
 
+from meter_gateway.amqp import AmqpAddress, AmqpReceiver
 from meter_gateway.clockwork import run_clockwork
 from meter_gateway.dispatch import Dispatcher
-from meter_gateway.ingest import BATCH_MAX, IngestLoop
+from meter_gateway.ingest import BATCH_MAX, IngestLoop, Source
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
 from meter_gateway.tls import TlsFiles
 from meter_gateway.token_alarm import TokenAlarm
+from schemas.errors import DomainError
 from schemas.signing import SigningKey
 from schemas.topics import shared_up_filter
 from store.outbox import USUAL_PACING, Pacing
@@ -26,6 +28,8 @@ log = structlog.get_logger()
 
 # The batch at hand has this long to commit; then the process ends and the broker sends it again.
 STOP_DEADLINE_S = 10.0
+# A worker that leaves for good has this long to empty its session.
+LEAVE_DEADLINE_S = 120.0
 # New objects before the youngest are looked through, and how often that before the older ones.
 COLLECT = (100_000, 50, 100)
 
@@ -54,6 +58,25 @@ class GatewaySettings:
     # Commands are signed with it; None: meters without verification keys.
     signing_key: SigningKey | None = None
     pacing: Pacing = USUAL_PACING
+    # Where messages are taken from, if not at `broker_url`: amqp:// is a queue of RabbitMQ.
+    ingest_url: str | None = field(default=None, repr=False)
+    # When stopped: give the share up for good instead of keeping it for the next start.
+    ephemeral: bool = False
+    # Take nothing new from the first moment on: for a worker that is away and will not come back.
+    leaving: bool = False
+
+    def source(self) -> Source:
+        """The receiving side of this worker. Errors: ValueError for an address of neither kind."""
+        url = self.ingest_url or self.broker_url
+        client_id = f"prepaid-ingest-{self.name}"
+        if url.startswith("amqp"):
+            queue = AmqpAddress.parse(url, self.tls)
+            _require_readable(queue.tls)
+            return AmqpReceiver(queue, client_id, f"prepaid.{self.group}")
+        broker = BrokerAddress.parse(url, self.tls)
+        _require_readable(broker.tls)
+        topics = shared_up_filter(self.group)
+        return Receiver(broker, client_id, topics, self.session_expiry_s, leaving=self.leaving)
 
 
 class Gateway:
@@ -62,29 +85,23 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self.metrics = GatewayMetrics(settings.speed)
+        # True: an ephemeral worker could not empty its session in time.
+        self.left_behind = False
 
     async def run(
         self, stopping: asyncio.Event, on_ready: Callable[[], None] = lambda: None
     ) -> None:
         """Errors: what ended a loop that should not end, as an exception group."""
         settings = self._settings
-        address = BrokerAddress.parse(settings.broker_url, settings.tls)
+        receiver = settings.source()
         sending = BrokerAddress.parse(
             settings.dispatch_url or settings.broker_url, settings.dispatch_tls or settings.tls
         )
-        for each in (address, sending):
-            if each.tls is not None:
-                each.tls.context()  # files that cannot be read end the start, not a loop
+        _require_readable(sending.tls)
         if settings.metrics_port is not None:
             start_http_server(
                 settings.metrics_port, addr="127.0.0.1", registry=self.metrics.registry
             )
-        receiver = Receiver(
-            address,
-            f"prepaid-ingest-{settings.name}",
-            shared_up_filter(settings.group),
-            settings.session_expiry_s,
-        )
         sessions = [
             Session(settings.database_url, "ingest", POINT_LOOKUPS),
             Session(settings.database_url, "dispatch"),
@@ -113,10 +130,12 @@ class Gateway:
             sessions[2], settings.now_ms, stopping, settings.keep_days, alarm, self.metrics
         )
         receiving = asyncio.create_task(receiver.run(), name="receiver")
+        ended = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as loops:
-                loops.create_task(ingest.run(stopping), name="ingest")
-                loops.create_task(dispatcher.run(stopping), name="dispatch")
+                loops.create_task(self._end(receiver, stopping, ended), name="end")
+                loops.create_task(ingest.run(ended), name="ingest")
+                loops.create_task(dispatcher.run(ended), name="dispatch")
                 loops.create_task(clockwork, name="clockwork")
                 loops.create_task(announce(receiver, stopping, on_ready), name="announce")
         finally:
@@ -127,11 +146,31 @@ class Gateway:
             for session in sessions:
                 await session.close()
         log.info("gateway_stopped", worker=settings.name)
+        if self.left_behind:
+            raise DomainError(
+                "share_left_behind",
+                f"The session of worker {settings.name} is not empty yet: run "
+                f"`prepaid gateway --name {settings.name} --leave` until it says that it left.",
+            )
+
+    async def _end(self, receiver: Source, stopping: asyncio.Event, ended: asyncio.Event) -> None:
+        """Stopped: the loops end at once, or after the share was given up."""
+        await stopping.wait()
+        if self._settings.ephemeral:
+            try:
+                await asyncio.wait_for(receiver.leave(), LEAVE_DEADLINE_S)
+            except TimeoutError:
+                self.left_behind = True
+        ended.set()
 
 
-async def announce(
-    receiver: Receiver, stopping: asyncio.Event, on_ready: Callable[[], None]
-) -> None:
+def _require_readable(tls: TlsFiles | None) -> None:
+    """Files that cannot be read end the start, not a loop. Errors: DomainError `tls_files`."""
+    if tls is not None:
+        tls.context()
+
+
+async def announce(receiver: Source, stopping: asyncio.Event, on_ready: Callable[[], None]) -> None:
     """Say once that the broker gave us our topics, unless we are stopped before."""
     connected = asyncio.create_task(receiver.connected.wait())
     stop = asyncio.create_task(stopping.wait())
@@ -152,7 +191,7 @@ def collect_seldom() -> None:
     gc.set_threshold(*COLLECT)
 
 
-def stop_on_signals(stopping: asyncio.Event) -> None:
+def stop_on_signals(stopping: asyncio.Event, deadline_s: float = STOP_DEADLINE_S) -> None:
     """The first SIGINT or SIGTERM ends in order; the handler goes, so that a second one kills."""
     loop = asyncio.get_running_loop()
 
@@ -160,12 +199,12 @@ def stop_on_signals(stopping: asyncio.Event) -> None:
         log.info("stopping", signal=signal.Signals(number).name)
         stopping.set()
         loop.remove_signal_handler(number)
-        loop.call_later(STOP_DEADLINE_S, _give_up)
+        loop.call_later(deadline_s, _give_up, deadline_s)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
 
 
-def _give_up() -> None:
-    log.error("stop_deadline_passed", after_s=STOP_DEADLINE_S)
+def _give_up(after_s: float) -> None:
+    log.error("stop_deadline_passed", after_s=after_s)
     raise SystemExit(1)

@@ -1,6 +1,6 @@
 """The ingest loop: broker -> batch -> one commit -> acknowledge.
 
-- Source: `Receiver`, at most `RECEIVE_MAX` unacknowledged messages.
+- Source: a `Source` (`Receiver`, `AmqpReceiver`), at most `RECEIVE_MAX` unacknowledged messages.
 - Bound: one batch commits while the next is decoded; nothing else is held.
 - When the database is away: the same batch is tried again until it is back; the window fills,
   and the broker keeps the rest.
@@ -17,8 +17,8 @@ from typing import Protocol
 
 import structlog
 
+from meter_gateway.inbox import RECEIVE_MAX, Delivery
 from meter_gateway.metrics import GatewayMetrics
-from meter_gateway.receiver import RECEIVE_MAX, Delivery, Receiver
 from schemas.commands import time_answer
 from schemas.decoding import decode_up
 from schemas.errors import DomainError
@@ -47,6 +47,22 @@ RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 2.0
 
 
+class Source(Protocol):
+    """What ingest needs of the receiving side; `run` keeps the connection until cancelled."""
+
+    connected: asyncio.Event
+
+    async def run(self) -> None: ...
+
+    async def take(self, most: int, linger_s: float) -> list[Delivery]: ...
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    async def leave(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class Downlink(Protocol):
     """What ingest needs of the sending side: answers that may be lost without harm."""
 
@@ -65,7 +81,7 @@ class Decoder(Protocol):
 class IngestLoop:
     """One worker's loop; `now_ms` is the system's clock, which a demonstration may speed up."""
 
-    receiver: Receiver
+    receiver: Source
     session: Session
     downlink: Downlink
     now_ms: Callable[[], int]

@@ -14,24 +14,21 @@ the `mqtt5` package; here is only the session: connect, subscribe, hand out, ack
 import asyncio
 import contextlib
 import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from typing import cast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import cycle, groupby
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import mqtt5
 import structlog
 
+from meter_gateway.inbox import POLL_S, RECEIVE_MAX, Delivery, Inbox
 from meter_gateway.tls import TlsFiles
 from schemas.errors import DomainError
 
 log = structlog.get_logger()
 
-# The window: twice the largest batch, so that the next batch fills while one commits; larger
-# windows gained nothing in the trial of docs/adr/0002.
-RECEIVE_MAX = 8000
 # A worker that is away for this long keeps its place in the shared subscription and its queue.
 SESSION_EXPIRY_S = 7 * 24 * 3600
 KEEP_ALIVE_S = 30
@@ -42,55 +39,63 @@ GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
 )
-# A broker that has nothing to hand out for this long, while nothing is unacknowledged, holds
-# nothing back: what it sends from then on was said just now.
-QUIET_S = 0.05
+# Of our own two requests on a connection.
+SUBSCRIBE_ID, UNSUBSCRIBE_ID = 1, 2
 # A gateway's batch is at most 64 KiB (mqtt.md section 2); what is larger is refused by reading it.
 MAX_PACKET_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """`mqtt://user:password@host:port`, or `mqtts://` for TLS; `tls` is None without it."""
+    """`mqtt://user:password@host:port`, or `mqtts://` for TLS; `tls` is None without it.
+
+    A broker of several nodes: `host:port,host:port`; see `nodes`.
+    """
 
     host: str
     port: int
     tls: TlsFiles | None
     username: str | None
     password: str | None = field(repr=False)
+    others: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def parse(cls, url: str, files: TlsFiles | None = None) -> "BrokerAddress":
         """Raises ValueError, which does not repeat the URL: it holds a password."""
         parts = urlsplit(url)
-        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
+        who, _, where = parts.netloc.rpartition("@")
+        if parts.scheme not in {"mqtt", "mqtts"} or not where:
             raise ValueError("the broker's URL is mqtt://host:port or mqtts://host:port")
         tls = parts.scheme == "mqtts"
+        username, _, password = who.partition(":")
+        (host, port), *others = parse_hosts(where, 8883 if tls else 1883)
         return cls(
-            host=parts.hostname,
-            port=parts.port or (8883 if tls else 1883),
+            host=host,
+            port=port,
             tls=(files or TlsFiles()) if tls else None,
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
+            username=unquote(username) or None,
+            password=unquote(password) or None,
+            others=tuple(others),
         )
 
+    def nodes(self) -> Iterator["BrokerAddress"]:
+        """One node after the other, for ever: whom to ask when the last one did not answer."""
+        hosts = [(self.host, self.port), *self.others]
+        return cycle([replace(self, host=host, port=port, others=()) for host, port in hosts])
 
-@dataclass(slots=True, eq=False)
-class Delivery:
-    """One message as received. Only the connection that brought it can acknowledge it.
 
-    `prompt`: the broker is known not to have held it back.
-    """
-
-    topic: str
-    payload: bytes
-    content_type: str | None
-    packet_id: int | None
-    received_ns: int
-    connection: "_Connection"
-    prompt: bool = False
-    # The broker kept it: it may be of any age.
-    retained: bool = False
+def parse_hosts(text: str, usual_port: int) -> list[tuple[str, int]]:
+    """`host:port,host` of a URL. Raises ValueError, which does not repeat them."""
+    found: list[tuple[str, int]] = []
+    for each in text.split(","):
+        parts = urlsplit(f"//{each}")
+        if not parts.hostname:
+            raise ValueError("each node of the broker's URL is host:port")
+        try:
+            found.append((parts.hostname, parts.port or usual_port))
+        except ValueError:
+            raise ValueError("each node of the broker's URL is host:port") from None
+    return found
 
 
 class Receiver:
@@ -102,27 +107,30 @@ class Receiver:
         client_id: str,
         topic_filter: str | Sequence[str],
         session_expiry_s: int = SESSION_EXPIRY_S,
+        *,
+        leaving: bool = False,
     ) -> None:
-        self._address = address
+        """`leaving`: never subscribe, only empty what the session holds; see `leave`."""
+        self._nodes = address.nodes()
         self._client_id = client_id
         self._filters = [topic_filter] if isinstance(topic_filter, str) else list(topic_filter)
         self._session_expiry_s = session_expiry_s
-        self._pending: deque[Delivery] = deque()
-        self._arrived = asyncio.Event()
+        self._inbox = Inbox()
         self._connection: _Connection | None = None
-        # Until the broker was seen with nothing to hand out it may be working off a backlog.
-        self._prompt = False
-        self._unacknowledged = 0
+        self._leaving = leaving
+        self._left = False
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
-        """Stay connected until cancelled; every failure is waited out, with back-off."""
+        """Stay connected until cancelled or left; every failure is waited out, with back-off."""
         retry_s = RETRY_FIRST_S
-        while True:
+        while not self._left:
             try:
                 lost = await self._connect()
                 retry_s = RETRY_FIRST_S
                 await lost.wait()
+                if self._left:
+                    return
                 log.warning("broker_lost", client_id=self._client_id)
             except (OSError, TimeoutError, ConnectionError, DomainError) as error:
                 log.warning("broker_unreachable", reason=str(error), retry_s=retry_s)
@@ -133,71 +141,75 @@ class Receiver:
 
     async def take(self, most: int, linger_s: float) -> list[Delivery]:
         """Wait for at least one message, linger a little, and take up to `most`."""
-        while not self._pending:
-            self._arrived.clear()
-            await self._wait()
-        if linger_s and len(self._pending) < most:
-            await asyncio.sleep(linger_s)
-        taken: list[Delivery] = []
-        while self._pending and len(taken) < most:
-            taken.append(self._pending.popleft())
-        return taken
-
-    async def _wait(self) -> None:
-        """Until something arrives; quiet for a while, the broker holds nothing back."""
-        while not self._prompt:
-            try:
-                await asyncio.wait_for(self._arrived.wait(), QUIET_S)
-            except TimeoutError:
-                self._prompt = self._connection is not None and self._unacknowledged == 0
-            else:
-                return
-        await self._arrived.wait()
+        return await self._inbox.take(most, linger_s)
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Tell the broker that these are committed; those of a lost connection come again."""
-        self._unacknowledged -= sum(
-            each.connection is self._connection and each.packet_id is not None
-            for each in deliveries
-        )
+        self._inbox.acknowledged(deliveries)
         for connection, of_one in groupby(deliveries, key=lambda delivery: delivery.connection):
-            connection.write(
-                b"".join(
-                    mqtt5.PubAckPacket(delivery.packet_id).write()
-                    for delivery in of_one
-                    if delivery.packet_id is not None
-                )
-            )
+            ids = [each.packet_id for each in of_one if each.packet_id is not None]
+            if ids:
+                connection.acknowledge(ids)
+
+    async def leave(self) -> None:
+        """Give up the share for good: nothing new, what the session still holds, then its end.
+
+        The loop must go on taking and acknowledging meanwhile. Cancelled on the way, the session
+        stays with what it holds, and its subscription is gone: leave again under the same name.
+        """
+        self._leaving = True
+        if self._connection is not None:
+            self._connection.unsubscribe()
+        while not self._left:
+            await self.connected.wait()
+            connection = self._connection
+            if connection is None or not await connection.unsubscribed():
+                await asyncio.sleep(POLL_S)
+                continue
+            await self._inbox.until_idle()
+            received = self._inbox.received
+            # The broker answers in order: what it held for us it has sent before this answer.
+            if not await connection.answered() or connection is not self._connection:
+                continue
+            if self._inbox.idle and self._inbox.received == received:
+                self._left = True
+                connection.write(mqtt5.DisconnectPacket(session_expiry_interval=0).write())
+                connection.close()
+        log.info("share_given_up", client_id=self._client_id)
 
     async def close(self) -> None:
         """Say goodbye so that the session stays and the will (none) is not sent."""
-        if self._connection is not None:
+        if self._connection is not None and not self._left:
             self._connection.write(mqtt5.DisconnectPacket().write())
             self._connection.close()
         self._forget()
 
     async def _connect(self) -> asyncio.Event:
         loop = asyncio.get_running_loop()
-        tls = self._address.tls
+        address = next(self._nodes)
+        tls = address.tls
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, connection = await loop.create_connection(
                 lambda: _Connection(self),
-                self._address.host,
-                self._address.port,
+                address.host,
+                address.port,
                 ssl=tls.context() if tls else None,
             )
-            connection.write(self._connect_packet().write())
-            await connection.subscribed
+            connection.write(self._connect_packet(address).write())
+            await connection.admitted
         self._connection = connection
+        self._inbox.open(connection)
         self.connected.set()
+        if self._leaving:
+            connection.unsubscribe()
         log.info("broker_connected", client_id=self._client_id, filter=", ".join(self._filters))
         return connection.lost
 
-    def _connect_packet(self) -> mqtt5.ConnectPacket:
-        password = self._address.password
+    def _connect_packet(self, address: BrokerAddress) -> mqtt5.ConnectPacket:
+        password = address.password
         return mqtt5.ConnectPacket(
             self._client_id,
-            username=self._address.username,
+            username=address.username,
             password=password.encode() if password is not None else None,
             clean_start=False,
             keep_alive=KEEP_ALIVE_S,
@@ -206,18 +218,27 @@ class Receiver:
             max_packet_size=MAX_PACKET_BYTES,
         )
 
-    def subscribe_packet(self) -> bytes:
-        """Asked again on every connection: harmless, and a broker that forgot us learns it."""
+    def subscribe_packet(self) -> bytes | None:
+        """Asked again on every connection: harmless, and a broker that forgot us learns it.
+
+        None: a worker that leaves asks for nothing.
+        """
+        if self._leaving:
+            return None
         wanted = [
             mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for each in self._filters
         ]
-        return mqtt5.SubscribePacket(1, wanted).write()
+        return mqtt5.SubscribePacket(SUBSCRIBE_ID, wanted).write()
+
+    def unsubscribe_packet(self) -> bytes:
+        return mqtt5.UnsubscribePacket(UNSUBSCRIBE_ID, self._filters).write()
 
     def arrived(self, packet: mqtt5.PublishPacket, connection: "_Connection") -> None:
         """Called by the connection for each PUBLISH."""
-        if packet.packet_id is None and len(self._pending) >= RECEIVE_MAX:
+        inbox = self._inbox
+        if packet.packet_id is None and inbox.full:
             return
-        self._pending.append(
+        inbox.add(
             Delivery(
                 packet.topic,
                 packet.payload,
@@ -225,22 +246,15 @@ class Receiver:
                 packet.packet_id,
                 time.monotonic_ns(),
                 connection,
-                self._prompt and not packet.retain,
+                inbox.prompt and not packet.retain,
                 packet.retain,
             )
         )
-        if packet.packet_id is not None:
-            self._unacknowledged += 1
-            if self._unacknowledged >= RECEIVE_MAX:
-                self._prompt = False
-        if not self._arrived.is_set():
-            self._arrived.set()
 
     def _forget(self) -> None:
         self._connection = None
-        self._prompt, self._unacknowledged = False, 0
+        self._inbox.forget()
         self.connected.clear()
-        self._pending.clear()
 
 
 class _Connection(asyncio.Protocol):
@@ -252,7 +266,11 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._heard = 0.0
         self._pinging: asyncio.Task[None] | None = None
-        self.subscribed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        # Subscribed, or connected where there is nothing to subscribe to.
+        self.admitted: asyncio.Future[None] = loop.create_future()
+        self._unsubscribed: asyncio.Future[None] | None = None
+        self._answers: list[asyncio.Future[None]] = []
         self.lost = asyncio.Event()
 
     def write(self, data: bytes) -> None:
@@ -263,6 +281,36 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def acknowledge(self, ids: Sequence[int]) -> None:
+        """One write for all of them, in the order given."""
+        self.write(b"".join(mqtt5.PubAckPacket(each).write() for each in ids))
+
+    def unsubscribe(self) -> None:
+        if self._unsubscribed is None:
+            self._unsubscribed = asyncio.get_running_loop().create_future()
+            self.write(self._receiver.unsubscribe_packet())
+
+    async def unsubscribed(self) -> bool:
+        """Wait for the broker's word; False: the connection was lost before it."""
+        return self._unsubscribed is not None and await self._comes(self._unsubscribed)
+
+    async def answered(self) -> bool:
+        """Wait until the broker has read all that we sent so far; False: lost before that."""
+        return await self._comes(self._ask())
+
+    def _ask(self) -> asyncio.Future[None]:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        self.write(mqtt5.PingReqPacket().write())
+        return answer
+
+    async def _comes(self, answer: asyncio.Future[None]) -> bool:
+        lost = asyncio.ensure_future(self.lost.wait())
+        either: set[asyncio.Future[Any]] = {answer, lost}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        lost.cancel()
+        return answer.done()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._heard = time.monotonic()
@@ -271,8 +319,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._pinging is not None:
             self._pinging.cancel()
-        if not self.subscribed.done():
-            self.subscribed.set_exception(
+        if not self.admitted.done():
+            self.admitted.set_exception(
                 ConnectionError(f"the broker closed the connection: {exc or 'no reason given'}")
             )
         self.lost.set()
@@ -308,20 +356,36 @@ class _Connection(asyncio.Protocol):
             if packet.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
                 self._refuse(f"the broker refuses the connection: {packet.reason_code.name}")
                 return
-            self.write(self._receiver.subscribe_packet())
+            subscribe = self._receiver.subscribe_packet()
+            if subscribe is not None:
+                self.write(subscribe)
+            elif not self.admitted.done():
+                self.admitted.set_result(None)
         elif isinstance(packet, mqtt5.SubAckPacket):
             refused = [code for code in packet.reason_codes if code not in GRANTED]
             if refused:
                 self._refuse(f"the broker refuses the subscription: {refused[0].name}")
-            elif not self.subscribed.done():
-                self.subscribed.set_result(None)
+            elif not self.admitted.done():
+                self.admitted.set_result(None)
+        elif isinstance(packet, mqtt5.UnsubAckPacket):
+            if self._unsubscribed is not None and not self._unsubscribed.done():
+                self._unsubscribed.set_result(None)
+        elif isinstance(packet, mqtt5.PingRespPacket):
+            self._answer_of_ping()
         elif isinstance(packet, mqtt5.DisconnectPacket):
             log.warning("broker_disconnects", reason=packet.reason_code.name)
             self.close()
 
+    def _answer_of_ping(self) -> None:
+        # In the order in which they were asked.
+        if self._answers:
+            answer = self._answers.pop(0)
+            if not answer.done():
+                answer.set_result(None)
+
     def _refuse(self, reason: str) -> None:
-        if not self.subscribed.done():
-            self.subscribed.set_exception(ConnectionError(reason))
+        if not self.admitted.done():
+            self.admitted.set_exception(ConnectionError(reason))
         self.close()
 
     async def _ping(self) -> None:
@@ -333,4 +397,4 @@ class _Connection(asyncio.Protocol):
                     if self._transport is not None:
                         self._transport.abort()
                     return
-                self.write(mqtt5.PingReqPacket().write())
+                self._ask()

@@ -35,6 +35,8 @@ class Broker(Server):
     is the name that the broker's certificate must carry where that is not the URL's host.
     """
 
+    # Where messages are taken from, if that is another place: a queue of RabbitMQ, amqp://...
+    ingest_url: SecretStr | None = None
     dispatch_url: SecretStr | None = None
     enrolment_url: SecretStr | None = None
     watch_url: SecretStr | None = None

@@ -8,6 +8,7 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from store.errors import Unavailable
+from store.session import NOTICE_SILENCE
 
 # Callers above hold connections and know no driver.
 __all__ = ["Connection", "Pool", "borrow", "make_pool", "snapshot"]
@@ -31,6 +32,7 @@ def make_pool(url: str, *, min_size: int = 1, max_size: int = 10) -> Pool:
             "autocommit": True,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "prepaid-api",
+            **NOTICE_SILENCE,
         },
         configure=_limit_statements,
         min_size=min_size,

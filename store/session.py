@@ -8,7 +8,7 @@ again at the next call.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import LiteralString, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import Connection
@@ -18,6 +18,14 @@ from store.errors import Unavailable
 _Result = TypeVar("_Result")
 
 CONNECT_TIMEOUT_S = 5
+# A server whose machine lost its power says nothing, and TCP alone would wait a quarter of an hour
+# for it. A busy server is not meant: its kernel answers.
+NOTICE_SILENCE: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # milliseconds
+}
 # Batches join a few thousand keys to large tables: without these the planner, which cannot know
 # the size of an array, scans the tables whole.
 POINT_LOOKUPS: tuple[LiteralString, ...] = (
@@ -61,6 +69,7 @@ class Session:
                 autocommit=True,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 application_name=f"prepaid-{self._name}",
+                **NOTICE_SILENCE,
             )
             for setting in self._settings:
                 self._conn.execute(setting)

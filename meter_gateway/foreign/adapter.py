@@ -23,7 +23,8 @@ from meter_gateway.foreign.device_profile import DlmsProfile, JsonProfile, Spark
 from meter_gateway.foreign.keys import SealingKey, unseal
 from meter_gateway.foreign.sparkplug import SparkplugNodes, rebirth_request
 from meter_gateway.foreign.values import ForeignReading, ForeignState, placed_ms
-from meter_gateway.receiver import BrokerAddress, Delivery
+from meter_gateway.inbox import Delivery
+from meter_gateway.receiver import BrokerAddress
 from schemas.decoding import decode_up
 from schemas.errors import DomainError
 from schemas.quantities import format_instant

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 import typer
 
+from meter_gateway.receiver import parse_hosts
 from prepaid.clock import wall_ms
 from prepaid.database import connected
 from prepaid.runtime import Account, Folders, RuntimeUnavailableError
@@ -199,15 +200,15 @@ def check_role(url: str) -> Check:
 
 
 def check_own_broker(url: str) -> Check:
-    """The broker at PREPAID_BROKER__URL accepts connections."""
+    """The broker at PREPAID_BROKER__URL accepts connections: each of its nodes."""
     mend = f"Start the broker, or mend {BROKER_VARIABLE}."
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or DEFAULT_BROKER_PORT
-        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+        hosts = parse_hosts(urlsplit(url).netloc.rpartition("@")[2], DEFAULT_BROKER_PORT)
+        for host, port in hosts:
+            socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         return Check("broker", f"own broker: {error}", mend)
-    return Check("broker", f"own broker at {host}:{port}")
+    return Check("broker", f"own broker at {', '.join(f'{host}:{port}' for host, port in hosts)}")
 
 
 def _check_programs(environ: Mapping[str, str], folders: Folders) -> list[Check]:

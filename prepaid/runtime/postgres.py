@@ -5,7 +5,7 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,10 +26,11 @@ STATE_LINE, STATE_READY = 7, "ready"
 MIN_BUFFERS_MIB, MAX_BUFFERS_MIB = 128, 2048
 
 
-def render_configuration(port: int, memory_mib: int) -> str:
+def render_configuration(port: int, memory_mib: int, standbys: Sequence[str] = ()) -> str:
     """postgresql.conf for one host with `memory_mib` of memory, shared with our other processes.
 
-    What is acknowledged to a meter is on disk: fsync and synchronous_commit stay on.
+    What is acknowledged to a meter is on disk: fsync and synchronous_commit stay on. With
+    `standbys` it is on the disk of one of those too, by name.
     """
     buffers_mib = min(max(memory_mib // 8, MIN_BUFFERS_MIB), MAX_BUFFERS_MIB)
     settings = {
@@ -57,7 +58,11 @@ def render_configuration(port: int, memory_mib: int) -> str:
         "log_timezone": "'UTC'",
         "log_min_messages": "warning",
         "logging_collector": "off",
+        # A standby that stays away must not fill this server's disk.
+        "max_slot_wal_keep_size": "'8GB'",
     }
+    if standbys:
+        settings["synchronous_standby_names"] = f"'ANY 1 ({', '.join(standbys)})'"
     lines = [f"{name} = {value}\n" for name, value in settings.items()]
     return (
         "# Written at every start; settings of your own go into postgresql.auto.conf.\n"
@@ -66,8 +71,11 @@ def render_configuration(port: int, memory_mib: int) -> str:
 
 
 def render_access() -> str:
-    """pg_hba.conf: our two roles by password over loopback, nobody else."""
-    return f"host all {ROLE},{LOGIN} {LOOPBACK}/32 scram-sha-256\n"
+    """pg_hba.conf: our two roles by password over loopback, nobody else; standbys as the owner."""
+    return (
+        f"host all {ROLE},{LOGIN} {LOOPBACK}/32 scram-sha-256\n"
+        f"host replication {ROLE} {LOOPBACK}/32 scram-sha-256\n"
+    )
 
 
 class Postgres:
@@ -87,6 +95,7 @@ class Postgres:
             "postgresql", self._cluster, data_dir / "postgresql.log", account
         )
         self._port = 0
+        self._standbys: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -134,17 +143,15 @@ class Postgres:
                 self._port = keep_port(self._folder, "postgresql")
             if not self._cluster.exists():
                 self._make_cluster()
-            configuration = self._folder / "postgresql.conf"
+            self._write_configuration()
             access = self._folder / "pg_hba.conf"
-            text = render_configuration(self._port, _memory_mib())
-            configuration.write_text(text, encoding="utf-8")
             access.write_text(render_access(), encoding="utf-8")
             self._process.start(
                 [
                     str(self._binaries.bin / "postgres"),
                     "-D",
                     str(self._cluster),
-                    f"--config_file={configuration}",
+                    f"--config_file={self._configuration}",
                     f"--hba_file={access}",
                 ],
                 self._ready,
@@ -164,6 +171,52 @@ class Postgres:
         """Ends all of its processes with SIGKILL. The next start recovers from the log."""
         self._process.kill()
 
+    def clone(self, data_dir: Path, name: str) -> "Postgres":
+        """A standby of this running server, called `name`, in a folder of its own: not started.
+
+        It follows from the instant of the copy on; what it missed is kept for it in a slot of that
+        name. Errors: `already_running`, `basebackup_failed`, and those of `Account.make_folder`.
+        """
+        standby = Postgres(self._binaries, data_dir, self._account)
+        self._account.make_folder(standby._owned)
+        standby._lock.acquire()
+        try:
+            shutil.rmtree(standby._cluster, ignore_errors=True)
+            staged = standby._owned / "cluster.new"
+            shutil.rmtree(staged, ignore_errors=True)
+            where = f"host={LOOPBACK} port={self.port} user={ROLE} application_name={name}"
+            self._run(
+                "basebackup_failed",
+                [
+                    "pg_basebackup",
+                    f"--dbname={where}",
+                    f"--pgdata={staged}",
+                    "--wal-method=stream",
+                    "--checkpoint=fast",
+                    "--write-recovery-conf",
+                    "--create-slot",
+                    f"--slot={name}",
+                ],
+            )
+            staged.rename(standby._cluster)
+            for kept in ("password", "application-password"):
+                if (self._folder / kept).exists():
+                    _write_private(data_dir / kept, (self._folder / kept).read_text("ascii"))
+            (data_dir / "database.made").touch()
+        finally:
+            standby._lock.release()
+        return standby
+
+    def wait_for(self, *standbys: str) -> None:
+        """From now on a commit is told as done when one of these has it on disk; none: alone."""
+        self._standbys = standbys
+        self._write_configuration()
+        os.kill(self.pid, signal.SIGHUP)
+
+    def promote(self) -> None:
+        """A standby takes over: it ends recovery and takes writes. Errors: `promote_failed`."""
+        self._run("promote_failed", ["pg_ctl", "promote", f"--pgdata={self._cluster}", "--wait"])
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -179,6 +232,14 @@ class Postgres:
     @property
     def _pid_file(self) -> Path:
         return self._cluster / "postmaster.pid"
+
+    @property
+    def _configuration(self) -> Path:
+        return self._folder / "postgresql.conf"
+
+    def _write_configuration(self) -> None:
+        text = render_configuration(self._port, _memory_mib(), self._standbys)
+        self._configuration.write_text(text, encoding="utf-8")
 
     def _ready(self, pid: int) -> bool:
         try:

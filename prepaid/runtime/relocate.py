@@ -64,6 +64,9 @@ def _elf_files(root: Path, libraries: Path) -> tuple[list[Path], list[Path]]:
         root / "usr/bin",
         *root.glob("usr/lib/postgresql/*/bin"),
         *root.glob("usr/lib/postgresql/*/lib"),
+        *root.glob("usr/lib/erlang/erts-*/bin"),
+        *root.glob("usr/lib/erlang/lib/*/priv/bin"),
+        *root.glob("usr/lib/erlang/lib/*/priv/lib"),
         libraries,
     )
     for folder in folders:

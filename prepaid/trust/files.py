@@ -26,6 +26,10 @@ def dispatch_url(broker: Broker) -> str | None:
     return broker.dispatch_url.get_secret_value() if broker.dispatch_url is not None else None
 
 
+def ingest_url(broker: Broker) -> str | None:
+    return broker.ingest_url.get_secret_value() if broker.ingest_url is not None else None
+
+
 def load_signing_key(trust: Trust) -> SigningKey | None:
     """Errors: DomainError `secret_file`, `bad_signing_key`."""
     if trust.signing_key is None:

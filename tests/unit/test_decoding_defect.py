@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from meter_gateway import ingest
+from meter_gateway.inbox import Delivery
 from meter_gateway.ingest import IngestLoop
 from meter_gateway.metrics import GatewayMetrics
-from meter_gateway.receiver import Delivery
 
 
 def test_a_message_that_breaks_the_decoder_is_refused_whole(

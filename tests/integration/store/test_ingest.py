@@ -10,9 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from meter_gateway.inbox import Delivery
 from meter_gateway.ingest import IngestLoop
 from meter_gateway.metrics import GatewayMetrics
-from meter_gateway.receiver import Delivery
 from schemas.identity import command_id
 from schemas.quantities import format_instant
 from schemas.telemetry import Decoded

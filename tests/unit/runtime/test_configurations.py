@@ -38,7 +38,16 @@ def test_buffers_leave_memory_to_the_other_processes(memory_mib: int, buffers: s
 
 
 def test_database_admits_two_roles_by_password_from_loopback() -> None:
-    assert postgres.render_access() == "host all prepaid,prepaid_login 127.0.0.1/32 scram-sha-256\n"
+    assert postgres.render_access() == (
+        "host all prepaid,prepaid_login 127.0.0.1/32 scram-sha-256\n"
+        "host replication prepaid 127.0.0.1/32 scram-sha-256\n"
+    )
+
+
+def test_commits_wait_for_standbys_where_there_are_any():
+    assert "synchronous_standby_names" not in settings(postgres.render_configuration(1, 8192))
+    found = settings(postgres.render_configuration(1, 8192, ("a", "b")))
+    assert found["synchronous_standby_names"] == "'ANY 1 (a, b)'"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,14 @@ def test_own_broker_that_answers_passes(listening: int) -> None:
     assert check_own_broker(f"mqtt://127.0.0.1:{listening}").passed
 
 
+def test_every_node_of_an_own_broker_is_asked(listening: int) -> None:
+    there = f"127.0.0.1:{listening}"
+    assert check_own_broker(f"mqtt://u:secret@{there},{there}").detail.endswith(f"{there}, {there}")
+    broken = check_own_broker(f"mqtt://u:secret@{there},127.0.0.1:1")
+    assert not broken.passed
+    assert "secret" not in broken.detail + broken.mend
+
+
 @pytest.mark.parametrize("url", ["mqtt://127.0.0.1:1", "mqtt://127.0.0.1:port"])
 def test_own_broker_that_cannot_be_reached_fails(url: str) -> None:
     assert "PREPAID_BROKER__URL" in check_own_broker(url).mend

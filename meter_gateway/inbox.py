@@ -1,0 +1,120 @@
+"""What a source has received and nobody has taken yet, and whether the broker holds anything back.
+
+The bound is the source's: what is unacknowledged is at most its window, and the broker keeps the
+rest. Here is only the bookkeeping that all sources share.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+# The window: twice the largest batch, so that the next batch fills while one commits; larger
+# windows gained nothing in the trial of docs/adr/0002.
+RECEIVE_MAX = 8000
+# A broker that has nothing to hand out for this long, while nothing is unacknowledged, holds
+# nothing back: what it sends from then on was said just now.
+QUIET_S = 0.05
+POLL_S = 0.02
+
+
+class Link(Protocol):
+    """One connection to a broker: only the one that brought a message can acknowledge it."""
+
+    def acknowledge(self, ids: Sequence[int]) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One message as received. `packet_id`: what its connection knows it by; None: nobody waits.
+
+    `prompt`: the broker is known not to have held it back.
+    """
+
+    topic: str
+    payload: bytes
+    content_type: str | None
+    packet_id: int | None
+    received_ns: int
+    connection: Link
+    prompt: bool = False
+    # The broker kept it: it may be of any age.
+    retained: bool = False
+
+
+class Inbox:
+    """Filled by a connection, emptied by a loop; all in one event loop."""
+
+    def __init__(self, window: int = RECEIVE_MAX) -> None:
+        self._window = window
+        self._pending: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._link: Link | None = None
+        # Until the broker was seen with nothing to hand out it may be working off a backlog.
+        self.prompt = False
+        self._unacknowledged = 0
+        # How many ever came: equal twice, nothing came between.
+        self.received = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self._pending) >= self._window
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits here, and nothing that was taken is unacknowledged."""
+        return not self._pending and self._unacknowledged == 0
+
+    def open(self, link: Link) -> None:
+        """`link` is the connection from now on."""
+        self._link = link
+
+    def forget(self) -> None:
+        """The connection is gone: the broker sends again what was not acknowledged."""
+        self._link = None
+        self.prompt, self._unacknowledged = False, 0
+        self._pending.clear()
+
+    def add(self, delivery: Delivery) -> None:
+        self._pending.append(delivery)
+        self.received += 1
+        if delivery.packet_id is not None:
+            self._unacknowledged += 1
+            if self._unacknowledged >= self._window:
+                self.prompt = False
+        if not self._arrived.is_set():
+            self._arrived.set()
+
+    def acknowledged(self, deliveries: Sequence[Delivery]) -> None:
+        """Those of this connection no longer count; those of a lost one count no more already."""
+        self._unacknowledged -= sum(
+            each.connection is self._link and each.packet_id is not None for each in deliveries
+        )
+
+    async def take(self, most: int, linger_s: float) -> list[Delivery]:
+        """Wait for at least one message, linger a little, and take up to `most`."""
+        while not self._pending:
+            self._arrived.clear()
+            await self._wait()
+        if linger_s and len(self._pending) < most:
+            await asyncio.sleep(linger_s)
+        taken: list[Delivery] = []
+        while self._pending and len(taken) < most:
+            taken.append(self._pending.popleft())
+        return taken
+
+    async def until_idle(self) -> None:
+        while not self.idle:
+            await asyncio.sleep(POLL_S)
+
+    async def _wait(self) -> None:
+        """Until something arrives; quiet for a while, the broker holds nothing back."""
+        while not self.prompt:
+            try:
+                await asyncio.wait_for(self._arrived.wait(), QUIET_S)
+            except TimeoutError:
+                self.prompt = self._link is not None and self._unacknowledged == 0
+            else:
+                return
+        await self._arrived.wait()
