@@ -7,8 +7,7 @@ Everything is judged here that needs no database.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import cbor2
 import orjson
@@ -109,7 +108,7 @@ def _take_reading(
     refused: list[Refused],
 ) -> None:
     # Keys that have a field of their own are taken out; the others travel along as `rest`.
-    rest: dict[str, Any] = {**form}
+    rest = cast("dict[str, Any]", form)
     take = rest.pop
     del rest["v"]
     boot, seq = take("boot"), take("seq")
@@ -146,10 +145,12 @@ def _storable(rest: dict[str, object]) -> bytes:
 
     It carries no money, so it must not cost the meter its reading, nor the batch its commit.
     """
-    with suppress(TypeError):
+    try:
         octets = orjson.dumps(rest)
         if b"\\u0000" not in octets:
             return octets
+    except TypeError:
+        pass
     return orjson.dumps({"unstorable": _plain(repr(rest))})
 
 

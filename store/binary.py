@@ -6,12 +6,14 @@ octets (-1: null); an array begins with its dimensions, whether it has nulls, it
 its length and its lower bound (`array_send` in the server's source).
 """
 
+from array import array
 from collections.abc import Sequence
 from datetime import date
 from struct import Struct
 from struct import pack as pack_format
 from typing import Generic, TypeVar
 
+import numpy as np
 import orjson
 import psycopg
 from psycopg.adapt import Dumper
@@ -56,6 +58,15 @@ class Int4s(Column[int]):
     """integer[]; no nulls among them."""
 
     __slots__ = ()
+
+
+class Packed:
+    """bigint[] of values that stand in an array already; the fastest of these."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: "array[int]") -> None:
+        self.values = values
 
 
 class Texts(Column[str]):
@@ -140,6 +151,20 @@ class _Int4sDumper(Dumper):
         return _integers(INT4, 4, "ii", obj.values)  # type: ignore[arg-type] # no None among them
 
 
+_LONG = np.dtype([("length", ">i4"), ("value", ">i8")])
+
+
+class _PackedDumper(Dumper):
+    format = Format.BINARY
+    oid = INT8_ARRAY
+
+    def dump(self, obj: Packed) -> bytes:
+        rows = np.empty(len(obj.values), _LONG)
+        rows["length"] = 8
+        rows["value"] = np.frombuffer(obj.values, np.int64)
+        return _array(INT8, len(rows), False, rows.tobytes())
+
+
 class _TextsDumper(Dumper):
     format = Format.BINARY
     oid = TEXT_ARRAY
@@ -162,6 +187,7 @@ class _BoolsDumper(Dumper):
 for _column, _dumper in (
     (Int8s, _Int8sDumper),
     (Int4s, _Int4sDumper),
+    (Packed, _PackedDumper),
     (Texts, _TextsDumper),
     (Bools, _BoolsDumper),
 ):

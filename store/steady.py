@@ -29,7 +29,7 @@ from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import DecodedReading
 from store import binary, clocks, steady_rows
 from store.answers import Receipt
-from store.binary import Int4s, Int8s, Texts
+from store.binary import Int4s, Int8s, Packed, Texts
 from store.incoming import Incoming, Recorded
 from store.ledger import numbers_of_accounts
 from store.settlement import AccountState, TermsCache, state_of
@@ -227,6 +227,14 @@ class _Taking:
         if topic.side == "g":
             return self._batch(message, topic.device)
         received_ms = message.received_ms
+        if len(readings) == 1 and not message.decoded.refused:
+            (reading,) = readings
+            lane = self._known.get(reading.meter)
+            if lane is None or not self._take(lane, reading, (), received_ms):
+                return message
+            if reading.rcpt or reading.hist:
+                self.receipts.append(Receipt(reading.meter, reading.boot, reading.seq))
+            return None
         left: list[DecodedReading] = []
         for reading, others in _grouped(readings):
             lane = self._known.get(reading.meter)
@@ -342,22 +350,25 @@ class _Taking:
             lane.relay_ms = None
 
     def _move(self, conn: Connection, lanes: Sequence[Lane]) -> None:
-        moves: list[int] = []
-        numbers: list[int] = []
+        moves, numbers = array("q"), array("q")
+        first = 1
         for lane in lanes:
-            steady, first = lane.steady, len(numbers) + 1
-            numbers += steady.numbers
+            steady = lane.steady
+            moved = steady.numbers
+            last = first + len(moved) - 1
+            numbers.extend(moved)
             # The columns of `n` in `move_accounts`, in their order.
-            moves += (
+            moves.extend((
                 lane.account_id, lane.account_version, lane.meter_id, lane.meter_version,
-                steady.at_ms, steady.balance_micro, first, len(numbers), lane.boot, lane.seq,
+                steady.at_ms, steady.balance_micro, first, last, lane.boot, lane.seq,
                 lane.relay_ms or 0,
-            )  # fmt: skip
+            ))  # fmt: skip
+            first = last + 1
         of = {
             "now_ms": self._now_ms,
             "count": len(lanes),
-            "moves": Int8s(moves),
-            "numbers": Int8s(numbers),
+            "moves": Packed(moves),
+            "numbers": Packed(numbers),
         }
         if conn.execute(query("move_accounts"), of).rowcount != len(lanes):
             raise _Stale
