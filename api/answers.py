@@ -11,7 +11,7 @@ from schemas.quantities import format_instant, format_micro
 from schemas.wire import DesiredRelay, Relay
 from store.issuing import WH_PER_UNIT
 from store.reads import Account, Balance, Entry, OpenedEntry, Slot
-from store.top_up_tracker import OWNERS, Owner, Tracked, TrackedState
+from store.top_up_tracker import OWNERS, Owner, TrackedState
 from store.top_ups import IssuedToken, Offer, TopUp
 from store.vending import quote_lines
 
@@ -187,26 +187,31 @@ class GoingOnAnswer(Answer):
     fields: dict[str, str] = Field(default_factory=dict)
 
 
-class TopUpAnswer(Answer):
-    """`states`: every state reached, with its time. What comes with the credit (receipt number,
-    lines, tokens, `top_up`, our number of it) is absent before.
-    """
+class _TopUpForm(Answer):
+    """`states`: every state reached, with its time."""
 
     id: str
     account: str
     meter: str
     channel: str
-    receipt_number: str | None
     amount: Money
     energy_wh: int
-    paid_at: Instant | None
     state: TrackedState
     states: list[StateAnswer]
-    going_on: GoingOnAnswer | None
-    top_up: str | None
     tokens: list[str] = Field(description="STS tokens, 20 digits each, in the order of entry.")
     lines: list[LineAnswer]
     as_of: Instant
+
+
+class TopUpAnswer(_TopUpForm):
+    """From its payment on. What comes with the credit (receipt number, lines, tokens, `top_up`, our
+    number of it) is absent before.
+    """
+
+    receipt_number: str | None
+    paid_at: Instant | None
+    going_on: GoingOnAnswer | None
+    top_up: str | None
 
 
 class TopUpPage(Answer):
@@ -214,7 +219,7 @@ class TopUpPage(Answer):
     next_cursor: str | None
 
 
-class PaymentAnswer(TopUpAnswer):
+class PaymentAnswer(_TopUpForm):
     partner_txn_id: str
     receipt_number: str
     paid_at: Instant
@@ -411,35 +416,6 @@ def state_forms(states: Sequence[tuple[TrackedState, int]]) -> list[dict[str, ob
         {"state": state, "at": format_instant(at_ms), "owner": OWNERS[state]}
         for state, at_ms in states
     ]
-
-
-def tracked_answer(found: Tracked, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
-    """A top-up from its payment on. `digits`: whether the caller may read the tokens."""
-    attempt = found.attempt
-    form: dict[str, object] = {}
-    if found.top_up is not None:
-        form = top_up_form(found.top_up, now_ms, digits=digits)
-    elif attempt is not None:
-        form = {
-            "account": attempt.account,
-            "meter": attempt.meter,
-            "channel": attempt.method,
-            "receipt_number": None,
-            "amount": money(attempt.amount_micro, attempt.currency),
-            "energy_wh": 0,
-            "paid_at": instant(attempt.paid_ms),
-            "going_on": attempt.going_on,
-            "top_up": None,
-            "tokens": [],
-            "lines": [],
-            "as_of": format_instant(now_ms),
-        }
-    states = state_forms(found.states())
-    if attempt is not None and attempt.state == "pending" and attempt.going_on is not None:
-        states[-1]["owner"] = "customer"
-    return TopUpAnswer.model_validate(
-        form | {"id": found.id, "state": found.state, "states": states}
-    )
 
 
 def top_up_form(top_up: TopUp, now_ms: int, *, digits: bool = True) -> dict[str, object]:

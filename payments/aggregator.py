@@ -1,5 +1,5 @@
-"""Aggregators (Moosyl, Muamla): an invoice, a page of theirs, and notifications signed over their raw
-bytes. Nothing signs a time: the same notification may come again, late and out of order.
+"""Aggregators (Moosyl, Muamla): an invoice, a page of theirs, and notifications signed over their
+raw bytes. Nothing signs a time: the same notification may come again, late and out of order.
 """
 
 import hmac
@@ -116,7 +116,7 @@ class Aggregator:
         url, reference = found.get("url"), found.get("reference")
         if answer.status not in {200, 201} or not _is_name(reference) or not _is_page(url):
             return Word("failed", "invoice_refused", detail="the aggregator made no invoice")
-        going_on = {"kind": "page", "url": url, "method": "GET", "fields": {}}
+        going_on: dict[str, object] = {"kind": "page", "url": url, "method": "GET", "fields": {}}
         return Started(reference, going_on, INVOICE_S, pays_alone=True)
 
     def confirm(self, attempt: Attempt, given: Confirmation) -> Word:

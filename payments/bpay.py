@@ -1,7 +1,7 @@
 """Bankily B-PAY: the payer gives a passcode that his app made; we ask for the money, and check.
 
-There is no notification. An answer that is lost is asked for by `checkTransaction`: TS succeeded, TF
-failed, TA still under way. The provider session ends after a time and is renewed.
+There is no notification. An answer that is lost is asked for by `checkTransaction`: TS succeeded,
+TF failed, TA still under way. The provider session ends after a time and is renewed.
 """
 
 import threading

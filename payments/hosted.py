@@ -1,5 +1,5 @@
-"""Pages of a wallet with a one-time password (Masrvi, Click): we fetch a provider session, the payer's
-browser posts a form there, and the wallet tells us by a GET that nobody signed.
+"""Pages of a wallet with a one-time password (Masrvi, Click): we fetch a provider session, the
+payer's browser posts a form there, and the wallet tells us by a GET that nobody signed.
 
 What the browser brings back is never believed. A notification counts from the wallet's own
 addresses only; where the wallet can be asked it makes us ask; else amount and reference must be

@@ -65,7 +65,7 @@ class Tracked:
         assert self.top_up is not None, "one of the two is there"
         return self.top_up.id
 
-    def states(self) -> list[tuple[TrackedState, int]]:
+    def states(self) -> Sequence[tuple[TrackedState, int]]:
         """Every state reached, each with its time, in the order in which they were reached."""
         found: list[tuple[TrackedState, int]] = []
         for step in self.steps:
@@ -81,11 +81,9 @@ class Tracked:
                     found.append(("reversed", self.held.decided_ms))
         if self.top_up is not None:
             begun = self.attempt is not None
-            found += [
-                (state, at_ms)
-                for state, at_ms in self.top_up.states()
-                if not (begun and state == "received")
-            ]
+            for state, at_ms in self.top_up.states():
+                if not (begun and state == "received"):
+                    found.append((state, at_ms))
         return found
 
     @property

@@ -36,11 +36,12 @@ from api.numbers import (
     typed_passcode,
 )
 from api.requests import ConfirmationRequest, TopUpRequest
+from schemas.quantities import format_instant
 from store import payment_attempts, reads, top_up_tracker
 from store.errors import NotFound, TooManyAttempts
 from store.pool import borrow
 from store.reads import Account, Principal
-from store.top_up_tracker import TrackedState
+from store.top_up_tracker import Tracked, TrackedState
 
 router = APIRouter(prefix="/v1", tags=["top-ups"])
 
@@ -174,7 +175,7 @@ def list_top_ups(
     items, following = answers.page(found, limit, lambda each: each.id)
     now_ms, digits = around.now_ms(), caller.role in DIGITS_ROLES
     return TopUpPage(
-        items=[answers.tracked_answer(each, now_ms, digits=digits) for each in items],
+        items=[_answer(each, now_ms, digits=digits) for each in items],
         next_cursor=following,
     )
 
@@ -186,7 +187,7 @@ def show_top_up(
     """One top-up, by the number of its payment or its own, with every state reached."""
     found = top_up_tracker.tracked_one(conn, account.id, top_up)
     digits = caller.role in DIGITS_ROLES
-    return answers.tracked_answer(found, around.now_ms(), digits=digits)
+    return _answer(found, around.now_ms(), digits=digits)
 
 
 @router.post("/payments/{method}/notifications", dependencies=[Open])
@@ -246,7 +247,7 @@ def _shown(around: Surroundings, caller: Principal, account: Account, attempt: s
     with borrow(around.pool) as conn:
         found = top_up_tracker.tracked_one(conn, account.id, attempt)
     digits = caller.role in DIGITS_ROLES
-    return answers.tracked_answer(found, around.now_ms(), digits=digits)
+    return _answer(found, around.now_ms(), digits=digits)
 
 
 def _check_method(around: Surroundings, caller: Principal, body: TopUpRequest) -> None:
@@ -262,3 +263,32 @@ def _check_method(around: Surroundings, caller: Principal, body: TopUpRequest) -
 
 def _name_of_payer(caller: Principal) -> str:
     return f"operator:{name_of(caller)}" if caller.is_operator else f"customer:{caller.customer_id}"
+
+
+def _answer(found: Tracked, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
+    """A top-up from its payment on. `digits`: whether the caller may read the tokens."""
+    attempt = found.attempt
+    form: dict[str, object] = {}
+    if found.top_up is not None:
+        form = answers.top_up_form(found.top_up, now_ms, digits=digits)
+    elif attempt is not None:
+        form = {
+            "account": attempt.account,
+            "meter": attempt.meter,
+            "channel": attempt.method,
+            "receipt_number": None,
+            "amount": answers.money(attempt.amount_micro, attempt.currency),
+            "energy_wh": 0,
+            "paid_at": answers.instant(attempt.paid_ms),
+            "going_on": attempt.going_on,
+            "top_up": None,
+            "tokens": [],
+            "lines": [],
+            "as_of": format_instant(now_ms),
+        }
+    states = answers.state_forms(found.states())
+    if attempt is not None and attempt.state == "pending" and attempt.going_on is not None:
+        states[-1]["owner"] = "customer"
+    return TopUpAnswer.model_validate(
+        form | {"id": found.id, "state": found.state, "states": states}
+    )
