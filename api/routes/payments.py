@@ -289,6 +289,9 @@ def _answer(found: Tracked, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
     states = answers.state_forms(found.states())
     if attempt is not None and attempt.state == "pending" and attempt.going_on is not None:
         states[-1]["owner"] = "customer"
+    if attempt is not None and attempt.state == "unknown" and attempt.next_check_wall_ms is None:
+        # The channel is asked no more: its daily file decides, with a person.
+        states[-1]["owner"] = "utility"
     return TopUpAnswer.model_validate(
         form | {"id": found.id, "state": found.state, "states": states}
     )

@@ -47,12 +47,12 @@ class SimulatedBPay(SimulatedChannel):
                 or (each.status == UNDER_WAY and each.plan.deed == "late_paid")
             }
 
-    def make_passcode(self, phone: str, amount: str) -> str:
+    def make_passcode(self, phone: str, amount: str, digits: int = 4) -> str:
         """What the app does when its owner types the amount: a code for this payment alone."""
-        code = self.mischief.number(4)
+        code = self.mischief.number(digits)
         with self.lock:
             while code in self._passcodes:
-                code = f"{int(code) + 1:04d}"[-4:]
+                code = f"{int(code) + 1:0{digits}d}"[-digits:]
             self._passcodes[code] = (phone, Decimal(amount))
         return code
 
