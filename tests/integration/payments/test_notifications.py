@@ -203,9 +203,10 @@ def test_an_unsigned_notification_counts_from_the_wallets_addresses_alone(market
     assert market.counts() == (1, 1, 0)
 
 
-@pytest.mark.parametrize(
-    ("query", "status"),
-    [
+def test_an_unsigned_notification_that_is_short_is_refused(market: Market) -> None:
+    who = market.customer()
+    made = market.started(who, "click")
+    cases = [
         ("", 422),
         ("status=Ok", 422),
         ("status=Ok&purchaseref={ref}", 422),
@@ -214,17 +215,13 @@ def test_an_unsigned_notification_counts_from_the_wallets_addresses_alone(market
         ("status=Ok&purchaseref={ref}&paymentref=1&amount=-5000", 422),
         ("status=Ok&purchaseref={ref}&paymentref=1&amount=5e3", 422),
         ("status=Ok&purchaseref={ref}&paymentref=1&amount=5000&amount=1", 422),
+        ("status=Ok&purchaseref={ref}&paymentref=1&amount=5000" + "&a=1" * 40, 422),
         ("status=Ok&purchaseref=nobody&paymentref=1&amount=5000", 404),
-    ],
-)
-def test_an_unsigned_notification_that_is_short_is_refused(
-    market: Market, query: str, status: int
-) -> None:
-    who = market.customer()
-    made = market.started(who, "click")
-    assert get(market, "click", query.format(ref=made["id"]))[0] == status
+    ]
+    for query, status in cases:
+        assert get(market, "click", query.format(ref=made["id"]))[0] == status, query
     assert market.counts() == (0, 0, 0)
-    assert sum(market.refusals().values()) == 1
+    assert sum(market.refusals().values()) == len(cases)
 
 
 def test_a_spoofed_payment_is_not_believed_where_the_wallet_can_be_asked(market: Market) -> None:
