@@ -11,8 +11,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 # What becomes of a payment: `late` ones are under way for so many checks first.
 Deed = Literal["paid", "refused", "late_paid", "late_failed", "nothing"]
-# What becomes of the answer: cut before a byte, cut in the middle, or an error of a proxy.
-Reply = Literal["whole", "cut", "half", "error"]
+# What becomes of the answer: cut before a byte, cut in the middle, an error of a proxy, or none
+# until the channel lets go.
+Reply = Literal["whole", "cut", "half", "error", "hang"]
+HANG_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class SimulatedChannel:
     def __init__(self, mischief: Mischief | None = None) -> None:
         self.mischief = mischief or Mischief()
         self.lock = threading.Lock()
+        self.let_go = threading.Event()
         channel = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -115,7 +118,9 @@ class SimulatedChannel:
             def _send(self, response: Response) -> None:
                 # One request a connection: what is cut here is cut for this request alone.
                 self.close_connection = True
-                if response.reply == "cut":
+                if response.reply == "hang":
+                    channel.let_go.wait(HANG_S)
+                if response.reply in {"cut", "hang"}:
                     return
                 if response.reply == "error":
                     response = Response(b"<html>bad gateway</html>", 502)
@@ -143,6 +148,7 @@ class SimulatedChannel:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.let_go.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
