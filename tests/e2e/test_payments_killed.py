@@ -112,6 +112,8 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PREPAID_DATABASE__URL": database_url,
         "PREPAID_PAYMENTS__FILE": str(tmp_path / "methods.json"),
+        # The meter of this test takes no tokens: nobody is asked there.
+        "PREPAID_STS__SOCKET": str(tmp_path / "nobody.sock"),
     }
 
 
@@ -149,9 +151,9 @@ def test_the_api_is_killed_while_the_bank_has_the_money(
                 until(lambda number=started["id"]: number in bank.operations)
                 process.kill()
                 payer.join()
-        states = conn.execute("SELECT state FROM payment_attempt").fetchall()
-        assert states == [("pending",)] * 3
-        assert conn.execute("SELECT count(*) FROM top_up").fetchone() == (0,)
+            # The next one begins with what this one left.
+            left = "SELECT state, top_up_id FROM payment_attempt WHERE id = %s"
+            assert conn.execute(left, (started["id"],)).fetchone() == ("pending", None)
         with api(environment) as (_, client), api(environment):
 
             def ended() -> list[str] | None:
