@@ -32,8 +32,10 @@ class Invoice:
 class SimulatedAggregator(SimulatedChannel):
     """`invoices`: the truth, by the caller's id."""
 
-    def __init__(self, dialect: Dialect, mischief: Mischief | None = None) -> None:
-        super().__init__(mischief)
+    def __init__(
+        self, dialect: Dialect, mischief: Mischief | None = None, *, port: int = 0
+    ) -> None:
+        super().__init__(mischief, port=port)
         self.dialect = dialect
         self.access_key = self.mischief.number(24)
         self.signing_key = self.mischief.number(32)

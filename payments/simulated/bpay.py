@@ -27,8 +27,8 @@ class SimulatedBPay(SimulatedChannel):
 
     USERNAME = "utility"
 
-    def __init__(self, mischief: Mischief | None = None) -> None:
-        super().__init__(mischief)
+    def __init__(self, mischief: Mischief | None = None, *, port: int = 0) -> None:
+        super().__init__(mischief, port=port)
         self.password = self.mischief.number(12)
         self.operations: dict[str, Operation] = {}
         self.calls: dict[str, int] = {}
@@ -53,8 +53,12 @@ class SimulatedBPay(SimulatedChannel):
         with self.lock:
             while code in self._passcodes:
                 code = f"{int(code) + 1:0{digits}d}"[-digits:]
-            self._passcodes[code] = (phone, Decimal(amount))
+            self.give(code, phone, amount)
         return code
+
+    def give(self, code: str, phone: str, amount: str) -> None:
+        """A passcode for one payment of one payer; `lock` is held."""
+        self._passcodes[code] = (phone, Decimal(amount))
 
     def end_sessions(self, *, renewals: bool = False) -> None:
         """Every session ends now; with `renewals` none of them can be renewed, either."""

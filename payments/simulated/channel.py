@@ -86,9 +86,11 @@ class Response:
 
 
 class SimulatedChannel:
-    """A context in which the channel listens at `url`. A subclass answers; `lock` is held then."""
+    """A context in which the channel listens at `url` (port 0: any free one). A subclass answers;
+    `lock` is held then.
+    """
 
-    def __init__(self, mischief: Mischief | None = None) -> None:
+    def __init__(self, mischief: Mischief | None = None, *, port: int = 0) -> None:
         self.mischief = mischief or Mischief()
         self.lock = threading.Lock()
         self.let_go = threading.Event()
@@ -114,6 +116,7 @@ class SimulatedChannel:
                 with channel.lock:
                     response = channel.answer(request)
                 self._send(response)
+                channel.afterwards(request, response)
 
             def _send(self, response: Response) -> None:
                 # One request a connection: what is cut here is cut for this request alone.
@@ -134,7 +137,7 @@ class SimulatedChannel:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
                 """A passcode stands in these requests: nothing is printed."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         host, port = self._server.server_address[:2]
         self.url = f"http://{host!s}:{port}"
@@ -142,6 +145,9 @@ class SimulatedChannel:
     def answer(self, request: Request) -> Response:
         """What to answer to one request."""
         raise NotImplementedError
+
+    def afterwards(self, request: Request, response: Response) -> None:
+        """What happens once it is answered."""
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -25,18 +25,24 @@ class Order:
 
 
 class SimulatedWallet(SimulatedChannel):
-    """`orders`: the truth. Payers call `open_page`, `confirm`, `cancel`; `notify` tells of it."""
+    """`orders`: the truth; `one_time`: what was sent by SMS. Payers call `open_page`, `confirm` and
+    `cancel`; `notify` tells of it.
+    """
 
     MERCHANT = "merchant-1"
 
     def __init__(
-        self, mischief: Mischief | None = None, *, now_s: Callable[[], float] = time.monotonic
+        self,
+        mischief: Mischief | None = None,
+        *,
+        now_s: Callable[[], float] = time.monotonic,
+        port: int = 0,
     ) -> None:
-        super().__init__(mischief)
+        super().__init__(mischief, port=port)
         self.orders: dict[str, Order] = {}
         self._now_s = now_s
         self._sessions: dict[str, float] = {}
-        self._one_time: dict[str, str] = {}
+        self.one_time: dict[str, str] = {}
 
     def answer(self, request: Request) -> Response:
         match request.path:
@@ -67,7 +73,7 @@ class SimulatedWallet(SimulatedChannel):
         Again after a payment it is another payment.
         """
         with self.lock:
-            sent = self._one_time[reference]
+            sent = self.one_time[reference]
         given = {"purchaseref": reference, "code": sent if right else "x"}
         return self._browse(f"{self.url}/online/confirm", given)
 
@@ -102,13 +108,13 @@ class SimulatedWallet(SimulatedChannel):
             return Response(b"EXPIRED_SESSION")
         reference = fields["purchaseref"]
         self.orders.setdefault(reference, Order(fields))
-        self._one_time[reference] = self.mischief.number(6)
+        self.one_time[reference] = self.mischief.number(6)
         return Response(b"OK")
 
     def _confirm(self, given: dict[str, str]) -> Response:
         reference = given["purchaseref"]
         order = self.orders[reference]
-        if given["code"] != self._one_time[reference]:
+        if given["code"] != self.one_time[reference]:
             order.refused = "AUTHENTICATION"
             return Response(b"AUTHENTICATION")
         number = self.mischief.number(10)

@@ -5,14 +5,18 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from payments.simulated.channel import Mischief
+from payments.simulated.street import StreetAggregator, StreetBank, StreetWallet, methods_file
 from prepaid import logs
 from prepaid.clock import Clock, wall_ms
 from prepaid.database import connected
 from prepaid.payment_methods import serving_payments
+from prepaid.secrets_files import write_secret
 from prepaid.security_modules import open_security_module
 from prepaid.settings import Settings
 from schemas.errors import DomainError
@@ -46,9 +50,7 @@ def run(
     settings = Settings()
     if settings.payments.file is None:
         raise DomainError("not_configured", "set PREPAID_PAYMENTS__FILE to the file of the methods")
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = _stopping()
     module = open_security_module(settings.sts)
     with serving_payments(settings, module, Clock.parse(settings.clock).now_ms, wall_ms):
         sys.stdout.write("ready\n")
@@ -116,6 +118,52 @@ def refusals(as_json: Json = False) -> None:
         for each in found
     ]
     _write(rows, as_json=as_json)
+
+
+@app.command()
+def simulated(
+    file: Annotated[
+        Path, typer.Argument(help="The file of methods, written for PREPAID_PAYMENTS__FILE.")
+    ],
+    api_url: Annotated[str, typer.Option(help="Where the API listens.")] = "http://127.0.0.1:8080",
+    port: Annotated[
+        int, typer.Option(help="Of the first of three channels; 0: any free ones.", max=65533)
+    ] = 9100,
+    odd: Annotated[int, typer.Option(min=0, max=100, help="Of 100 payments so many go wrong.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of what goes wrong.")] = 1,
+) -> None:
+    """Be a bank, a wallet and an aggregator on this machine, until SIGTERM or Ctrl-C.
+
+    Writes the file of methods, prints where a payer does what, and needs nothing else.
+    """
+    stopping = _stopping()
+    told = f"{api_url}/v1/payments"
+    ports = (port, port + 1, port + 2) if port else (0, 0, 0)
+    with (
+        StreetBank(Mischief(seed, odd), port=ports[0]) as bank,
+        StreetWallet(f"{told}/masrvi/notifications", Mischief(seed + 1), port=ports[1]) as wallet,
+        StreetAggregator(
+            f"{told}/muamla/notifications", Mischief(seed + 2), port=ports[2]
+        ) as aggregator,
+    ):
+        form = methods_file(api_url, bank, wallet, aggregator)
+        write_secret(file, json.dumps(form, indent=1).encode())
+        sys.stdout.write(
+            f"passcode:  curl '{bank.url}/app/passcode?phone=36000001&amount=50'\n"
+            f"SMS code:  curl '{wallet.url}/app/sms?purchaseref=TOP_UP'\n"
+            f"confirm:   curl -d purchaseref=TOP_UP -d code=CODE {wallet.url}/online/confirm\n"
+            f"invoice:   open the url of going_on\n"
+            f"ready\n"
+        )
+        sys.stdout.flush()
+        stopping.wait()
+
+
+def _stopping() -> threading.Event:
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
 
 
 def _write(rows: list[dict[str, str]], *, as_json: bool) -> None:

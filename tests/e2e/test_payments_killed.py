@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -43,22 +45,20 @@ PATIENCE_S = 60
 
 
 @contextmanager
-def api(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+def running(environment: dict[str, str], *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`prepaid` with these words, ended with the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "prepaid", "api", "--port", "0", "--json"],
+        [sys.executable, "-m", "prepaid", *words],
         env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    said: list[bytes] = []
     assert process.stdout is not None
     assert process.stderr is not None
     err = process.stderr
-    reader = threading.Thread(target=lambda: said.extend(err))
+    # Nobody reads it, and a full pipe would hold the process up.
+    reader = threading.Thread(target=lambda: [None for _ in err])
     reader.start()
     try:
-        url = process.stdout.readline().decode().strip()
-        assert url, b"".join(said).decode()
-        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
-            yield process, client
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -68,6 +68,18 @@ def api(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], 
         reader.join()
         process.stdout.close()
         process.stderr.close()
+
+
+@contextmanager
+def api(
+    environment: dict[str, str], port: int = 0
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    with running(environment, "api", "--port", str(port), "--json") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        assert url.startswith("http"), "it did not start"
+        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
+            yield process, client
 
 
 def account(conn: Any) -> dict[str, str]:
@@ -169,3 +181,46 @@ def test_the_api_is_killed_while_the_bank_has_the_money(
         assert conn.execute("SELECT count(*) FROM top_up").fetchone() == (2,)
         assert bank.calls["/payment"] == 3
         assert [check.name for check in audit(conn) if not check.passed] == []
+
+
+def test_a_payer_pays_at_the_simulated_channels_by_hand(
+    database_url: str, environment: dict[str, str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    file = environment["PREPAID_PAYMENTS__FILE"]
+    of = ("payments", "simulated", file, "--api-url", url, "--port", "0")
+    with (
+        psycopg.connect(database_url, autocommit=True) as conn,
+        running(environment, *of) as channels,
+    ):
+        assert channels.stdout is not None
+        lines = [channels.stdout.readline().decode() for _ in range(5)]
+        assert lines[-1] == "ready\n"
+        bank, wallet = (re.findall(r"http://[0-9.:]+", line)[0] for line in lines[:2])
+        headers = account(conn)
+        top_ups = "/v1/accounts/K-1/top-ups"
+        with api(environment, port) as (_, client):
+            made = {}
+            for place, method in enumerate(("bankily", "masrvi", "muamla")):
+                made[method] = client.post(
+                    top_ups, headers={**headers, "Idempotency-Key": method},
+                    json={"method": method, "amount": f"{50 + place}.00"},
+                ).json()  # fmt: skip
+            code = client.get(f"{bank}/app/passcode?phone={PHONE}&amount=50").text.strip()
+            confirm(client, headers, f"{top_ups}/{made['bankily']['id']}/confirmation", code)
+            page = made["masrvi"]["going_on"]
+            assert client.post(page["url"], data=page["fields"]).text == "OK"
+            reference = {"purchaseref": made["masrvi"]["id"]}
+            sent = client.get(f"{wallet}/app/sms", params=reference).text.strip()
+            client.post(f"{wallet}/online/confirm", data={**reference, "code": sent})
+            assert client.get(made["muamla"]["going_on"]["url"]).text == "paid\n"
+
+            def credited() -> bool:
+                shown = client.get(top_ups, headers=headers).json()["items"]
+                return [each["state"] for each in shown] == ["credited"] * 3
+
+            assert until(credited)
+            balance = client.get("/v1/accounts/K-1/balance", headers=headers).json()
+            assert balance["balance"]["amount"] == "153.000000"

@@ -30,6 +30,7 @@ from payments.simulated.bpay import SimulatedBPay
 from payments.simulated.channel import Mischief
 from payments.simulated.hosted import SimulatedWallet
 from payments.sweep import sweep_once
+from prepaid import logs
 from schemas.quantities import format_instant, parse_instant_ms
 from store import operators, registry
 from store.audit import audit
@@ -320,7 +321,7 @@ def open_market(database_url: str) -> Callable[..., Any]:
 
 @pytest.fixture
 def spoken(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """Everything that is logged, from the lowest level of every logger on, ours as JSON."""
+    """Everything that is logged, from the lowest level of every logger on, ours as in service."""
     lines: list[str] = []
 
     class Kept:
@@ -329,16 +330,8 @@ def spoken(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
         debug = info = warning = error = critical = exception = msg
 
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(default=repr),
-        ],
-        logger_factory=lambda *_: Kept(),
-        cache_logger_on_first_use=False,
-    )
+    logs.configure(as_json=True, level="debug")
+    structlog.configure(**{**structlog.get_config(), "logger_factory": lambda *_: Kept()})
     caplog.set_level(logging.DEBUG)
     yield lines
     lines.extend(record.getMessage() for record in caplog.records)
