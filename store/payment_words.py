@@ -198,9 +198,7 @@ def _take(conn: Connection, ears: Ears, found: Attempt, said: Word, by: str, now
     conn.execute(query("lock_payment"), {"channel": found.method, "partner_txn_id": reference})
     owner = conn.execute(query("attempt_of_reference"), of).fetchone()
     if owner is not None and owner[0] != found.id:
-        raise Conflict(
-            "reference_reused", f"payment {reference} of {found.method} belongs to another order"
-        )
+        raise _reused(found, reference)
     if found.provider_reference == reference:
         return
     if found.provider_reference is not None:
@@ -208,6 +206,12 @@ def _take(conn: Connection, ears: Ears, found: Attempt, said: Word, by: str, now
         return
     assert allowed(found.state, "paid"), "only what is paid has no way to be paid"
     _settle(conn, ears, found, said, by, now_ms, _against(found, said))
+
+
+def _reused(found: Attempt, reference: str) -> Conflict:
+    return Conflict(
+        "reference_reused", f"payment {reference} of {found.method} belongs to another order"
+    )
 
 
 def _against(found: Attempt, said: Word) -> Suspicion | None:
@@ -255,6 +259,9 @@ def _settle(
     except DomainError as error:
         if against is not None or isinstance(error, Unavailable):
             raise
+        if error.code == "idempotency_conflict":
+            # Its number is that of other money, which waits in suspense: it is not for this order.
+            raise _reused(found, said.reference) from None
         # The savepoint is rolled back; that the channel has the money must not be lost with it.
         _write_received(conn, ears, found, said, now_ms)
         if found.state != "received":

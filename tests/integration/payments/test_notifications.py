@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from store import suspects
+
 Market = Any
 
 
@@ -260,6 +262,22 @@ def test_another_amount_waits_for_a_person(market: Market, told: int) -> None:
     assert row == ("amount_differs", told * 10_000, None, who.meter)
     assert market.balance(who) == "0.000000"
     market.laws_hold()
+    (waits,) = suspects.waiting(market.conn, limit=10)
+    of = {"who": "vera", "reason": "the payer was asked", "now_ms": market.clock.now + 1}
+    if told == 9000:
+        ears = market.ears
+        suspects.credit(market.conn, ears.terms, ears.module, waits.id, meter=who.meter, **of)
+        assert market.balance(who) == "90.000000"
+    else:
+        suspects.send_back(market.conn, waits.id, **of)
+    shown = market.show(who, made["id"])
+    reached = [each["state"] for each in shown["states"]]
+    then = ["credited", "token_issued"] if told == 9000 else ["reversed"]
+    assert reached == ["started", "pending", "received", "suspect", *then]
+    assert shown["state"] == then[-1]
+    assert market.one("SELECT count(*) FROM unsettled_payment WHERE settled_ms IS NULL") == (
+        0 if told == 9000 else 1
+    )
 
 
 def test_a_wallet_that_names_no_amount_waits_for_a_person(market: Market) -> None:
@@ -284,6 +302,12 @@ def test_money_that_comes_twice_for_one_order_waits_for_a_person(market: Market)
     assert market.balance(who) == "50.000000"
     assert market.show(who, made["id"])["state"] == "token_issued"
     market.laws_hold()
+    # Its number is taken: it does not pay for another order, either.
+    thief = market.customer()
+    unpaid = market.started(thief, "click")
+    second = queries[1].replace(made["id"], unpaid["id"])
+    assert get(market, "click", second) == (409, "reference_reused")
+    assert market.show(thief, unpaid["id"])["state"] == "pending"
 
 
 def test_a_payment_number_of_another_order_credits_nobody(market: Market) -> None:
