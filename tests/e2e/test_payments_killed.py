@@ -42,6 +42,8 @@ TARIFF = {
 PHONE = "36000001"
 # Bounds on waiting, never on being right.
 PATIENCE_S = 60
+# Six processes start one after the other.
+pytestmark = pytest.mark.timeout(300)
 
 
 @contextmanager

@@ -260,11 +260,11 @@ def opened_market(
         bank = stack.enter_context(SimulatedBPay(Mischief(seed, odd)))
         wallets = [
             stack.enter_context(SimulatedWallet(Mischief(each), now_s=lambda: clock.wall / 1000))
-            for each in (seed, seed + 1)
+            for each in (seed + 10, seed + 11)
         ]
         aggregators = [
-            stack.enter_context(SimulatedAggregator(DIALECTS[name], Mischief(seed)))
-            for name in ("muamla", "moosyl")
+            stack.enter_context(SimulatedAggregator(DIALECTS[name], Mischief(each)))
+            for name, each in (("muamla", seed + 20), ("moosyl", seed + 21))
         ]
         pool = make_pool(database_url, min_size=1, max_size=8)
         ears = Ears(TermsCache(), module, lambda: clock.now, lambda: clock.wall)
