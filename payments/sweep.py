@@ -23,6 +23,8 @@ _log = structlog.stdlib.get_logger("payments")
 LOOKERS = 4
 ATTEMPTS_AT_ONCE = 2 * LOOKERS
 ROUND_S = 1
+# After a round that failed: a database that is away or to migrate is not asked every second.
+AGAIN_S = 10
 # After the slowest call and its books a claim is over: whoever made it is dead.
 CLAIM_BEYOND_MS = 30 * SECOND_MS
 
@@ -48,16 +50,15 @@ def sweep(desk: PaymentDesk, pool: Pool, stopping: threading.Event) -> None:
     """Rounds until `stopping`."""
     while not stopping.is_set():
         try:
-            found = sweep_once(desk, pool)
+            wait_s = 0 if sweep_once(desk, pool) else ROUND_S
         except DomainError as error:
             _log.warning("payment_sweep_waits", code=error.code)
-            found = 0
+            wait_s = AGAIN_S
         except Exception:
-            # A loop that dies would leave payers waiting: the next round tries again.
+            # A loop that dies would leave payers waiting: a later round tries again.
             _log.exception("payment_sweep_failed")
-            found = 0
-        if not found:
-            stopping.wait(ROUND_S)
+            wait_s = AGAIN_S
+        stopping.wait(wait_s)
 
 
 def _look(desk: PaymentDesk, attempt: Attempt) -> None:

@@ -182,3 +182,23 @@ def test_an_invoice_is_asked_about_where_its_notification_is_lost(market: Market
     market.sweep(after_s=6)
     assert market.show(who, other["id"])["state"] == "expired"
     assert market.counts() == (1, 1, 0)
+
+
+def test_a_desk_that_is_full_asks_nothing_and_says_when_to_come_again(market: Market) -> None:
+    who = market.customer()
+    made = market.started(who, "bankily")
+    code = market.bank.make_passcode("36000001", "50")
+    taken = 0
+    while market.desk._room.acquire(blocking=False):
+        taken += 1
+    full = market.confirm(who, made["id"], code)
+    assert (full.status_code, full.headers["retry-after"]) == (429, "5")
+    # What begins is recorded all the same, and gone on with later.
+    page = market.started(who, "masrvi")
+    assert (page["state"], page["going_on"]) == ("started", None)
+    for _ in range(taken):
+        market.desk._room.release()
+    assert market.bank.calls == {}
+    assert market.confirm(who, made["id"], code).json()["state"] == "token_issued"
+    market.sweep(after_s=6)
+    assert market.show(who, page["id"])["state"] == "pending"
