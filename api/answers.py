@@ -11,6 +11,7 @@ from schemas.quantities import format_instant, format_micro
 from schemas.wire import DesiredRelay, Relay
 from store.issuing import WH_PER_UNIT
 from store.reads import Account, Balance, Entry, OpenedEntry, Slot
+from store.top_up_tracker import OWNERS, Owner, TrackedState
 from store.top_ups import IssuedToken, Offer, TopUp
 from store.vending import quote_lines
 
@@ -166,35 +167,51 @@ class QuoteAnswer(Answer):
 
 
 class StateAnswer(Answer):
-    state: Literal[
-        "received",
-        "credited",
-        "token_issued",
-        "delivered",
-        "accepted",
-        "on_supply",
-        "rejected",
-        "reversed",
-    ]
+    """`owner`: who has it in hand while it stands there; None where that is an end."""
+
+    state: TrackedState
     at: Instant
+    owner: Owner | None
 
 
-class TopUpAnswer(Answer):
+class GoingOnAnswer(Answer):
+    """Where the payer goes on. `passcode`: he makes one for `merchant` and `amount` in his app and
+    confirms with it. `page`: his browser sends `fields` to `url` by `method`.
+    """
+
+    kind: Literal["passcode", "page"]
+    merchant: str | None = None
+    amount: str | None = None
+    url: str | None = None
+    method: Literal["GET", "POST"] | None = None
+    fields: dict[str, str] = Field(default_factory=dict)
+
+
+class _TopUpForm(Answer):
     """`states`: every state reached, with its time."""
 
     id: str
     account: str
     meter: str
     channel: str
-    receipt_number: str
     amount: Money
     energy_wh: int
-    paid_at: Instant
-    state: str
+    state: TrackedState
     states: list[StateAnswer]
     tokens: list[str] = Field(description="STS tokens, 20 digits each, in the order of entry.")
     lines: list[LineAnswer]
     as_of: Instant
+
+
+class TopUpAnswer(_TopUpForm):
+    """From its payment on. What comes with the credit (receipt number, lines, tokens, `top_up`, our
+    number of it) is absent before.
+    """
+
+    receipt_number: str | None
+    paid_at: Instant | None
+    going_on: GoingOnAnswer | None
+    top_up: str | None
 
 
 class TopUpPage(Answer):
@@ -202,8 +219,10 @@ class TopUpPage(Answer):
     next_cursor: str | None
 
 
-class PaymentAnswer(TopUpAnswer):
+class PaymentAnswer(_TopUpForm):
     partner_txn_id: str
+    receipt_number: str
+    paid_at: Instant
 
 
 class TokenAnswer(Answer):
@@ -392,6 +411,13 @@ def masked_digits(digits: str) -> str:
     return "*" * (len(digits) - 4) + digits[-4:]
 
 
+def state_forms(states: Sequence[tuple[TrackedState, int]]) -> list[dict[str, object]]:
+    return [
+        {"state": state, "at": format_instant(at_ms), "owner": OWNERS[state]}
+        for state, at_ms in states
+    ]
+
+
 def top_up_form(top_up: TopUp, now_ms: int, *, digits: bool = True) -> dict[str, object]:
     return {
         "id": top_up.id,
@@ -404,9 +430,9 @@ def top_up_form(top_up: TopUp, now_ms: int, *, digits: bool = True) -> dict[str,
         "energy_wh": top_up.energy_wh,
         "paid_at": format_instant(top_up.paid_ms),
         "state": top_up.state,
-        "states": [
-            {"state": state, "at": format_instant(at_ms)} for state, at_ms in top_up.states()
-        ],
+        "states": state_forms(top_up.states()),
+        "going_on": None,
+        "top_up": top_up.id,
         "tokens": [each if digits else masked_digits(each) for each in top_up.tokens],
         "lines": list(top_up.lines),
         "as_of": format_instant(now_ms),

@@ -11,8 +11,10 @@ from api.dependencies import Surroundings
 from api.edge import Edge, Metrics
 from api.errors import Problem, answer_errors
 from api.pace import Pace
+from api.paying import NO_PAYMENTS, Payments
 from api.routes import accounts, desk, health, operators, register, sign_in, tariffs, tokens
 from api.routes import partners as partner_routes
+from api.routes import payments as payment_routes
 from api.settings import ApiSettings, Partner
 from api.signatures import Signers
 from store.pool import Pool
@@ -25,6 +27,7 @@ CONTRACT_VERSION = "1.0.0"
 ROUTES = (
     sign_in,
     accounts,
+    payment_routes,
     partner_routes,
     operators,
     desk,
@@ -56,11 +59,14 @@ def create_app(
     now_ms: Callable[[], int],
     wall_s: Callable[[], float],
     partners: Sequence[Partner],
+    payments: Payments = NO_PAYMENTS,
 ) -> FastAPI:
     """The API on a pool that its lifespan opens and closes.
 
     `now_ms` is the system's clock and may be a demonstration's; `wall_s` is real time, by which
-    signatures are judged. Errors: ValueError for a partner's key that is none.
+    signatures are judged. `payments`: how customers pay; whoever made it ends it.
+
+    Errors: ValueError for a partner's key that is none.
     """
     metrics = Metrics()
     pace = Pace(
@@ -101,6 +107,7 @@ def create_app(
         signers=Signers(partners),
         metrics=metrics,
         pace=pace,
+        payments=payments,
     )
     answer_errors(app)
     for module in ROUTES:

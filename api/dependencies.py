@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from api.edge import Metrics
 from api.errors import Forbidden, TooManyRequests, Unauthorized
 from api.pace import Pace
+from api.paying import NO_PAYMENTS, Payments
 from api.settings import ApiSettings, Partner
 from api.signatures import Envelope, Signers
 from store import idempotency, operators, reads
@@ -42,6 +43,7 @@ class Surroundings:
     signers: Signers
     metrics: Metrics
     pace: Pace
+    payments: Payments = NO_PAYMENTS
     terms: TermsCache = field(default_factory=TermsCache)
 
     def wall_ms(self) -> int:
@@ -137,6 +139,23 @@ class Allowed:
                 "scope_refused", "This concerns every centre: ask an operator who has them all."
             )
         return caller
+
+
+def principal_briefly(
+    request: Request,
+    around: Around,
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_access_key)],
+) -> Principal:
+    """As principal, without keeping a connection for the length of the request."""
+    with borrow(around.pool) as conn:
+        return principal(request, conn, around, given)
+
+
+class AllowedBriefly(Allowed):
+    """As Allowed, for a route that waits for somebody outside."""
+
+    def __call__(self, caller: Annotated[Principal, Depends(principal_briefly)]) -> Principal:
+        return super().__call__(caller)
 
 
 def name_of(caller: Principal) -> str:

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from credit_engine.errors import CreditError
-from schemas.errors import DomainError
+from schemas.errors import DomainError, Unproven
 from store.errors import (
     Conflict,
     MigrationError,
@@ -88,6 +88,7 @@ STATUS: Mapping[type[DomainError], HTTPStatus] = {
     RequestRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
+    Unproven: HTTPStatus.UNAUTHORIZED,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     DomainError: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -3,6 +3,8 @@
 Amounts are decimal strings, in the digits of the writer's keyboard.
 """
 
+import re
+
 from api.errors import RequestRefused
 from api.settings import ApiSettings
 from schemas.errors import DomainError
@@ -12,6 +14,9 @@ from tokens.numbers import TYPED
 
 # 0.01 of a currency unit is the least that a channel moves.
 PAYABLE_DECIMALS = 2
+# Mauritania: 8 digits, no trunk prefix; these begin the numbers of mobiles.
+COUNTRY_CODE = "222"
+_MOBILE = re.compile(r"(?:(?:\+|00)?222)?([2-4][0-46-9][0-9]{6})")
 # bigint of the database; nothing that is stored may reach it.
 LARGEST = 2**63 - 1
 
@@ -75,6 +80,25 @@ def meter_number(text: str, place: str = "/meter") -> str:
         return parse_meter_number(text.translate(TYPED))
     except DomainError as error:
         raise RequestRefused(error.code, str(error), place) from None
+
+
+def phone_number(text: str, place: str = "/phone") -> str:
+    """A mobile number as typed, in the form +222 and 8 digits. Errors: RequestRefused bad_phone."""
+    plain = "".join(each for each in text.translate(TYPED) if each not in " -.()")
+    found = _MOBILE.fullmatch(plain)
+    if found is None:
+        raise RequestRefused("bad_phone", "Send a mobile number of 8 digits.", place)
+    return f"+{COUNTRY_CODE}{found[1]}"
+
+
+def typed_passcode(text: str, place: str = "/passcode") -> str:
+    """Digits of a passcode, from any keyboard. Errors: RequestRefused bad_passcode; it says
+    nothing of what was typed.
+    """
+    plain = text.translate(TYPED).strip()
+    if not (plain.isascii() and plain.isdigit()):
+        raise RequestRefused("bad_passcode", "Send the digits that the app shows.", place)
+    return plain
 
 
 def instant_ms(text: str, place: str) -> int:

@@ -3,7 +3,14 @@
 from datetime import date
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 
 from store.engineering import Work
 from store.holds import HoldKind
@@ -38,6 +45,26 @@ class QuoteRequest(Body):
         if [self.amount, self.energy_wh, self.days].count(None) != 2:
             raise ValueError("give exactly one of amount, energy_wh and days")
         return self
+
+
+class TopUpRequest(Body):
+    """`phone`: the payer's, where the method wants it. `unusual_confirmed`: the payer was asked
+    about an amount that is unusual. `counted`: of cash, the coins; the nearest without.
+    """
+
+    method: Identifier
+    amount: Number
+    currency: Currency | None = None
+    phone: Number | None = None
+    unusual_confirmed: bool = False
+    counted: Number | None = None
+
+
+class ConfirmationRequest(Body):
+    """`passcode`: as the payer's app made it; it is passed on once and kept nowhere."""
+
+    phone: Number
+    passcode: Annotated[SecretStr, Field(min_length=4, max_length=12)]
 
 
 class LookupRequest(Body):

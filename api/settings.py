@@ -40,3 +40,4 @@ class ApiSettings:
     body_limit_bytes: int = 64 * 1024
     requests_per_minute: int = 1200
     requests_per_minute_of_address: int = 6000
+    return_url: str | None = None

@@ -34,6 +34,7 @@ COMMANDS = {
     "operator": "staff",
     "outbox": "outbox",
     "payment": "payment",
+    "payments": "payments",
     "outage": "outage",
     "rate": "rate",
     "replay": "replay",

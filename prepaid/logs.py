@@ -8,7 +8,9 @@ import structlog
 
 # 20 digits in a row, in blocks or not, are an STS token.
 _TOKEN = re.compile(r"\b(?:\d{4}[ -]?){4}\d{4}\b")
-_SECRET_KEYS = re.compile(r"key|secret|passphrase|password|authorization|signature|digits", re.I)
+_SECRET_KEYS = re.compile(
+    r"key|secret|passphrase|password|passcode|authorization|signature|digits", re.I
+)
 _URL_PASSWORD = re.compile(r"(\w+://[^:/@\s]+:)[^@\s]+@")
 _PHONE = re.compile(r"\+?\d{6,}(\d{2})\b")
 

@@ -87,6 +87,17 @@ class Partners(BaseModel):
     file: Path | None = None
 
 
+class Payments(BaseModel):
+    """The ways in which customers pay themselves, with their secrets: a JSON file, readable by us
+    alone (docs/payments.md). `return_url`: the customers' pages, to which a browser goes on.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file: Path | None = None
+    return_url: str | None = None
+
+
 class Commands(BaseModel):
     """The pace of each gateway: so many commands unanswered at once, and a pause between two."""
 
@@ -139,6 +150,7 @@ class Settings(BaseSettings):
     trust: Trust = Trust()
     sts: Sts = Sts()
     partners: Partners = Partners()
+    payments: Payments = Payments()
     commands: Commands = Commands()
     api: Api = Api()
     engineering: Engineering = Engineering()
@@ -165,6 +177,7 @@ class Settings(BaseSettings):
             engineering_per_day=self.engineering.model_dump(),
             requests_per_minute=self.api.requests_per_minute,
             requests_per_minute_of_address=self.api.requests_per_minute_of_address,
+            return_url=self.payments.return_url,
         )
 
     def database_url(self) -> str:

@@ -40,6 +40,7 @@ DATABASE_LAWS = (
     _Law("top_ups_posted_once", "top-ups", "count_top_ups", "top_ups_not_posted_once"),
     _Law("cash_in_coins", "payments in cash", "count_cash", "cash_not_in_coins"),
     _Law("reversals_posted_once", "reversals", "count_reversals", "reversals_not_posted_once"),
+    _Law("attempts_accounted", "attempts", "count_payment_attempts", "attempts_not_accounted"),
     _Law("suspense_explained", "suspect payments", "count_suspects", "suspense_not_explained"),
     _Law(
         "moved_payments_in_one_place",

@@ -5,7 +5,8 @@ channel's clearing account until an operator credits it to somebody or sends it 
 """
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from psycopg import Connection
@@ -15,7 +16,7 @@ from store import audit_log
 from store.errors import Conflict, NotFound
 from store.settlement import TermsCache
 from store.sql import query
-from store.suspicion import USUAL_OF, Earlier, Suspicion, suspicion
+from store.suspicion import USUAL_OF, Earlier, Kind, Suspicion, suspicion
 from store.vending import Payment, find_vending_meter, known_top_up, vend
 from tokens.security_module import SecurityModule
 
@@ -54,10 +55,18 @@ class Suspect:
 
 
 def receive(
-    conn: Connection, terms: TermsCache, module: SecurityModule, payment: Payment, now_ms: int
+    conn: Connection,
+    terms: TermsCache,
+    module: SecurityModule,
+    payment: Payment,
+    now_ms: int,
+    *,
+    against: Suspicion | None = None,
+    settled: Collection[Kind] = (),
 ) -> Received:
     """Take a payment that was made: credit it, or hold it where something speaks against that.
 
+    `against`: what the caller knows against it. `settled`: what the payer was asked about already.
     A repeat is the first answer, also after a decision. Errors: as `vending.vend`, but an unknown
     meter is held, not refused.
     """
@@ -77,6 +86,7 @@ def receive(
         if top_up is not None:
             return Received(top_up, None)
         found, account = _look_at(conn, payment, now_ms)
+        found = against or (None if found is not None and found.kind in settled else found)
         if found is None:
             return Received(vend(conn, terms, module, payment, now_ms), None)
         return Received(None, _hold(conn, payment, found, account, now_ms))
@@ -141,6 +151,17 @@ def send_back(conn: Connection, suspect: str, *, who: str, reason: str, now_ms: 
         _release(conn, held, now_ms)
         _decide(conn, held, "returned", who, reason, None, now_ms, held.meter)
         return True
+
+
+def usual_size(
+    conn: Connection, channel: str, meter: str, amount_micro: int, now_ms: int
+) -> Suspicion | None:
+    """What speaks against the size of a payment that is about to be made; None: nothing."""
+    of = {"meter": meter, "limit": EARLIER_PAYMENTS}
+    earlier = [Earlier(*row) for row in conn.execute(query("earlier_payments"), of)]
+    # Of the same channel: that one pays twice is a matter of payments that were made.
+    same = [replace(payment, channel=channel) for payment in earlier]
+    return suspicion(channel, amount_micro, now_ms, now_ms, same)
 
 
 def _look_at(

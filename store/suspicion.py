@@ -7,7 +7,7 @@ from typing import Literal
 from credit_engine.forecast import quantile
 from schemas.quantities import format_micro
 
-Kind = Literal["unknown_meter", "unusual_amount", "paid_twice"]
+Kind = Literal["unknown_meter", "unusual_amount", "paid_twice", "amount_differs"]
 
 # The usual payment is the middle of so many; below the least nobody knows what is usual.
 USUAL_OF = 10

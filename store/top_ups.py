@@ -132,17 +132,22 @@ class Offer:
 
 def top_ups(conn: Connection, account_id: int, *, before_id: str | None, limit: int) -> list[TopUp]:
     """Top-ups newest first; one more than `limit` when there is a next page."""
-    of = {"account": account_id, "before": before_id, "top_up": None, "limit": limit + 1}
+    of = {"account": account_id, "before": before_id, "top_ups": None, "limit": limit + 1}
     return [TopUp(*row) for row in conn.execute(query("top_ups_of_account"), of)]
 
 
 def top_up(conn: Connection, account_id: int, top_up_id: str) -> TopUp:
     """One top-up of an account. Errors: NotFound."""
-    of = {"account": account_id, "before": None, "top_up": top_up_id, "limit": 1}
-    row = conn.execute(query("top_ups_of_account"), of).fetchone()
-    if row is None:
+    found = top_ups_by_id(conn, account_id, [top_up_id])
+    if not found:
         raise NotFound("The top-up")
-    return TopUp(*row)
+    return found[0]
+
+
+def top_ups_by_id(conn: Connection, account_id: int, ids: Sequence[str]) -> list[TopUp]:
+    """Those of these top-ups that an account has, newest first."""
+    of = {"account": account_id, "before": None, "top_ups": list(ids), "limit": len(ids)}
+    return [TopUp(*row) for row in conn.execute(query("top_ups_of_account"), of)]
 
 
 def top_up_by_payment(conn: Connection, channel: str, partner_txn_id: str) -> TopUp:

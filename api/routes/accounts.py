@@ -14,11 +14,8 @@ from api.answers import (
     OpenedEntryAnswer,
     QuoteAnswer,
     TokenPage,
-    TopUpAnswer,
-    TopUpPage,
 )
 from api.dependencies import (
-    DIGITS_ROLES,
     PAGE_DEFAULT,
     AccountWithDigits,
     Around,
@@ -147,38 +144,6 @@ def ask_quote(
         conn, around.terms, account.id, now_ms, amount_micro=amount_micro, energy_wh=energy_wh
     )
     return answers.quote_answer(account, found)
-
-
-@router.get("/{account}/top-ups")
-def list_top_ups(
-    conn: Database,
-    around: Around,
-    caller: Caller,
-    account: OwnAccount,
-    limit: Limit = PAGE_DEFAULT,
-    cursor: Cursor = None,
-) -> TopUpPage:
-    """Top-ups newest first, each with every state reached."""
-    found = top_ups.top_ups(conn, account.id, before_id=cursor, limit=limit)
-    items, following = answers.page(found, limit, lambda top_up: top_up.id)
-    now_ms, digits = around.now_ms(), caller.role in DIGITS_ROLES
-    return TopUpPage(
-        items=[answers.top_up_answer(top_up, now_ms, digits=digits) for top_up in items],
-        next_cursor=following,
-    )
-
-
-@router.get("/{account}/top-ups/{top_up}")
-def show_top_up(
-    conn: Database,
-    around: Around,
-    caller: Caller,
-    account: OwnAccount,
-    top_up: Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")],
-) -> TopUpAnswer:
-    """One top-up with every state reached."""
-    found = top_ups.top_up(conn, account.id, top_up)
-    return answers.top_up_answer(found, around.now_ms(), digits=caller.role in DIGITS_ROLES)
 
 
 @router.get("/{account}/tokens")

@@ -8,8 +8,10 @@ import typer
 
 from api import server
 from api.app import create_app
+from api.paying import NO_PAYMENTS
 from prepaid import logs
-from prepaid.clock import Clock
+from prepaid.clock import Clock, wall_ms
+from prepaid.payment_methods import serving_payments
 from prepaid.secrets_files import load_partners
 from prepaid.security_modules import open_security_module
 from prepaid.settings import Settings
@@ -28,27 +30,33 @@ def api(
     """Serve the API until SIGTERM or Ctrl-C; requests under way are answered first.
 
     Needs PREPAID_DATABASE__URL, PREPAID_STS__KEY_FILE with PREPAID_STS__KEY_PASSPHRASE (or wrapped
-    keys and their token: docs/security-module.md), and PREPAID_PARTNERS__FILE for the banks that
-    may pay.
+    keys and their token: docs/security-module.md), PREPAID_PARTNERS__FILE for the banks that may
+    pay, and PREPAID_PAYMENTS__FILE for the ways in which customers pay themselves.
     """
     logs.configure(as_json=json_logs)
     settings = Settings()
-    partners = settings.partners.file
-    application = create_app(
-        settings.api_settings(),
-        pool=make_pool(settings.database_url()),
-        security_module=open_security_module(settings.sts),
-        now_ms=Clock.parse(settings.clock).now_ms,
-        wall_s=time.time,
-        partners=() if partners is None else load_partners(partners),
-    )
-    server.run(
-        application,
-        host=host,
-        port=port,
-        announce=_announce,
-        trusted_proxies=settings.api.trusted_proxies,
-    )
+    file = settings.partners.file
+    partners = () if file is None else load_partners(file)
+    module = open_security_module(settings.sts)
+    now_ms = Clock.parse(settings.clock).now_ms
+    codes = [each.code for each in partners]
+    with serving_payments(settings, module, now_ms, wall_ms, codes) as desk:
+        application = create_app(
+            settings.api_settings(),
+            pool=make_pool(settings.database_url()),
+            security_module=module,
+            now_ms=now_ms,
+            wall_s=time.time,
+            partners=partners,
+            payments=desk or NO_PAYMENTS,
+        )
+        server.run(
+            application,
+            host=host,
+            port=port,
+            announce=_announce,
+            trusted_proxies=settings.api.trusted_proxies,
+        )
 
 
 def _announce(address: str) -> None:

@@ -359,6 +359,8 @@ FROM (VALUES ('ledger_posting', 'ledger_transaction_is_append_only'),
              ('tariff_version', 'tariff_version_is_not_truncated'),
              ('suspense_transaction', 'suspense_transaction_is_append_only'),
              ('suspense_transaction', 'suspense_transaction_is_not_truncated'),
+             ('payment_step', 'payment_step_is_append_only'),
+             ('payment_step', 'payment_step_is_not_truncated'),
              ('reversal', 'reversal_is_append_only'),
              ('reversal', 'reversal_is_not_truncated'),
              ('decision', 'decision_is_append_only'),
@@ -371,4 +373,35 @@ FROM (VALUES ('ledger_posting', 'ledger_transaction_is_append_only'),
              ('token_replacement', 'token_replacement_is_not_truncated')) AS g (name, trigger_name)
 LEFT JOIN pg_trigger t ON t.tgname = g.trigger_name AND t.tgrelid = to_regclass('public.' || g.name)
 WHERE t.tgenabled IS DISTINCT FROM 'O' AND t.tgenabled IS DISTINCT FROM 'A'
+LIMIT %(limit)s
+
+-- name: count_payment_attempts
+-- How many payments customers started.
+SELECT count(*) FROM payment_attempt
+
+-- name: attempts_not_accounted
+-- What a channel took became one top-up or waits in suspense, under the channel's number and with
+-- the amount that it took; nothing else did; and the newest step says the state.
+SELECT 'attempt ' || p.id, 'one payment of ' || coalesce(p.told_micro, p.amount_micro) || ' µ as '
+           || p.provider_reference,
+       coalesce(t.amount_micro, s.amount_micro)::text || ' µ as '
+           || coalesce(t.partner_txn_id, s.partner_txn_id)
+FROM payment_attempt p
+LEFT JOIN top_up t ON t.id = p.top_up_id
+LEFT JOIN suspect_payment s ON s.id = p.suspect_id
+WHERE p.state = 'paid'
+  AND (coalesce(t.channel, s.channel), coalesce(t.partner_txn_id, s.partner_txn_id),
+       coalesce(t.amount_micro, s.amount_micro))
+      IS DISTINCT FROM (p.method, p.provider_reference, coalesce(p.told_micro, p.amount_micro))
+UNION ALL
+SELECT 'attempt ' || p.id, 'the state ' || p.state, 'a newest step to ' || coalesce(n.state, 'none')
+FROM payment_attempt p
+LEFT JOIN LATERAL (SELECT state FROM payment_step n WHERE n.attempt_id = p.id
+                   ORDER BY n.id DESC LIMIT 1) n ON true
+WHERE n.state IS DISTINCT FROM p.state
+UNION ALL
+SELECT 'attempt ' || p.id, 'no payment while it is ' || p.state, 'top-up ' || t.id
+FROM payment_attempt p
+JOIN top_up t ON t.channel = p.method AND t.partner_txn_id = p.provider_reference
+WHERE p.state = 'received'
 LIMIT %(limit)s

@@ -171,7 +171,7 @@ JOIN tariff y ON y.id = a.tariff_id
 JOIN meter m ON m.id = t.meter_id
 LEFT JOIN reversal r ON r.top_up_id = t.id
 WHERE t.account_id = %(account)s AND (%(before)s::text IS NULL OR t.id < %(before)s)
-  AND (%(top_up)s::text IS NULL OR t.id = %(top_up)s)
+  AND (%(top_ups)s::text[] IS NULL OR t.id = ANY(%(top_ups)s))
 ORDER BY t.id DESC
 LIMIT %(limit)s
 

@@ -20,6 +20,7 @@ from prepaid.logs import redact
         ("Authorization", "Bearer abc", "[redacted]"),
         ("digits", "1", "[redacted]"),
         ("passphrase", "open", "[redacted]"),
+        ("passcode", "1234", "[redacted]"),
         ("webhook_signature", "v1,x", "[redacted]"),
         ("msisdn", "+22244556677", "…77"),
         ("phone", "22244556677", "…77"),

@@ -16,8 +16,19 @@ from credit_engine.terms import Installation
 from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
-from store import clockwork, ingest, registry, reversals, suspects, vending
+from store import (
+    clockwork,
+    ingest,
+    payment_attempts,
+    payment_words,
+    registry,
+    reversals,
+    suspects,
+    vending,
+)
 from store.incoming import Incoming, Recorded
+from store.payment_attempts import NewAttempt
+from store.payment_words import Ears, Word
 from store.registry import NewMeter
 from store.settlement import AccountState, TermsCache, read_account
 from store.steady import Lanes
@@ -344,6 +355,28 @@ def handle_payments(utility: Utility, supplies: Sequence[Supply]) -> None:
     utility.vend(thin, 30_000_000, "wrong-1")
     of = {"to_meter": right.meter, "who": "payer", "reason": "one digit off", "now_ms": now}
     reversals.move(conn, terms, MODULE, "bank", "wrong-1", **of)
+    pay_by_wallet(utility, supplies[2])
+
+
+def pay_by_wallet(utility: Utility, supply: Supply) -> None:
+    """A customer tries twice: no money, and then some."""
+    conn, now = utility.conn, utility.now
+    ears = Ears(utility.terms, MODULE, lambda: now, lambda: now)
+    for key, said in (("k-1", Word("failed", "TF")), ("k-2", Word("paid", "TS", "B-1"))):
+        new = NewAttempt(
+            account_id=supply.id,
+            method="wallet",
+            started_by="customer:1",
+            key=key,
+            request_sha256=hashlib.sha256(key.encode()).digest(),
+            amount_micro=40_000_000,
+            unusual_confirmed=True,
+            msisdn=None,
+            lapses_wall_ms=None,
+            next_check_wall_ms=None,
+        )
+        attempt = payment_attempts.start(conn, new, now, now)
+        payment_words.hear(conn, ears, attempt, said, by="channel")
 
 
 @pytest.fixture(scope="session")

@@ -217,6 +217,10 @@ CORRUPTIONS = {
             "UPDATE suspect_payment SET top_up_id = NULL WHERE decision = 'credited'"
         ),
     ),
+    "a channel's payment under another number": (
+        "attempts_accounted",
+        "UPDATE payment_attempt SET provider_reference = 'x' WHERE top_up_id IS NOT NULL",
+    ),
     "a moved payment in both places": (
         "moved_payments_in_one_place",
         "DELETE FROM reversal WHERE reason LIKE 'moved%'",

@@ -1,0 +1,1 @@
+"""Customers' own payments: connectors to wallets and aggregators behind one port, and a desk."""

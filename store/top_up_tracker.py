@@ -1,0 +1,139 @@
+"""Where the money of a top-up is: from the payment that a customer starts to the supply that is on.
+
+An attempt to pay and the top-up that it became are one thing here; a top-up that came by another
+way (a partner, a desk) is one, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from psycopg import Connection
+
+from store import payment_attempts
+from store.errors import NotFound
+from store.payment_attempts import Attempt, Step
+from store.sql import query
+from store.top_ups import TopUp, TopUpState, top_ups_by_id
+
+TrackedState = TopUpState | Literal["started", "pending", "unknown", "failed", "expired", "suspect"]
+# Who has it in hand while it stands at a state; None where it has come to an end.
+Owner = Literal["customer", "channel", "utility", "meter"]
+OWNERS: dict[TrackedState, Owner | None] = {
+    "started": "customer",
+    "pending": "channel",
+    "unknown": "channel",
+    "received": "utility",
+    "suspect": "utility",
+    "credited": "utility",
+    "token_issued": "utility",
+    "delivered": "meter",
+    "accepted": "meter",
+    "on_supply": None,
+    "rejected": "utility",
+    "reversed": None,
+    "failed": None,
+    "expired": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A payment in suspense, and what a person decided."""
+
+    id: str
+    held_ms: int
+    detail: str
+    decision: Literal["credited", "returned"] | None
+    decided_ms: int | None
+    top_up: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """One top-up of an account; `attempt` is None where it was not started with us."""
+
+    attempt: Attempt | None
+    steps: Sequence[Step]
+    held: Held | None
+    top_up: TopUp | None
+
+    @property
+    def id(self) -> str:
+        if self.attempt is not None:
+            return self.attempt.id
+        assert self.top_up is not None, "one of the two is there"
+        return self.top_up.id
+
+    def states(self) -> Sequence[tuple[TrackedState, int]]:
+        """Every state reached, each with its time, in the order in which they were reached."""
+        found: list[tuple[TrackedState, int]] = []
+        for step in self.steps:
+            # Paid is what the states of the money say themselves.
+            if step.state != "paid" and (not found or found[-1][0] != step.state):
+                found.append((step.state, step.at_ms))
+        if self.attempt is not None and self.attempt.paid_ms is not None:
+            if all(state != "received" for state, _ in found):
+                found.append(("received", self.attempt.paid_ms))
+            if self.held is not None:
+                found.append(("suspect", self.held.held_ms))
+                if self.held.decision == "returned" and self.held.decided_ms is not None:
+                    found.append(("reversed", self.held.decided_ms))
+        if self.top_up is not None:
+            begun = self.attempt is not None
+            for state, at_ms in self.top_up.states():
+                if not (begun and state == "received"):
+                    found.append((state, at_ms))
+        return found
+
+    @property
+    def state(self) -> TrackedState:
+        """The state of now."""
+        return self.states()[-1][0] if self.top_up is None else self.top_up.state
+
+
+def tracked(
+    conn: Connection, account_id: int, *, before_id: str | None, limit: int
+) -> list[Tracked]:
+    """Newest first; one more than `limit` when there is a next page."""
+    return _read(conn, account_id, before_id, None, limit + 1)
+
+
+def tracked_one(conn: Connection, account_id: int, number: str) -> Tracked:
+    """One, by the id of its attempt or of its top-up. Errors: NotFound."""
+    found = _read(conn, account_id, None, number, 1)
+    if found:
+        return found[0]
+    top_ups = top_ups_by_id(conn, account_id, [number])
+    if not top_ups:
+        raise NotFound("The top-up")
+    return Tracked(None, (), None, top_ups[0])
+
+
+def _read(
+    conn: Connection, account_id: int, before: str | None, number: str | None, limit: int
+) -> list[Tracked]:
+    of = {"account": account_id, "before": before, "id": number, "limit": limit}
+    rows: list[tuple[str, bool]] = conn.execute(query("tracked_of_account"), of).fetchall()
+    ids = [row[0] for row in rows if row[1]]
+    attempts = {each.id: each for each in payment_attempts.by_id(conn, ids)}
+    steps: dict[str, list[Step]] = {each: [] for each in ids}
+    for step in payment_attempts.steps(conn, ids):
+        steps[step.attempt].append(step)
+    suspects = [each.suspect for each in attempts.values() if each.suspect is not None]
+    held = {row[0]: Held(*row) for row in conn.execute(query("suspects_by_id"), {"ids": suspects})}
+    wanted = [number for number, attempt in rows if not attempt]
+    wanted += [each.top_up for each in attempts.values() if each.top_up is not None]
+    wanted += [each.top_up for each in held.values() if each.top_up is not None]
+    # Those of this account alone: a held payment may have been credited to somebody else.
+    top_ups = {each.id: each for each in top_ups_by_id(conn, account_id, wanted)}
+    found = []
+    for each, is_attempt in rows:
+        if not is_attempt:
+            found.append(Tracked(None, (), None, top_ups[each]))
+            continue
+        attempt = attempts[each]
+        waits = held.get(attempt.suspect or "")
+        became = attempt.top_up or (None if waits is None else waits.top_up)
+        found.append(Tracked(attempt, steps[each], waits, top_ups.get(became or "")))
+    return found
