@@ -10,9 +10,9 @@ from credit_engine.quote import Quote
 from schemas.quantities import format_instant, format_micro
 from schemas.wire import DesiredRelay, Relay
 from store.issuing import WH_PER_UNIT
+from store.quotes import quote_lines
 from store.reads import Account, Balance, Entry, OpenedEntry, Slot
 from store.top_ups import IssuedToken, Offer, TopUp
-from store.vending import quote_lines
 
 _Item = TypeVar("_Item")
 

@@ -11,7 +11,7 @@ from typing import Literal
 from psycopg import Connection
 
 from schemas.identity import command_id
-from store import audit_log
+from store import audit_log, quotes
 from store.errors import Conflict, NotFound
 from store.settlement import TermsCache
 from store.sql import query
@@ -79,6 +79,8 @@ def receive(
         found, account = _look_at(conn, payment, now_ms)
         if found is None:
             return Received(vend(conn, terms, module, payment, now_ms), None)
+        if payment.quote_id is not None:
+            quotes.note(conn, payment.channel, payment.partner_txn_id, payment.quote_id)
         return Received(None, _hold(conn, payment, found, account, now_ms))
 
 
@@ -112,6 +114,7 @@ def credit(
             raise _decided(held)
         # Out of suspense by the channel's account, which the top-up then takes it from.
         _release(conn, held, now_ms)
+        quoted = quotes.named_by(conn, held.channel, held.partner_txn_id)
         payment = Payment(
             channel=held.channel,
             partner_txn_id=held.partner_txn_id,
@@ -120,6 +123,7 @@ def credit(
             paid_ms=held.paid_ms,
             request_sha256=held.request_sha256,
             msisdn=held.msisdn,
+            quote_id=None if quoted is None else quoted.quote_id,
         )
         top_up = vend(conn, terms, module, payment, now_ms)
         _decide(conn, held, "credited", who, reason, top_up, now_ms, meter)
