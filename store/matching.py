@@ -83,13 +83,18 @@ def canonical(lines: Iterable[Line]) -> bytes:
     ).encode()
 
 
-def check_trailer(lines: Sequence[Line], trailer: Trailer) -> None:
-    """Errors: DomainError `trailer_differs`, naming what differs."""
-    found = Trailer(
+def trailer_of(lines: Sequence[Line]) -> Trailer:
+    """The trailer of these lines in this order."""
+    return Trailer(
         len(lines),
         sum(line.amount_micro for line in lines),
         hashlib.sha256(canonical(lines)).digest(),
     )
+
+
+def check_trailer(lines: Sequence[Line], trailer: Trailer) -> None:
+    """Errors: DomainError `trailer_differs`, naming what differs."""
+    found = trailer_of(lines)
     for name in ("count", "sum_micro", "sha256"):
         if getattr(found, name) != getattr(trailer, name):
             raise DomainError(

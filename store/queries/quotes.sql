@@ -6,10 +6,13 @@ VALUES (%(id)s, %(channel)s, %(account)s, %(meter)s, %(amount_micro)s, %(energy_
         %(basis)s, %(quoted_ms)s, %(valid_until_ms)s)
 
 -- name: remove_old_quotes
--- A few of those that no payment will name any more; those that others remove are left to them.
+-- A few of those that no payment will name any more, by one at a time.
 DELETE FROM partner_quote WHERE id IN (
-    SELECT id FROM partner_quote WHERE quoted_ms < %(before_ms)s
-    ORDER BY quoted_ms LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+    SELECT q.id
+    FROM (SELECT pg_try_advisory_xact_lock(hashtextextended('partner_quote', 2)) AS taken) mine,
+         partner_quote q
+    WHERE mine.taken AND q.quoted_ms < %(before_ms)s
+    ORDER BY q.quoted_ms LIMIT %(limit)s)
 
 -- name: quote_of_channel
 -- A quote as it was given out; another channel's is none.
