@@ -168,6 +168,7 @@ class QuoteAnswer(Answer):
 class StateAnswer(Answer):
     state: Literal[
         "received",
+        "suspect",
         "credited",
         "token_issued",
         "delivered",
@@ -200,10 +201,6 @@ class TopUpAnswer(Answer):
 class TopUpPage(Answer):
     items: list[TopUpAnswer]
     next_cursor: str | None
-
-
-class PaymentAnswer(TopUpAnswer):
-    partner_txn_id: str
 
 
 class TokenAnswer(Answer):
@@ -398,7 +395,6 @@ def top_up_form(top_up: TopUp, now_ms: int, *, digits: bool = True) -> dict[str,
         "account": top_up.account,
         "meter": top_up.meter,
         "channel": top_up.channel,
-        "partner_txn_id": top_up.partner_txn_id,
         "receipt_number": str(top_up.receipt_number),
         "amount": money(top_up.amount_micro, top_up.currency),
         "energy_wh": top_up.energy_wh,
@@ -416,10 +412,6 @@ def top_up_form(top_up: TopUp, now_ms: int, *, digits: bool = True) -> dict[str,
 def top_up_answer(top_up: TopUp, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
     """`digits`: whether the caller may read the tokens."""
     return TopUpAnswer.model_validate(top_up_form(top_up, now_ms, digits=digits))
-
-
-def payment_answer(top_up: TopUp, now_ms: int) -> PaymentAnswer:
-    return PaymentAnswer.model_validate(top_up_form(top_up, now_ms))
 
 
 def token_answer(token: IssuedToken) -> TokenAnswer:

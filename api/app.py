@@ -11,7 +11,19 @@ from api.dependencies import Surroundings
 from api.edge import Edge, Metrics
 from api.errors import Problem, answer_errors
 from api.pace import Pace
-from api.routes import accounts, desk, health, operators, register, sign_in, tariffs, tokens
+from api.routes import (
+    accounts,
+    desk,
+    health,
+    moves,
+    operators,
+    payments,
+    reconciliation,
+    register,
+    sign_in,
+    tariffs,
+    tokens,
+)
 from api.routes import partners as partner_routes
 from api.settings import ApiSettings, Partner
 from api.signatures import Signers
@@ -25,8 +37,11 @@ CONTRACT_VERSION = "1.0.0"
 ROUTES = (
     sign_in,
     accounts,
+    moves,
     partner_routes,
+    reconciliation,
     operators,
+    payments,
     desk,
     tariffs,
     tokens,
@@ -109,6 +124,7 @@ def create_app(
         Edge,
         metrics=metrics,
         body_limit=settings.body_limit_bytes,
+        file_limit=settings.file_limit_bytes,
         pace=pace,
         new_id=lambda: secrets.token_hex(8),
     )

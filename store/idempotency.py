@@ -1,4 +1,4 @@
-"""The first answer to an operator's or a customer's request, kept with its effect in one transaction.
+"""The first answer to an operator's or a customer's request, kept in the transaction of its effect.
 
 A request that moves money or issues a token carries a key of the caller's. The same key with the
 same request is given the first answer; two at once wait for each other at the key's row.

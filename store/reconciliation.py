@@ -12,11 +12,14 @@ from zoneinfo import ZoneInfo
 from psycopg import Connection
 
 from credit_engine.days import DAY_MS, local_time, midnight_ms
-from store import audit_log
+from store import audit_log, suspects
 from store.errors import Conflict, NotFound
 from store.matching import Class, Item, Line, Ours, Trailer, check_trailer, match, trailer_of
 from store.pool import snapshot
+from store.settlement import TermsCache
 from store.sql import query
+from store.vending import Payment, content_sha256
+from tokens.security_module import SecurityModule
 
 # Who acts on a class, and what is to be done; a class without an owner is closed by itself.
 _TASKS: dict[Class, tuple[str, str]] = {
@@ -218,6 +221,42 @@ def close(
             after={"decision": decision},
         )
         return _locked(conn, number)
+
+
+def credit(
+    conn: Connection,
+    terms: TermsCache,
+    module: SecurityModule,
+    number: int,
+    *,
+    note: str,
+    who: str,
+    now_ms: int,
+) -> ReconciliationItem:
+    """Take the line of an item that has no payment of ours as one, and close the item: the partner
+    has the money and its message never came. A repeat is the first answer.
+
+    Errors: NotFound; Conflict `nothing_to_credit` (we have a payment for it), `item_closed`.
+    """
+    with conn.transaction():
+        found = _locked(conn, number)
+        if found.decision is None:
+            line = line_of(conn, found) if found.cls == "theirs_only" else None
+            if line is None:
+                raise Conflict(
+                    "nothing_to_credit",
+                    "only a line without a payment of ours is credited: decide otherwise",
+                )
+            payment = Payment(
+                channel=found.channel,
+                partner_txn_id=line.partner_txn_id,
+                meter=line.meter,
+                amount_micro=line.amount_micro,
+                paid_ms=line.paid_ms,
+                request_sha256=content_sha256(line.meter, line.amount_micro, line.paid_ms),
+            )
+            suspects.receive(conn, terms, module, payment, now_ms)
+        return close(conn, number, decision="credited", note=note, who=who, now_ms=now_ms)
 
 
 def _locked(conn: Connection, number: int) -> ReconciliationItem:

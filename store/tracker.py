@@ -82,7 +82,8 @@ class Carried:
 @dataclass(frozen=True, slots=True)
 class Track:
     """A payment as it was first answered and where it is now. `top_up` is None while it waits or
-    when it went back; `moved`: the one that took its place at another meter.
+    when it went back; `moved`: the one that took its place at another meter. `currency`: None
+    where nobody has the meter.
     """
 
     top_up: TopUp | None
@@ -91,6 +92,7 @@ class Track:
     became_debt_micro: int | None
     quote: Named | None
     appeal: Appeal | None
+    currency: str | None
     steps: Sequence[Step]
 
     @property
@@ -128,14 +130,15 @@ def of_payment(conn: Connection, channel: str, partner_txn_id: str) -> Track:
     """The track of a channel's payment by its own number. Errors: NotFound."""
     number = {"channel": channel, "partner_txn_id": partner_txn_id}
     row = conn.execute(query("suspect_by_number"), number).fetchone()
-    held = None if row is None else Suspect(*row)
+    held = None if row is None else Suspect(*row[:-1])
     try:
         top_up = top_ups.top_up_by_payment(conn, channel, partner_txn_id)
     except NotFound:
         if held is None:
             raise
         named = quotes.named_by(conn, channel, partner_txn_id)
-        return Track(None, held, None, None, named, None, steps_of_held(held))
+        currency = None if row is None else row[-1]
+        return Track(None, held, None, None, named, None, currency, steps_of_held(held))
     return of_top_up(conn, top_up, held)
 
 
@@ -158,6 +161,7 @@ def of_top_up(
         became_debt_micro=now.became_debt_micro,
         quote=quotes.named_by(conn, top_up.channel, top_up.partner_txn_id),
         appeal=appeals.newest(conn, last.id) or appeals.newest(conn, top_up.id),
+        currency=top_up.currency,
         steps=steps,
     )
 

@@ -5,10 +5,12 @@ the commands that carry them are one commit. The same payment again is the first
 meter's key is not the current one, the tokens begin with a key change set (`store.key_changes`).
 """
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import orjson
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
@@ -56,6 +58,28 @@ class Payment:
     def rounding_micro(self) -> int:
         """What was counted above the amount; the account is credited with the amount."""
         return 0 if self.counted_micro is None else self.counted_micro - self.amount_micro
+
+
+def content_sha256(
+    meter: str,
+    amount_micro: int,
+    paid_ms: int,
+    *,
+    msisdn: str | None = None,
+    currency: str | None = None,
+    quote_id: str | None = None,
+) -> bytes:
+    """Of what a payment means: other blanks, digits or order of keys are the same payment."""
+    form: dict[str, object] = {
+        "meter": meter,
+        "amount_micro": amount_micro,
+        "paid_ms": paid_ms,
+        "msisdn": msisdn,
+        "currency": currency,
+    }
+    if quote_id is not None:
+        form["quote_id"] = quote_id
+    return hashlib.sha256(orjson.dumps(form, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,10 @@ WHERE t.id = %(top_up)s
 -- currency where it has one.
 SELECT s.id, s.channel, s.partner_txn_id, s.request_sha256, s.meter, s.amount_micro, ms_of(s.paid_at),
        s.msisdn, s.suspicion, s.detail, ms_of(s.held_at), s.decision, s.decided_by,
-       ms_of(s.decided_at), s.reason, s.top_up_id
+       ms_of(s.decided_at), s.reason, s.top_up_id, y.currency
 FROM suspect_payment s
+LEFT JOIN account a ON a.id = s.account_id
+LEFT JOIN tariff y ON y.id = a.tariff_id
 WHERE s.channel = %(channel)s AND s.partner_txn_id = %(partner_txn_id)s
 
 -- name: payments_found
