@@ -34,7 +34,7 @@ MIN_PYTHON = (3, 11)
 DISTRIBUTION = "prepaid"
 PACKAGES = (
     "schemas", "credit_engine", "tokens", "store", "meter_gateway", "api", "simulators",
-    "benchmarks", "prepaid",
+    "benchmarks", "partner_client", "prepaid",
 )  # fmt: skip
 # One database of 10,000 meters for a month, and the programs with their packages.
 MIN_DATA_BYTES = 1_000_000_000

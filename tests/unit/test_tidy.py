@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
     "schemas", "credit_engine", "tokens", "store", "meter_gateway", "api", "simulators",
-    "benchmarks", "prepaid",
+    "benchmarks", "partner_client", "prepaid",
 )  # fmt: skip
 PURE = ("schemas", "credit_engine", "tokens")
 FUNCTION_LINES = 70
