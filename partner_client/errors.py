@@ -34,5 +34,5 @@ class OutcomeUnknown(PartnerError):  # noqa: N818 - as above
     """
 
 
-class Unexpected(OutcomeUnknown):  # noqa: N818 - as above
+class Unexpected(OutcomeUnknown):
     """An answer without the fields of the contract: something else stands at this address."""

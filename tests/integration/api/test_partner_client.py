@@ -162,7 +162,7 @@ def test_what_is_no_answer_of_ours_is_told_apart() -> None:
         lambda: Keys(["whsec_c2hvcnQ="]),
         lambda: Keys(["whsec_not base64 at all, and long enough"]),
         lambda: DailyFile([Line("1", "2", "1.005", PAID)]).form(),
-        lambda: DailyFile([Line("1", "2", "1.00", datetime(2026, 3, 1))]).form(),  # noqa: DTZ001
+        lambda: DailyFile([Line("1", "2", "1.00", datetime(2026, 3, 1))]).form(),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_sent(make: Any) -> None:
@@ -245,7 +245,7 @@ def test_the_examples_of_the_page_run_as_they_stand(
     for place, block in enumerate(found):
         if "send_file" in block:
             site.clock.now += 24 * 3_600_000
-        exec(compile(block, f"example {place}", "exec"), names)  # noqa: S102 - that is the test
+        exec(compile(block, f"example {place}", "exec"), names)
     names["utility"].close()
     printed = capsys.readouterr().out
     assert "A••• S•••" in printed
