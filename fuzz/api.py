@@ -52,6 +52,7 @@ DAY_MS = 24 * 3_600_000
 ATTRIBUTES = KeyAttributes(
     sgc="999913", krn=1, kt=2, ken=255, ti="01", base_date=2014, ea=11, dkga=4
 )
+PHASES = "examples,coverage,fuzzing,stateful"
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance",
     "response_headers_conformance", "response_schema_conformance", "unsupported_method",
@@ -85,22 +86,28 @@ class Share:
     examples: int
     seconds: int | None
     seed: int
-    phases: str = "examples,coverage,fuzzing,stateful"
+    phases: str = PHASES
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--examples", type=int, default=100, help="at most, of each operation")
+    parser.add_argument("--phases", default=PHASES)
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     seed = random.SystemRandom().getrandbits(31) if options.seed is None else options.seed
     sys.stdout.write(f"seed {seed}\n")
     sys.stdout.flush()
+    share = Share(options.examples, options.seconds, seed, options.phases)
+    # A server whose owner's address is given, or one of its own.
+    given = os.environ.get("FUZZ_DATABASE_URL")
+    if given is not None:
+        return survey(given, share, sys.stdout.write)
     with tempfile.TemporaryDirectory(prefix="prepaid-fuzz-") as name:
         Path(name).chmod(0o755)
         folders = Folders(Path(name) / "data", Folders.choose(os.environ).cache)
         with Instance(lambda _: None, folders=folders) as instance:
-            share = Share(100, options.seconds, seed)
             return survey(instance.database_url, share, sys.stdout.write)
 
 
@@ -239,6 +246,7 @@ def _ask(
         "--max-examples", str(share.examples), "--seed", str(share.seed), "--no-shrink",
         "--suppress-health-check", "all", "--generation-database", "none", "--no-color",
         "--continue-on-failure", "--warnings", "off", "--request-timeout", "30",
+        "--generation-with-security-parameters", "false",
     ]  # fmt: skip
     if share.seconds is not None:
         command += ["--max-time", str(share.seconds)]
@@ -250,15 +258,21 @@ def _summarise(address: str, say: Callable[[str], object]) -> None:
     statuses: Counter[str] = Counter()
     routes: dict[str, set[str]] = {}
     text = httpx.get(f"{address}/metrics", timeout=30).text
+    unknown: Counter[str] = Counter()
     for method, route, status, number in _SERVED.findall(text):
         statuses[status] += int(float(number))
-        routes.setdefault(f"{method} {route}", set()).add(status[0])
-    never = sorted(route for route, classes in routes.items() if "2" not in classes)
+        if status == "401":
+            unknown[f"{method} {route}"] += int(float(number))
+        routes.setdefault(f"{method} {route}", set()).add(status)
+    # A method that a route does not have is asked for on purpose.
+    asked = {name: found for name, found in routes.items() if found != {"405"}}
+    did = [name for name, found in asked.items() if any(each[0] == "2" for each in found)]
     line = {
         "answers": sum(statuses.values()),
         "by_status": dict(sorted(statuses.items())),
-        "routes_that_did": len(routes) - len(never),
-        "only_refused": [each for each in never if each.split()[0] in {"GET", "POST", "PUT"}],
+        "callers_refused": dict(unknown.most_common(5)),
+        "routes_that_did": len(did),
+        "only_refused": sorted(asked.keys() - set(did)),
     }
     say(json.dumps(line) + "\n")
 

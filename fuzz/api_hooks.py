@@ -78,6 +78,7 @@ SOURCES: dict[str, Callable[[int], Any]] = {
     "partner_txn_id": _of("numbers"),
     "tariff": _of("tariffs"),
     "centre": _of("centres"),
+    "currency": lambda _: "MRU",
     "amount": _amount,
     "paid_at": _instant,
     "business_date": lambda draw: f"2026-0{1 + draw % 9}-1{draw % 10}",
@@ -85,6 +86,10 @@ SOURCES: dict[str, Callable[[int], Any]] = {
     "appeal": lambda draw: 1 + draw % 20,
     "item": lambda draw: 1 + draw % 20,
 }
+
+
+# Bodies of which one field is given.
+ALTERNATIVES = ({"meter", "account"}, {"amount", "energy_wh", "days"})
 
 
 @schemathesis.hook
@@ -98,6 +103,9 @@ def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) ->
 def map_body(context: Any, body: Any) -> Any:
     if not isinstance(body, dict):
         return body
+    for alternatives in ALTERNATIVES:
+        if set(body) <= alternatives and len(body) > 1:
+            body = dict([max(body.items(), key=lambda item: (item[1] is not None, item[0]))])
     return {
         # A new number for most payments: a known one is a repeat or a conflict.
         name: value
