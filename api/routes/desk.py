@@ -238,7 +238,21 @@ def list_holds(
     return HoldPage(items=[_hold_answer(each) for each in items], next_cursor=following)
 
 
-@router.post("/holds", status_code=201)
+@router.post(
+    "/holds",
+    status_code=201,
+    responses={
+        201: {
+            "links": {
+                "release": {
+                    "operationId": "release_hold",
+                    "parameters": {"hold": "$response.body#/id"},
+                    "requestBody": {"note": "the reason is over"},
+                }
+            }
+        }
+    },
+)
 def place_hold(conn: Database, around: Around, caller: Desk, body: HoldRequest) -> HoldAnswer:
     """Keeps a supply from being cut from now on; it restores none."""
     account = reads.account(conn, body.account, None, caller.centres)
@@ -289,7 +303,22 @@ def list_adjustments(
     return AdjustmentPage(items=[_adjustment_answer(each) for each in items], next_cursor=following)
 
 
-@router.post("/adjustments", status_code=201)
+@router.post(
+    "/adjustments",
+    status_code=201,
+    responses={
+        201: {
+            "links": {
+                name: {
+                    "operationId": f"{name}_adjustment",
+                    "parameters": {"adjustment": "$response.body#/id"},
+                    "description": "By a second person.",
+                }
+                for name in ("approve", "refuse")
+            }
+        }
+    },
+)
 def enter_adjustment(
     conn: Database, around: Around, caller: Money_, once: Once, body: AdjustmentRequest
 ) -> AdjustmentAnswer:

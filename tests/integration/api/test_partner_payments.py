@@ -389,6 +389,17 @@ def test_a_move_after_the_token_left_is_an_operators(
     passes(site)
 
 
+def test_a_refused_move_stays_refused(site: Site, staff: Staff, refused: Any, plain: int) -> None:
+    wrong, right = site.open(tariff=plain), site.open(tariff=plain)
+    paid = pay(site, wrong.meter, "40.00", next(NUMBERS)).json()
+    move(site, wrong, paid["id"], right.meter)
+    asked = staff.get("dora", "payments/appeals")["items"][-1]
+    staff.post("sam", f"payments/appeals/{asked['id']}/refusal", {"note": "it was typed in"})
+    again = move(site, wrong, paid["id"], right.meter)
+    assert refused(again) == (409, "move_refused")
+    assert "it was typed in" in again.json()["detail"]
+
+
 def test_a_desk_moves_within_its_centres_alone(
     site: Site, staff: Staff, refused: Any, plain: int
 ) -> None:
