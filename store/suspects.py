@@ -11,7 +11,7 @@ from typing import Literal
 from psycopg import Connection
 
 from schemas.identity import command_id
-from store import audit_log, quotes
+from store import audit_log, quotes, unsettled
 from store.errors import Conflict, NotFound
 from store.settlement import TermsCache
 from store.sql import query
@@ -144,6 +144,7 @@ def send_back(conn: Connection, suspect: str, *, who: str, reason: str, now_ms: 
             raise _decided(held)
         _release(conn, held, now_ms)
         _decide(conn, held, "returned", who, reason, None, now_ms, held.meter)
+        unsettled.settle(conn, TermsCache(), held.channel, held.partner_txn_id, now_ms)
         return True
 
 
@@ -185,6 +186,17 @@ def _hold(
         },
     )
     _post(conn, suspect, payment.channel, "held", payment.amount_micro, now_ms)
+    if account is not None:
+        # Who has paid is not cut for it, while a person looks.
+        unsettled.note(
+            conn,
+            account,
+            payment.channel,
+            payment.partner_txn_id,
+            "received",
+            amount_micro=payment.amount_micro,
+            received_ms=now_ms,
+        )
     return suspect
 
 

@@ -121,8 +121,9 @@ class Track:
                 found.append(("reversed", held.decided_ms))
         now = self.moved or self.top_up
         if now is not None:
-            skipped = {"received"} if held is not None else set[str]()
-            found += [each for each in now.states() if each[0] not in skipped]
+            for state, at_ms in now.states():
+                if held is None or state != "received":
+                    found.append((state, at_ms))
         return found
 
 

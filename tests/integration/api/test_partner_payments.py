@@ -4,8 +4,9 @@ from itertools import count
 from typing import Any
 
 import pytest
+
 from schemas.quantities import format_instant
-from store import operators, registry, supply
+from store import cuts, operators, registry, supply
 from store.audit import audit
 
 Site = Any
@@ -209,6 +210,33 @@ def test_an_unusual_amount_waits_and_goes_back(site: Site, staff: Staff) -> None
     assert pay(site, customer.meter, "2000.00", number).status_code == 202
     assert balance(site, customer) == "60.000000"
     passes(site)
+
+
+def test_who_has_paid_is_not_cut_while_a_person_looks(site: Site, staff: Staff, plain: int) -> None:
+    customer = site.open(tariff=plain)
+    for _ in range(3):
+        pay(site, customer.meter, "2.00", next(NUMBERS))
+    held = pay(site, customer.meter, "2000.00", next(NUMBERS)).json()
+    assert held["state"] == "suspect"
+    site.read(customer, format_instant(site.clock.now + HOUR), 104_000)
+    assert site.get(customer, "/balance")["supply"]["state"] == "disconnected"
+    (cut,) = cuts.of_account(site.conn, customer.account_id, limit=5)
+    assert (list(cut.standing), cut.ended_by) == (["payment"], None)
+    assert orders(site, customer) == []
+    site.clock.now += HOUR
+    path = f"payments/suspect/{held['id']}/return"
+    assert staff.post("finn", path, {"note": "old ouguiya were meant"}).status_code == 200
+    assert orders(site, customer) == ["open"]
+
+
+def orders(site: Site, customer: Any) -> list[str]:
+    """What the meter's relay was asked for."""
+    rows = site.conn.execute(
+        "SELECT c.args ->> 'to' FROM command c JOIN meter m ON m.id = c.meter_id"
+        " WHERE m.number = %s AND c.type = 'relay' ORDER BY c.ctr",
+        (customer.meter,),
+    )
+    return [to for (to,) in rows]
 
 
 def test_an_unanswered_meter_is_awaited_and_a_refusal_is_the_utilitys_to_mend(site: Site) -> None:
