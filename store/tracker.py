@@ -116,7 +116,8 @@ class Track:
         found: list[tuple[PaymentState, int]] = []
         held = self.suspect
         if held is not None:
-            found += [("received", held.held_ms), ("suspect", held.held_ms)]
+            found.append(("received", held.held_ms))
+            found.append(("suspect", held.held_ms))
             if held.decision == "returned" and held.decided_ms is not None:
                 found.append(("reversed", held.decided_ms))
         now = self.moved or self.top_up

@@ -33,8 +33,19 @@ from api.requests import (
 )
 from schemas.identity import command_id
 from schemas.quantities import format_instant, parse_micro, typed_decimal
-from store import adjustments, audit_log, holds, reads, tariffs, top_ups, vending, worklists
+from store import (
+    adjustments,
+    appeals,
+    audit_log,
+    holds,
+    reads,
+    tariffs,
+    top_ups,
+    vending,
+    worklists,
+)
 from store.adjustments import AdjustmentState
+from store.errors import Conflict
 from store.holds import HoldKind
 from store.reads import Account, Principal
 from store.worklists import AdjustedAccount, HeldAccount
@@ -374,7 +385,9 @@ def refuse_adjustment(
 def reverse_top_up(
     conn: Database, around: Around, caller: Money_, once: Once, body: OperatorReversalRequest
 ) -> TopUpAnswer:
-    """Takes a payment back while no token left the building; after that, adjust the balance."""
+    """Takes a payment back while no token left the building; after that the answer is 409, and the
+    request waits in `/v1/payments/appeals` for a person who decides.
+    """
     now_ms = around.now_ms()
     found = worklists.reversible(conn, body.top_up, caller.centres)
 
@@ -395,7 +408,13 @@ def reverse_top_up(
             top_ups.top_up(conn, found.account_id, body.top_up), now_ms, digits=False
         )
 
-    return answer_once(conn, caller, once, now_ms, work, TopUpAnswer)
+    try:
+        return answer_once(conn, caller, once, now_ms, work, TopUpAnswer)
+    except Conflict as refusal:
+        if refusal.code == "token_issued":
+            who = name_of(caller)
+            appeals.open_for(conn, body.top_up, "reversal", who, body.reason, now_ms)
+        raise
 
 
 def _hold_answer(held: HeldAccount) -> HoldAnswer:

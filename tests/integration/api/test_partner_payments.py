@@ -314,6 +314,25 @@ def test_a_refused_appeal_says_why_to_who_asks_again(
     assert balance(site, customer) == "30.000000"
 
 
+def test_an_operators_own_reversal_waits_in_the_same_queue(
+    site: Site, staff: Staff, refused: Any
+) -> None:
+    customer = site.open()
+    paid = pay(site, customer.meter, "30.00", next(NUMBERS)).json()
+    body = {"top_up": paid["id"], "reason": "the payer came with his bank's letter"}
+    for _ in range(2):
+        assert refused(staff.post("finn", "reversals", body)) == (409, "token_issued")
+    (asked,) = [
+        each
+        for each in staff.get("dora", "payments/appeals")["items"]
+        if each["payment"] == paid["id"]
+    ]
+    assert (asked["asked_by"], asked["reason"]) == ("finn", body["reason"])
+    done = staff.post("fay", f"payments/appeals/{asked['id']}/granting", {"note": "seen"})
+    assert done.json()["state"] == "granted"
+    assert balance(site, customer) == "0.000000"
+
+
 def test_a_large_reversal_takes_two_people(site: Site, staff: Staff, refused: Any) -> None:
     number, customer = next(NUMBERS), site.open()
     pay(site, customer.meter, "600.00", number)
