@@ -87,6 +87,7 @@ class Share:
     seconds: int | None
     seed: int
     phases: str = PHASES
+    more: Sequence[str] = ()
 
 
 def main() -> int:
@@ -95,11 +96,12 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=100, help="at most, of each operation")
     parser.add_argument("--phases", default=PHASES)
     parser.add_argument("--seed", type=int, default=None)
-    options = parser.parse_args()
+    # Everything else is schemathesis's own: --include-path-regex, --report, ...
+    options, more = parser.parse_known_args()
     seed = random.SystemRandom().getrandbits(31) if options.seed is None else options.seed
     sys.stdout.write(f"seed {seed}\n")
     sys.stdout.flush()
-    share = Share(options.examples, options.seconds, seed, options.phases)
+    share = Share(options.examples, options.seconds, seed, options.phases, more)
     # A server whose owner's address is given, or one of its own.
     given = os.environ.get("FUZZ_DATABASE_URL")
     if given is not None:
@@ -245,7 +247,7 @@ def _ask(
         "--phases", share.phases, "--checks", ",".join(CHECKS),
         "--max-examples", str(share.examples), "--seed", str(share.seed), "--no-shrink",
         "--suppress-health-check", "all", "--generation-database", "none", "--no-color",
-        "--continue-on-failure", "--warnings", "off", "--request-timeout", "30",
+        "--continue-on-failure", *share.more, "--warnings", "off", "--request-timeout", "30",
         "--generation-with-security-parameters", "false",
     ]  # fmt: skip
     if share.seconds is not None:
@@ -272,7 +274,7 @@ def _summarise(address: str, say: Callable[[str], object]) -> None:
         "by_status": dict(sorted(statuses.items())),
         "callers_refused": dict(unknown.most_common(5)),
         "routes_that_did": len(did),
-        "only_refused": sorted(asked.keys() - set(did)),
+        "only_refused": {name: sorted(asked[name]) for name in sorted(asked.keys() - set(did))},
     }
     say(json.dumps(line) + "\n")
 
