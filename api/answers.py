@@ -10,10 +10,10 @@ from credit_engine.quote import Quote
 from schemas.quantities import format_instant, format_micro
 from schemas.wire import DesiredRelay, Relay
 from store.issuing import WH_PER_UNIT
+from store.quotes import quote_lines
 from store.reads import Account, Balance, Entry, OpenedEntry, Slot
 from store.top_up_tracker import OWNERS, Owner, TrackedState
 from store.top_ups import IssuedToken, Offer, TopUp
-from store.vending import quote_lines
 
 _Item = TypeVar("_Item")
 
@@ -219,12 +219,6 @@ class TopUpPage(Answer):
     next_cursor: str | None
 
 
-class PaymentAnswer(_TopUpForm):
-    partner_txn_id: str
-    receipt_number: str
-    paid_at: Instant
-
-
 class TokenAnswer(Answer):
     """`result` is the meter's own word, named as in IEC 62055-41."""
 
@@ -424,7 +418,6 @@ def top_up_form(top_up: TopUp, now_ms: int, *, digits: bool = True) -> dict[str,
         "account": top_up.account,
         "meter": top_up.meter,
         "channel": top_up.channel,
-        "partner_txn_id": top_up.partner_txn_id,
         "receipt_number": str(top_up.receipt_number),
         "amount": money(top_up.amount_micro, top_up.currency),
         "energy_wh": top_up.energy_wh,
@@ -442,10 +435,6 @@ def top_up_form(top_up: TopUp, now_ms: int, *, digits: bool = True) -> dict[str,
 def top_up_answer(top_up: TopUp, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
     """`digits`: whether the caller may read the tokens."""
     return TopUpAnswer.model_validate(top_up_form(top_up, now_ms, digits=digits))
-
-
-def payment_answer(top_up: TopUp, now_ms: int) -> PaymentAnswer:
-    return PaymentAnswer.model_validate(top_up_form(top_up, now_ms))
 
 
 def token_answer(token: IssuedToken) -> TokenAnswer:

@@ -12,9 +12,21 @@ from api.edge import Edge, Metrics
 from api.errors import Problem, answer_errors
 from api.pace import Pace
 from api.paying import NO_PAYMENTS, Payments
-from api.routes import accounts, desk, health, operators, register, sign_in, tariffs, tokens
+from api.routes import (
+    accounts,
+    desk,
+    health,
+    moves,
+    operators,
+    payments,
+    reconciliation,
+    register,
+    sign_in,
+    tariffs,
+    tokens,
+    top_ups,
+)
 from api.routes import partners as partner_routes
-from api.routes import payments as payment_routes
 from api.settings import ApiSettings, Partner
 from api.signatures import Signers
 from store.pool import Pool
@@ -27,9 +39,12 @@ CONTRACT_VERSION = "1.0.0"
 ROUTES = (
     sign_in,
     accounts,
-    payment_routes,
+    top_ups,
+    moves,
     partner_routes,
+    reconciliation,
     operators,
+    payments,
     desk,
     tariffs,
     tokens,
@@ -116,6 +131,7 @@ def create_app(
         Edge,
         metrics=metrics,
         body_limit=settings.body_limit_bytes,
+        file_limit=settings.file_limit_bytes,
         pace=pace,
         new_id=lambda: secrets.token_hex(8),
     )

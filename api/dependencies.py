@@ -1,7 +1,7 @@
 """What routes ask for, as Annotated aliases: the surroundings, a connection, the caller, a page."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -164,6 +164,11 @@ def name_of(caller: Principal) -> str:
     return caller.name
 
 
+def named(caller: Principal) -> str:
+    """Who asks, as the audit log keeps it: an operator's name, or `customer:ID`."""
+    return caller.name or f"customer:{caller.customer_id}"
+
+
 def anyone() -> None:
     """Declares that a route is open to all: health, and the doors to sign in."""
 
@@ -235,16 +240,18 @@ def answer_once(
     work: Callable[[], _Answered],
     form: type[_Answered],
 ) -> _Answered:
-    """The first answer of `work` under the operator's key, in one transaction with its effect."""
-    assert caller.operator_id is not None, "a route for operators admits nobody else"
-    kept = idempotency.once(
-        conn,
-        caller.operator_id,
-        once.key,
-        once.sha256,
-        now_ms,
-        lambda: work().model_dump(mode="json"),
-    )
+    """The first answer of `work` under the caller's key, in one transaction with its effect."""
+
+    def answer() -> Mapping[str, Any]:
+        return work().model_dump(mode="json")
+
+    if caller.operator_id is not None:
+        kept = idempotency.once(conn, caller.operator_id, once.key, once.sha256, now_ms, answer)
+    else:
+        assert caller.customer_id is not None, "who is no operator is a customer"
+        kept = idempotency.once_of_customer(
+            conn, caller.customer_id, once.key, once.sha256, now_ms, answer
+        )
     return form.model_validate(kept)
 
 

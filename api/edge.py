@@ -15,15 +15,23 @@ from api.pace import Pace
 
 # A caller's own id travels through the log; what could forge a line does not.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Answers are a person's money: nobody keeps or frames them, and they load nothing.
+# Answers are a person's money: nobody keeps or frames them, they load nothing, and no other site's
+# page reads them or opens a window onto them.
 SAFE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
 }
+# Who came by TLS once does not come without it for a year; over plain HTTP it means nothing.
+STRICT_TRANSPORT = "max-age=31536000"
 # What watches over the service asks as often as it likes.
 WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
+# Where a partner's daily file comes: more bytes than any other request.
+FILES = "/v1/partners/recon/"
 # From a lookup of one row to the statement timeout.
 LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
@@ -59,12 +67,14 @@ class Edge:
         *,
         metrics: Metrics,
         body_limit: int,
+        file_limit: int,
         pace: Pace,
         new_id: Callable[[], str],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._body_limit = body_limit
+        self._file_limit = file_limit
         self._pace = pace
         self._new_id = new_id
 
@@ -88,6 +98,8 @@ class Edge:
                 out["X-Request-Id"] = request_id
                 for name, value in SAFE_HEADERS.items():
                     out.setdefault(name, value)
+                if scope["scheme"] == "https":
+                    out.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -115,8 +127,10 @@ class Edge:
                 await _answer(TooManyRequests(wait_s), wait_s)(scope, receive, send)
                 return
         declared = headers.get("content-length", "0")
-        too_large = BodyTooLarge(self._body_limit)
-        if declared.isdigit() and int(declared) > self._body_limit:
+        file = scope["method"] == "PUT" and scope["path"].startswith(FILES)
+        limit = self._file_limit if file else self._body_limit
+        too_large = BodyTooLarge(limit)
+        if declared.isdigit() and int(declared) > limit:
             await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large.code, str(too_large))(
                 scope, receive, send
             )
@@ -127,7 +141,7 @@ class Edge:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self._body_limit:
+            if taken > limit:
                 raise too_large
             return message
 

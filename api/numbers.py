@@ -4,6 +4,7 @@ Amounts are decimal strings, in the digits of the writer's keyboard.
 """
 
 import re
+from datetime import date
 
 from api.errors import RequestRefused
 from api.settings import ApiSettings
@@ -72,6 +73,26 @@ def signed_micro(text: str, place: str) -> int:
     if stripped[:1] in {"-", "−"}:
         return -positive_micro(stripped[1:], place)
     return positive_micro(stripped.removeprefix("+"), place)
+
+
+def sum_micro(text: str, place: str) -> int:
+    """Micro-units of a sum, zero included. Errors: RequestRefused bad_amount."""
+    try:
+        micro = parse_micro(typed_decimal(text))
+    except DomainError as error:
+        raise RequestRefused("bad_amount", str(error), place) from None
+    if not 0 <= micro <= LARGEST:
+        raise RequestRefused("bad_amount", "Send the sum of the lines' amounts.", place)
+    return micro
+
+
+def business_date_of(day: date) -> date:
+    """A date of which we may have payments. Errors: RequestRefused bad_date."""
+    if not 2000 <= day.year < 2100:
+        raise RequestRefused(
+            "bad_date", "Send a date of the years 2000 to 2099.", "{business_date}"
+        )
+    return day
 
 
 def meter_number(text: str, place: str = "/meter") -> str:

@@ -1,7 +1,7 @@
 """Bodies of requests. Text stays text here; `api.numbers` judges it with a code of its own."""
 
 from datetime import date
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,8 @@ Name = Annotated[
         min_length=1, max_length=200, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$"
     ),
 ]
+# Of a daily file: what the limit on its bytes has room for.
+MAX_LINES = 50_000
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
@@ -87,8 +89,8 @@ class PartnerQuoteRequest(Body):
 
 
 class PaymentRequest(Body):
-    """`partner_txn_id` is the idempotency key. `quote_id` is taken and binds nothing: what the
-    money buys is decided at the instant at which it is credited.
+    """`partner_txn_id` is the idempotency key. `quote_id` binds nothing: what the money buys is
+    decided at the instant at which it is credited; the answer says what changed since the quote.
     """
 
     partner_txn_id: Identifier
@@ -102,6 +104,55 @@ class PaymentRequest(Body):
 
 class ReversalRequest(Body):
     reason: Name
+
+
+class MoveRequest(Body):
+    """`meter`: the one that was meant."""
+
+    meter: Number
+    reason: Name = "paid for the wrong meter"
+
+
+class CreditingRequest(Body):
+    """`meter`: whose account is credited; that of the payment or another one."""
+
+    meter: Number
+    reason: Name
+
+
+class LineRequest(Body):
+    """One payment as the partner has it."""
+
+    partner_txn_id: Identifier
+    meter: Number
+    amount: Number
+    paid_at: Annotated[str, StringConstraints(max_length=40)]
+
+
+class TrailerRequest(Body):
+    """The end of a file. `sha256`: in hex, of a line each of number, meter, amount with six
+    decimals and instant in UTC, tab between and newline after, in the order of the file.
+    """
+
+    count: Annotated[int, Field(ge=0, le=MAX_LINES)]
+    sum: Annotated[str, StringConstraints(min_length=1, max_length=40)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileRequest(Body):
+    """A partner's daily file: every payment of a business date."""
+
+    lines: Annotated[list[LineRequest], Field(max_length=MAX_LINES)]
+    trailer: TrailerRequest
+
+
+class DecisionRequest(Body):
+    """What becomes of a difference. `credited` takes a line that never came as a payment as one."""
+
+    decision: Literal[
+        "agreed", "corrected", "credited", "returned", "another_payment", "nothing_taken"
+    ]
+    note: Name
 
 
 class NoteRequest(Body):

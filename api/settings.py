@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 
@@ -29,7 +30,10 @@ class ApiSettings:
 
     `min_payment_micro`, `max_payment_micro`: what a channel may take for one payment.
     `engineering_per_day`: requests for engineering tokens by role; none where it is not named.
-    `body_limit_bytes`: no request of this contract comes near it.
+    `body_limit_bytes`: no request of this contract comes near it but a partner's daily file, which
+    has `file_limit_bytes`.
+    `business_zone`: where a partner's business date begins and ends; `currency`: of a payment for a
+    meter that nobody has.
     `requests_per_minute`: of one caller; `requests_per_minute_of_address`: of one address, behind
     which may stand a bank or a whole office.
     """
@@ -38,6 +42,9 @@ class ApiSettings:
     min_payment_micro: int = 1 * MICRO_PER_UNIT
     max_payment_micro: int = 100_000 * MICRO_PER_UNIT
     body_limit_bytes: int = 64 * 1024
+    file_limit_bytes: int = 8 * 1024 * 1024
+    business_zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("Africa/Nouakchott"))
+    currency: str = "MRU"
     requests_per_minute: int = 1200
     requests_per_minute_of_address: int = 6000
     return_url: str | None = None

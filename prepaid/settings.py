@@ -4,6 +4,7 @@ Packages below get plain values; secrets are SecretStr until the moment they are
 """
 
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -80,11 +81,26 @@ class Sts(BaseModel):
 
 
 class Partners(BaseModel):
-    """Signing secrets of banks and wallets: a JSON file, readable by us alone."""
+    """Signing secrets of banks and wallets: a JSON file, readable by us alone. `timezone`: where a
+    business date begins and ends; `currency`: of a payment for a meter that nobody has.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     file: Path | None = None
+    timezone: str = "Africa/Nouakchott"
+    currency: str = Field(default="MRU", pattern=r"^[A-Z]{3}$")
+
+    def zone(self) -> ZoneInfo:
+        """Errors: DomainError `not_configured`, no such zone."""
+        try:
+            return ZoneInfo(self.timezone)
+        except (ValueError, ZoneInfoNotFoundError):
+            raise DomainError(
+                "not_configured",
+                f"PREPAID_PARTNERS__TIMEZONE is no zone: {self.timezone!r:.60}. Name one such as "
+                "Africa/Nouakchott",
+            ) from None
 
 
 class Payments(BaseModel):
@@ -178,6 +194,8 @@ class Settings(BaseSettings):
             requests_per_minute=self.api.requests_per_minute,
             requests_per_minute_of_address=self.api.requests_per_minute_of_address,
             return_url=self.payments.return_url,
+            business_zone=self.partners.zone(),
+            currency=self.partners.currency,
         )
 
     def database_url(self) -> str:

@@ -1,11 +1,11 @@
-"""The first answer to an operator's request, kept with its effect in one transaction.
+"""The first answer to an operator's or a customer's request, kept in the transaction of its effect.
 
 A request that moves money or issues a token carries a key of the caller's. The same key with the
 same request is given the first answer; two at once wait for each other at the key's row.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
@@ -28,13 +28,46 @@ def once(
     key was used for another request; whatever `work` raises.
     """
     of = {"operator": operator_id, "key": key}
+    return _once(conn, _OF_OPERATOR, of, request_sha256, now_ms, work)
+
+
+def once_of_customer(
+    conn: Connection,
+    customer_id: int,
+    key: str,
+    request_sha256: bytes,
+    now_ms: int,
+    work: Callable[[], Mapping[str, Any]],
+) -> Mapping[str, Any]:
+    """As `once`, under a customer's key."""
+    of = {"customer": customer_id, "key": key}
+    return _once(conn, _OF_CUSTOMER, of, request_sha256, now_ms, work)
+
+
+class _Queries(NamedTuple):
+    claim: str
+    first: str
+    keep: str
+
+
+_OF_OPERATOR = _Queries("claim_idempotency_key", "first_answer", "keep_first_answer")
+_OF_CUSTOMER = _Queries("claim_customer_key", "first_customer_answer", "keep_customer_answer")
+
+
+def _once(
+    conn: Connection,
+    names: _Queries,
+    of: Mapping[str, object],
+    request_sha256: bytes,
+    now_ms: int,
+    work: Callable[[], Mapping[str, Any]],
+) -> Mapping[str, Any]:
     with conn.transaction():
         claimed = conn.execute(
-            query("claim_idempotency_key"),
-            of | {"request_sha256": request_sha256, "now_ms": now_ms},
+            query(names.claim), {**of, "request_sha256": request_sha256, "now_ms": now_ms}
         ).fetchone()
         if claimed is None:
-            row = conn.execute(query("first_answer"), of).fetchone()
+            row = conn.execute(query(names.first), of).fetchone()
             assert row is not None, "rows are never deleted"
             if bytes(row[0]) != request_sha256:
                 raise Conflict(
@@ -44,5 +77,5 @@ def once(
             first: Mapping[str, Any] = row[1]
             return first
         answer = work()
-        conn.execute(query("keep_first_answer"), of | {"answer": Jsonb(dict(answer))})
+        conn.execute(query(names.keep), {**of, "answer": Jsonb(dict(answer))})
         return answer

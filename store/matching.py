@@ -83,13 +83,18 @@ def canonical(lines: Iterable[Line]) -> bytes:
     ).encode()
 
 
-def check_trailer(lines: Sequence[Line], trailer: Trailer) -> None:
-    """Errors: DomainError `trailer_differs`, naming what differs."""
-    found = Trailer(
+def trailer_of(lines: Sequence[Line]) -> Trailer:
+    """The trailer of these lines in this order."""
+    return Trailer(
         len(lines),
         sum(line.amount_micro for line in lines),
         hashlib.sha256(canonical(lines)).digest(),
     )
+
+
+def check_trailer(lines: Sequence[Line], trailer: Trailer) -> None:
+    """Errors: DomainError `trailer_differs`, naming what differs."""
+    found = trailer_of(lines)
     for name in ("count", "sum_micro", "sha256"):
         if getattr(found, name) != getattr(trailer, name):
             raise DomainError(
@@ -101,14 +106,14 @@ def check_trailer(lines: Sequence[Line], trailer: Trailer) -> None:
 
 @dataclass(slots=True)
 class _Sides:
-    """What is still unmatched on both sides."""
+    """What is still unmatched on both sides: lines by their place in the order, payments by id."""
 
-    lines: list[Line]
+    lines: dict[int, Line]
     payments: dict[str, Ours]
     items: list[Item] = field(default_factory=list)
 
-    def pair(self, line: Line, ours: Ours, business_date: date) -> None:
-        self.lines.remove(line)
+    def pair(self, place: int, ours: Ours, business_date: date) -> None:
+        line = self.lines.pop(place)
         self.payments.pop(ours.id, None)
         if ours.amount_micro != line.amount_micro:
             cls: Class = "amount_differs"
@@ -126,11 +131,12 @@ def match(lines: Iterable[Line], payments: Iterable[Ours], business_date: date) 
     order = sorted(lines, key=lambda line: (line.partner_txn_id, line.paid_ms, _rest(line)))
     known = {ours.id: ours for ours in sorted(payments, key=lambda ours: ours.id)}
     by_number = {ours.partner_txn_id: ours for ours in known.values()}
-    sides = _Sides(list(order), dict(known))
-    _match_numbers(sides, order, by_number, business_date)
+    sides = _Sides(dict(enumerate(order)), dict(known))
+    _match_numbers(sides, by_number, business_date)
     _match_near(sides, business_date)
     sides.items += [
-        Item(f"theirs:{line.partner_txn_id}", "theirs_only", line, None) for line in sides.lines
+        Item(f"theirs:{line.partner_txn_id}", "theirs_only", line, None)
+        for line in sides.lines.values()
     ]
     sides.items += [
         Item(f"ours:{ours.id}", "ours_only", None, ours)
@@ -144,33 +150,32 @@ def _rest(line: Line) -> tuple[str, int]:
     return line.meter, line.amount_micro
 
 
-def _match_numbers(
-    sides: _Sides, order: Sequence[Line], by_number: Mapping[str, Ours], business_date: date
-) -> None:
+def _match_numbers(sides: _Sides, by_number: Mapping[str, Ours], business_date: date) -> None:
     times: dict[str, int] = {}
-    for line in order:
+    for place, line in list(sides.lines.items()):
         number = line.partner_txn_id
         times[number] = times.get(number, 0) + 1
         ours = by_number.get(number)
         if times[number] > 1 or (ours is not None and ours.accounted_for):
-            sides.lines.remove(line)
+            del sides.lines[place]
             again = f"theirs:{number}" if times[number] == 1 else f"theirs:{number}#{times[number]}"
             sides.items.append(Item(again, "duplicate", line, ours))
         elif ours is not None:
-            sides.pair(line, ours, business_date)
+            sides.pair(place, ours, business_date)
 
 
 def _match_near(sides: _Sides, business_date: date) -> None:
+    alike: dict[tuple[str, int], list[Ours]] = {}
+    for ours in sides.payments.values():
+        if not ours.accounted_for:
+            alike.setdefault((ours.meter, ours.amount_micro), []).append(ours)
     near = sorted(
-        (abs(line.paid_ms - ours.paid_ms), line.partner_txn_id, ours.id)
-        for line in sides.lines
-        for ours in sides.payments.values()
-        if (line.meter, line.amount_micro) == (ours.meter, ours.amount_micro)
-        and abs(line.paid_ms - ours.paid_ms) <= NEAR_MS
-        and not ours.accounted_for
+        (abs(line.paid_ms - ours.paid_ms), line.partner_txn_id, ours.id, place)
+        for place, line in sides.lines.items()
+        for ours in alike.get(_rest(line), ())
+        if abs(line.paid_ms - ours.paid_ms) <= NEAR_MS
     )
-    for _, number, payment in near:
-        line = next((line for line in sides.lines if line.partner_txn_id == number), None)
-        ours = sides.payments.get(payment)
-        if line is not None and ours is not None:
-            sides.pair(line, ours, business_date)
+    for _, _, payment, place in near:
+        found = sides.payments.get(payment)
+        if place in sides.lines and found is not None:
+            sides.pair(place, found, business_date)

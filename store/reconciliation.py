@@ -12,10 +12,14 @@ from zoneinfo import ZoneInfo
 from psycopg import Connection
 
 from credit_engine.days import DAY_MS, local_time, midnight_ms
-from store import audit_log
+from store import audit_log, suspects
 from store.errors import Conflict, NotFound
-from store.matching import Class, Item, Line, Ours, Trailer, check_trailer, match
+from store.matching import Class, Item, Line, Ours, Trailer, check_trailer, match, trailer_of
+from store.pool import snapshot
+from store.settlement import TermsCache
 from store.sql import query
+from store.vending import Payment, content_sha256
+from tokens.security_module import SecurityModule
 
 # Who acts on a class, and what is to be done; a class without an owner is closed by itself.
 _TASKS: dict[Class, tuple[str, str]] = {
@@ -55,6 +59,26 @@ class ReconciliationItem:
         return max(0, end_ms - self.opened_ms) // DAY_MS
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """The partner's file that stands for a business date."""
+
+    sha256: bytes
+    received_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A business date from both sides: our lines in order of payment with their trailer, the
+    partner's newest file, and every item.
+    """
+
+    lines: Sequence[Line]
+    trailer: Trailer
+    file: File | None
+    items: Sequence[ReconciliationItem]
+
+
 def reconcile(
     conn: Connection,
     channel: str,
@@ -83,14 +107,38 @@ def reconcile(
         _keep_file(conn, of, lines, trailer, who, now_ms)
         payments = _ours(conn, of, lines, zone, business_date)
         items = match(lines, payments, business_date)
-        for item in items:
-            _keep_item(conn, of, item, now_ms)
+        with conn.cursor() as cursor:
+            cursor.executemany(
+                query("keep_reconciliation_item"), [_kept(of, item, now_ms) for item in items]
+            )
         overtaken = {**of, "places": [item.place for item in items], "now_ms": now_ms}
         conn.execute(query("end_overtaken_items"), overtaken)
         late = [item.ours.id for item in items if item.cls == "late" and item.ours is not None]
         late_of = {**of, "business_date": business_date.isoformat(), "payments": late}
         conn.execute(query("end_items_that_came_late"), {**late_of, "now_ms": now_ms})
     return True
+
+
+def standing(conn: Connection, channel: str, business_date: date, zone: ZoneInfo) -> Standing:
+    """What we have of a channel's business date (a local date in `zone`), and what the partner's
+    file came to.
+    """
+    of = {"channel": channel, "business_date": business_date}
+    with snapshot(conn):
+        file = conn.execute(query("newest_reconciliation_file"), of).fetchone()
+        payments = [
+            each
+            for each in _ours(conn, of, (), zone, business_date)
+            if each.business_date == business_date
+        ]
+        items = items_of(conn, channel, business_date)
+    payments.sort(key=lambda ours: (ours.paid_ms, ours.partner_txn_id))
+    lines = [
+        Line(ours.partner_txn_id, ours.meter, ours.amount_micro, ours.paid_ms) for ours in payments
+    ]
+    return Standing(
+        lines, trailer_of(lines), None if file is None else File(bytes(file[1]), file[2]), items
+    )
 
 
 def items_of(conn: Connection, channel: str, business_date: date) -> list[ReconciliationItem]:
@@ -107,8 +155,44 @@ def open_items(
     return [ReconciliationItem(*row) for row in conn.execute(query("reconciliation_items"), of)]
 
 
+def listed(
+    conn: Connection,
+    *,
+    open_only: bool,
+    channel: str | None,
+    cls: Class | None,
+    after_id: int | None,
+    limit: int,
+) -> list[ReconciliationItem]:
+    """A page of the queue, oldest first; one more than `limit` when there is a next page."""
+    of = {"open": open_only, "channel": channel, "class": cls, "after": after_id, "id": None}
+    rows = conn.execute(query("reconciliation_queue"), of | {"limit": limit + 1})
+    return [ReconciliationItem(*row) for row in rows]
+
+
+def item(conn: Connection, number: int) -> ReconciliationItem:
+    """One item. Errors: NotFound."""
+    of = {"open": False, "channel": None, "class": None, "after": None, "id": number, "limit": 1}
+    row = conn.execute(query("reconciliation_queue"), of).fetchone()
+    if row is None:
+        raise NotFound("The item")
+    return ReconciliationItem(*row)
+
+
+def line_of(conn: Connection, found: ReconciliationItem) -> Line | None:
+    """The partner's line of an item, from the newest file of its date; None where it has none."""
+    of = {
+        "channel": found.channel,
+        "business_date": found.business_date,
+        "partner_txn_id": found.partner_txn_id,
+        "amount_micro": found.their_micro,
+    }
+    row = conn.execute(query("line_of_item"), of).fetchone()
+    return None if row is None else Line(*row)
+
+
 def close(
-    conn: Connection, item: int, *, decision: str, note: str, who: str, now_ms: int
+    conn: Connection, number: int, *, decision: str, note: str, who: str, now_ms: int
 ) -> ReconciliationItem:
     """Decide what becomes of a difference; the same decision again is the first answer.
 
@@ -117,14 +201,14 @@ def close(
     if not all(text.strip() for text in (decision, note, who)):
         raise Conflict("reason_missing", "say who decides, what and why: all are kept")
     with conn.transaction():
-        found = _locked(conn, item)
+        found = _locked(conn, number)
         if found.decision is not None:
             if (found.decision, found.closed_by) != (decision, who):
                 raise Conflict("item_closed", f"it was closed as {found.decision}: nothing is left")
             return found
         conn.execute(
             query("close_reconciliation_item"),
-            {"id": item, "decision": decision, "note": note, "who": who, "now_ms": now_ms},
+            {"id": number, "decision": decision, "note": note, "who": who, "now_ms": now_ms},
         )
         audit_log.record(
             conn,
@@ -136,11 +220,47 @@ def close(
             before={"class": found.cls, "business_date": found.business_date.isoformat()},
             after={"decision": decision},
         )
-        return _locked(conn, item)
+        return _locked(conn, number)
 
 
-def _locked(conn: Connection, item: int) -> ReconciliationItem:
-    row = conn.execute(query("lock_reconciliation_item"), {"id": item}).fetchone()
+def credit(
+    conn: Connection,
+    terms: TermsCache,
+    module: SecurityModule,
+    number: int,
+    *,
+    note: str,
+    who: str,
+    now_ms: int,
+) -> ReconciliationItem:
+    """Take the line of an item that has no payment of ours as one, and close the item: the partner
+    has the money and its message never came. A repeat is the first answer.
+
+    Errors: NotFound; Conflict `nothing_to_credit` (we have a payment for it), `item_closed`.
+    """
+    with conn.transaction():
+        found = _locked(conn, number)
+        if found.decision is None:
+            line = line_of(conn, found) if found.cls == "theirs_only" else None
+            if line is None:
+                raise Conflict(
+                    "nothing_to_credit",
+                    "only a line without a payment of ours is credited: decide otherwise",
+                )
+            payment = Payment(
+                channel=found.channel,
+                partner_txn_id=line.partner_txn_id,
+                meter=line.meter,
+                amount_micro=line.amount_micro,
+                paid_ms=line.paid_ms,
+                request_sha256=content_sha256(line.meter, line.amount_micro, line.paid_ms),
+            )
+            suspects.receive(conn, terms, module, payment, now_ms)
+        return close(conn, number, decision="credited", note=note, who=who, now_ms=now_ms)
+
+
+def _locked(conn: Connection, number: int) -> ReconciliationItem:
+    row = conn.execute(query("lock_reconciliation_item"), {"id": number}).fetchone()
     if row is None:
         raise NotFound("The item")
     return ReconciliationItem(*row)
@@ -199,27 +319,24 @@ def _ours(
     ]
 
 
-def _keep_item(conn: Connection, of: dict[str, object], item: Item, now_ms: int) -> None:
+def _kept(of: dict[str, object], item: Item, now_ms: int) -> dict[str, object]:
     theirs, ours = item.theirs, item.ours
     owner, action = _TASKS[item.cls]
     by_itself = item.cls in {"matched", "late"}
     number = theirs.partner_txn_id if theirs is not None else ours.partner_txn_id if ours else ""
-    conn.execute(
-        query("keep_reconciliation_item"),
-        {
-            **of,
-            "place": item.place,
-            "class": item.cls,
-            "partner_txn_id": number,
-            "payment": None if ours is None else ours.id,
-            "their_micro": None if theirs is None else theirs.amount_micro,
-            "our_micro": None if ours is None else ours.amount_micro,
-            "owner": owner,
-            "action": action,
-            "decision": item.cls if by_itself else None,
-            "note": "both sides agree" if by_itself else None,
-            "closed_by": _CLOSED_BY_ITSELF if by_itself else None,
-            "closed_ms": now_ms if by_itself else None,
-            "now_ms": now_ms,
-        },
-    )
+    return {
+        **of,
+        "place": item.place,
+        "class": item.cls,
+        "partner_txn_id": number,
+        "payment": None if ours is None else ours.id,
+        "their_micro": None if theirs is None else theirs.amount_micro,
+        "our_micro": None if ours is None else ours.amount_micro,
+        "owner": owner,
+        "action": action,
+        "decision": item.cls if by_itself else None,
+        "note": "both sides agree" if by_itself else None,
+        "closed_by": _CLOSED_BY_ITSELF if by_itself else None,
+        "closed_ms": now_ms if by_itself else None,
+        "now_ms": now_ms,
+    }

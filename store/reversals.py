@@ -34,6 +34,7 @@ class _Paid:
     coin_micro: int | None
     rounding_micro: int
     token_issued: bool
+    token_accepted: bool
     reversed_why: str | None
     moved_to: str | None
 
@@ -44,7 +45,8 @@ def take_back(
     """A partner takes its own payment back: one that waits in suspense returns, one that was
     credited is reversed. Returns the id of either; a repeat is the first answer.
 
-    Errors: NotFound; Conflict `token_issued` (an operator decides), `suspect_decided`.
+    Errors: NotFound; Conflict `token_issued` (an operator decides), `suspect_decided`,
+    `payment_moved` (its money is another meter's credit now).
     """
     number = {"channel": channel, "partner_txn_id": partner_txn_id}
     with conn.transaction():
@@ -54,6 +56,12 @@ def take_back(
             who = f"partner:{channel}"
             suspects.send_back(conn, held[0], who=who, reason=reason, now_ms=now_ms)
             return str(held[0])
+        if _paid(conn, channel, partner_txn_id).moved_to is not None:
+            raise Conflict(
+                "payment_moved",
+                "this payment was moved to another meter and cannot be taken back from here: ask "
+                "an operator",
+            )
         return vending.reverse(conn, terms, channel, partner_txn_id, reason, now_ms)
 
 
@@ -125,13 +133,15 @@ def move(
     who: str,
     reason: str,
     now_ms: int,
+    tokens_out: bool = False,
 ) -> str:
     """Move a payment to the meter that was meant, while its credit is unspent: reversed here and
     credited there in one transaction. Returns the new top-up's id; a repeat is the first answer.
+    `tokens_out`: an operator decided so although tokens were shown (`store.appeals`).
 
     Errors: NotFound (payment, meter); Conflict `reason_missing`, `same_account`, `token_issued` (a
-    token that was shown cannot be recalled: an operator decides), `credit_spent`,
-    `payment_reversed`, `payment_moved` (to another meter, before).
+    token that was shown cannot be recalled: an operator decides), `token_accepted` (the meter has
+    the credit), `credit_spent`, `payment_reversed`, `payment_moved` (to another meter, before).
     """
     _check(who, reason)
     with conn.transaction():
@@ -145,7 +155,7 @@ def move(
         paid = _paid(conn, channel, partner_txn_id)
         if paid.moved_to is not None:
             return _moved_before(conn, paid, to_meter)
-        _check_movable(paid)
+        _check_movable(paid, tokens_out=tokens_out)
         state = states[paid.account_id]
         balance = settle_account(conn, terms, state, (), now_ms).state.balance_micro
         split = recorded_split(conn, paid.account_id, paid.top_up, paid.credited_ms, channel)
@@ -162,6 +172,7 @@ def move(
         _insert_reversal(conn, paid, f"moved to meter {to_meter}: {reason}", at_ms)
         settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=at_ms)
         decisions.record(conn, [settled], now_ms)
+        conn.execute(query("withdraw_unsent_credit"), {"top_up": paid.top_up})
         moved = vending.vend(
             conn, terms, module, _again(paid, channel, partner_txn_id, to_meter), now_ms
         )
@@ -194,10 +205,15 @@ def _moved_before(conn: Connection, paid: _Paid, to_meter: str) -> str:
     return paid.moved_to
 
 
-def _check_movable(paid: _Paid) -> None:
+def _check_movable(paid: _Paid, *, tokens_out: bool) -> None:
     if paid.reversed_why is not None:
         raise Conflict("payment_reversed", "this payment was taken back: pay the right meter anew")
-    if paid.token_issued:
+    if paid.token_accepted:
+        raise Conflict(
+            "token_accepted",
+            "the meter has taken this payment's token: its credit is there, enter an adjustment",
+        )
+    if paid.token_issued and not tokens_out:
         raise Conflict(
             "token_issued",
             "the tokens of this payment were shown and cannot be recalled: ask an operator to "

@@ -25,10 +25,19 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
     "operator_identity": ("password_hash", "totp_secret", "totp_step"),
     "operator_session": ("ended_ms",),
     "adjustment": ("state", "decided_by", "adjusted_ms"),
+    "appeal": (
+        "proposed_by",
+        "proposed_at",
+        "decision",
+        "decided_by",
+        "decided_at",
+        "note",
+    ),
     "campaign": (),
     "campaign_meter": ("key_change_id", "refusal"),
     "command": ("state", "sent_at", "answered_at", "answer", "claimed_until_ms", "retry_ms"),
     "customer": ("name",),
+    "customer_answer": ("answer",),
     "engineering_token": ("decision", "decided_by", "decided_at", "decision_reason"),
     "hold": ("released_ms", "released_by", "release_reason"),
     "key_change": (
@@ -54,6 +63,8 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
         "top_up_id",
         "suspect_id",
     ),
+    "partner_quote": (),
+    "payment_quote": ("equal", "changed"),
     "quarantine": (),
     "reading": ("verdict",),
     "reconciliation_item": (
@@ -82,10 +93,18 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
         "reconnects",
     ),
 }
-# Stored positions affect cost, never meaning; attempts are counted anew; sessions are over; which
-# device a meter is may have been entered wrongly (the act is in the audit log).
+# Stored positions affect cost, never meaning; attempts are counted anew; sessions and quotes are
+# over; which device a meter is may have been entered wrongly (the act is in the audit log).
 DELETABLE = frozenset(
-    {"attempt", "checkpoint", "credit_base", "cut_count", "foreign_device", "operator_session"}
+    {
+        "attempt",
+        "checkpoint",
+        "credit_base",
+        "cut_count",
+        "foreign_device",
+        "operator_session",
+        "partner_quote",
+    }
 )
 # What only migrations write.
 READ_ONLY = frozenset({"schema_migration"})

@@ -12,7 +12,7 @@ from typing import Literal
 from psycopg import Connection
 
 from schemas.identity import command_id
-from store import audit_log
+from store import audit_log, quotes, unsettled
 from store.errors import Conflict, NotFound
 from store.settlement import TermsCache
 from store.sql import query
@@ -89,6 +89,8 @@ def receive(
         found = against or (None if found is not None and found.kind in settled else found)
         if found is None:
             return Received(vend(conn, terms, module, payment, now_ms), None)
+        if payment.quote_id is not None:
+            quotes.note(conn, payment.channel, payment.partner_txn_id, payment.quote_id)
         return Received(None, _hold(conn, payment, found, account, now_ms))
 
 
@@ -122,6 +124,7 @@ def credit(
             raise _decided(held)
         # Out of suspense by the channel's account, which the top-up then takes it from.
         _release(conn, held, now_ms)
+        quoted = quotes.named_by(conn, held.channel, held.partner_txn_id)
         payment = Payment(
             channel=held.channel,
             partner_txn_id=held.partner_txn_id,
@@ -130,6 +133,7 @@ def credit(
             paid_ms=held.paid_ms,
             request_sha256=held.request_sha256,
             msisdn=held.msisdn,
+            quote_id=None if quoted is None else quoted.quote_id,
         )
         top_up = vend(conn, terms, module, payment, now_ms)
         _decide(conn, held, "credited", who, reason, top_up, now_ms, meter)
@@ -150,6 +154,7 @@ def send_back(conn: Connection, suspect: str, *, who: str, reason: str, now_ms: 
             raise _decided(held)
         _release(conn, held, now_ms)
         _decide(conn, held, "returned", who, reason, None, now_ms, held.meter)
+        unsettled.settle(conn, TermsCache(), held.channel, held.partner_txn_id, now_ms)
         return True
 
 
@@ -202,6 +207,17 @@ def _hold(
         },
     )
     _post(conn, suspect, payment.channel, "held", payment.amount_micro, now_ms)
+    if account is not None:
+        # Who has paid is not cut for it, while a person looks.
+        unsettled.note(
+            conn,
+            account,
+            payment.channel,
+            payment.partner_txn_id,
+            "received",
+            amount_micro=payment.amount_micro,
+            received_ms=now_ms,
+        )
     return suspect
 
 

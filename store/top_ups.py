@@ -14,6 +14,7 @@ from schemas.commands import TOKEN_SUCCESSES
 from schemas.errors import DomainError
 from store.errors import NotFound
 from store.pool import snapshot
+from store.quotes import Basis, basis_of
 from store.reads import terms_of
 from store.settlement import TermsCache, look
 from store.sql import query
@@ -123,11 +124,12 @@ class IssuedToken:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A quote, and until when its price and position are worth showing."""
+    """A quote, what it follows from, and until when its price and position are worth showing."""
 
     quote: Quote
     status: Status
     valid_until_ms: int
+    basis: Basis
 
 
 def top_ups(conn: Connection, account_id: int, *, before_id: str | None, limit: int) -> list[TopUp]:
@@ -160,9 +162,12 @@ def top_up_by_payment(conn: Connection, channel: str, partner_txn_id: str) -> To
 
 
 def is_taken(conn: Connection, channel: str, partner_txn_id: str) -> bool:
-    """Whether a channel's payment of this number was taken before."""
+    """Whether a channel's payment of this number was taken before, credited or held."""
     of = {"channel": channel, "partner_txn_id": partner_txn_id}
-    return conn.execute(query("top_up_of_payment"), of).fetchone() is not None
+    return any(
+        conn.execute(query(name), of).fetchone() is not None
+        for name in ("top_up_of_payment", "suspect_of_payment")
+    )
 
 
 def tokens(
@@ -201,6 +206,7 @@ def offer(
             quote(agreed, outcome.totals, at_ms, amount_micro),
             outcome.status,
             _valid_until(agreed, at_ms),
+            basis_of(state, agreed, outcome),
         )
 
 

@@ -5,10 +5,12 @@ the commands that carry them are one commit. The same payment again is the first
 meter's key is not the current one, the tokens begin with a key change set (`store.key_changes`).
 """
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import orjson
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
@@ -16,17 +18,17 @@ from credit_engine.errors import CreditError
 from credit_engine.quote import Quote, quote
 from schemas.identity import command_id
 from schemas.quantities import format_micro, in_coins
-from store import decisions, unsettled
+from store import decisions, quotes, unsettled
 from store.errors import Conflict, NotFound
 from store.issuing import issue_credit
 from store.key_changes import lock_token_meter
+from store.quotes import Basis, basis_of, quote_lines
 from store.settlement import (
     AccountState,
     Settled,
     TermsCache,
     lock_accounts,
     look,
-    read_account,
     settle_account,
 )
 from store.sql import query
@@ -49,11 +51,35 @@ class Payment:
     coin_micro: int | None = None
     # the top-up that this one takes the place of (store.reversals)
     moved_from: str | None = None
+    # what the payer was shown before; it binds nobody (store.quotes)
+    quote_id: str | None = None
 
     @property
     def rounding_micro(self) -> int:
         """What was counted above the amount; the account is credited with the amount."""
         return 0 if self.counted_micro is None else self.counted_micro - self.amount_micro
+
+
+def content_sha256(
+    meter: str,
+    amount_micro: int,
+    paid_ms: int,
+    *,
+    msisdn: str | None = None,
+    currency: str | None = None,
+    quote_id: str | None = None,
+) -> bytes:
+    """Of what a payment means: other blanks, digits or order of keys are the same payment."""
+    form: dict[str, object] = {
+        "meter": meter,
+        "amount_micro": amount_micro,
+        "paid_ms": paid_ms,
+        "msisdn": msisdn,
+        "currency": currency,
+    }
+    if quote_id is not None:
+        form["quote_id"] = quote_id
+    return hashlib.sha256(orjson.dumps(form, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +127,6 @@ def _check_cash(payment: Payment) -> None:
         )
 
 
-def quote_amount(
-    conn: Connection, terms: TermsCache, account_id: int, amount_micro: int, now_ms: int
-) -> Quote:
-    """What an amount buys now, line by line (rating.md section 9)."""
-    state = read_account(conn, account_id)
-    if state is None:
-        raise NotFound("The account")
-    return _quote(conn, terms, state, amount_micro, now_ms)
-
-
 def known_top_up(conn: Connection, payment: Payment) -> str | None:
     """The top-up of this very payment. Errors: Conflict `idempotency_conflict`."""
     of = {"channel": payment.channel, "partner_txn_id": payment.partner_txn_id}
@@ -141,10 +157,17 @@ def _meter(conn: Connection, number: str) -> VendingMeter:
 
 def _quote(
     conn: Connection, terms: TermsCache, state: AccountState, amount_micro: int, now_ms: int
-) -> Quote:
+) -> tuple[Quote | None, Basis]:
+    """What an amount buys, None where no amount bounds the energy, and what that follows from."""
     outcome = look(conn, terms, state, now_ms)
     agreed = terms.get(conn, state.account_id, state.terms_revision)
-    return quote(agreed, outcome.totals, outcome.status.at_ms, amount_micro)
+    try:
+        offered = quote(agreed, outcome.totals, outcome.status.at_ms, amount_micro)
+    except CreditError as error:
+        if error.code != "free_energy":
+            raise
+        offered = None
+    return offered, basis_of(state, agreed, outcome)
 
 
 def _credit(
@@ -156,15 +179,21 @@ def _credit(
     state: AccountState,
     now_ms: int,
 ) -> str:
-    try:
-        offered: Quote | None = _quote(conn, terms, state, payment.amount_micro, now_ms)
-    except CreditError as error:
-        # Free energy needs no token: the money is credited all the same.
-        if error.code != "free_energy":
-            raise
-        offered = None
+    # Free energy needs no token: the money is credited all the same.
+    offered, basis = _quote(conn, terms, state, payment.amount_micro, now_ms)
     top_up = command_id(now_ms, secrets.token_bytes(10))
     _insert(conn, payment, meter, top_up, now_ms, offered)
+    if payment.quote_id is not None:
+        quotes.compare(
+            conn,
+            payment.channel,
+            payment.partner_txn_id,
+            payment.quote_id,
+            payment.meter,
+            payment.amount_micro,
+            offered,
+            basis,
+        )
     settled = settle_account(conn, terms, state, (), now_ms, touched_from_ms=now_ms)
     # Before the order for the relay: a meter enters the token, then closes.
     if offered is not None and offered.energy_wh and meter.takes_tokens:
@@ -172,19 +201,6 @@ def _credit(
         issue_credit(conn, module, token_meter, top_up, offered.energy_wh, now_ms)
     decisions.record(conn, [settled], now_ms)
     return top_up
-
-
-def quote_lines(offered: Quote) -> list[Mapping[str, object]]:
-    """The lines of a quote as JSON: name, amount, and with energy its Wh and price per kWh."""
-    lines: list[Mapping[str, object]] = []
-    for line in offered.lines:
-        form: dict[str, object] = {"name": line.name, "amount": format_micro(line.amount_micro)}
-        if line.wh is not None and line.price_micro_per_wh is not None:
-            form["wh"] = line.wh
-            # µ per Wh is thousandths of a unit per kWh.
-            form["price"] = format_micro(line.price_micro_per_wh * 1000)
-        lines.append(form)
-    return lines
 
 
 def _cash_lines(payment: Payment) -> list[Mapping[str, object]]:

@@ -17,6 +17,7 @@ from store.errors import NotFound
 from store.holds import Hold
 from store.issuing import Issued
 from store.sql import query
+from store.suspects import Suspect
 
 DraftState = Literal["drafted", "approved", "withdrawn"]
 
@@ -73,6 +74,15 @@ class Draft:
     drafted_ms: int
     decided_by: str | None
     decided_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPayment:
+    """A suspect payment with the account that its meter serves; None where nobody has the meter."""
+
+    account: str | None
+    currency: str | None
+    suspect: Suspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +200,27 @@ def engineering_token(
     """Errors: NotFound."""
     of = {"waiting": False, "id": number} | _page(centres, None, 1)
     return EngineeringToken(*_row(conn, "engineering_tokens_of_centres", of, "The request"))
+
+
+def suspects(
+    conn: Connection,
+    *,
+    waiting: bool,
+    centres: Sequence[int] | None,
+    after_id: str | None,
+    limit: int,
+) -> list[HeldPayment]:
+    """Oldest first, all or those that wait."""
+    of = {"waiting": waiting, "id": None, "centres": _listed(centres), "after": after_id}
+    rows = conn.execute(query("suspects_of_centres"), of | {"limit": limit + 1})
+    return [HeldPayment(row[0], row[1], Suspect(*row[2:])) for row in rows]
+
+
+def suspect(conn: Connection, number: str, centres: Sequence[int] | None) -> HeldPayment:
+    """Errors: NotFound."""
+    of = {"waiting": False, "id": number, "centres": _listed(centres), "after": None, "limit": 1}
+    row = _row(conn, "suspects_of_centres", of, "The suspect payment")
+    return HeldPayment(row[0], row[1], Suspect(*row[2:]))
 
 
 def reversible(conn: Connection, top_up: str, centres: Sequence[int] | None) -> Reversible:

@@ -33,8 +33,19 @@ from api.requests import (
 )
 from schemas.identity import command_id
 from schemas.quantities import format_instant, parse_micro, typed_decimal
-from store import adjustments, audit_log, holds, reads, tariffs, top_ups, vending, worklists
+from store import (
+    adjustments,
+    appeals,
+    audit_log,
+    holds,
+    reads,
+    tariffs,
+    top_ups,
+    vending,
+    worklists,
+)
 from store.adjustments import AdjustmentState
+from store.errors import Conflict
 from store.holds import HoldKind
 from store.reads import Account, Principal
 from store.worklists import AdjustedAccount, HeldAccount
@@ -238,7 +249,21 @@ def list_holds(
     return HoldPage(items=[_hold_answer(each) for each in items], next_cursor=following)
 
 
-@router.post("/holds", status_code=201)
+@router.post(
+    "/holds",
+    status_code=201,
+    responses={
+        201: {
+            "links": {
+                "release": {
+                    "operationId": "release_hold",
+                    "parameters": {"hold": "$response.body#/id"},
+                    "requestBody": {"note": "the reason is over"},
+                }
+            }
+        }
+    },
+)
 def place_hold(conn: Database, around: Around, caller: Desk, body: HoldRequest) -> HoldAnswer:
     """Keeps a supply from being cut from now on; it restores none."""
     account = reads.account(conn, body.account, None, caller.centres)
@@ -289,7 +314,22 @@ def list_adjustments(
     return AdjustmentPage(items=[_adjustment_answer(each) for each in items], next_cursor=following)
 
 
-@router.post("/adjustments", status_code=201)
+@router.post(
+    "/adjustments",
+    status_code=201,
+    responses={
+        201: {
+            "links": {
+                name: {
+                    "operationId": f"{name}_adjustment",
+                    "parameters": {"adjustment": "$response.body#/id"},
+                    "description": "By a second person.",
+                }
+                for name in ("approve", "refuse")
+            }
+        }
+    },
+)
 def enter_adjustment(
     conn: Database, around: Around, caller: Money_, once: Once, body: AdjustmentRequest
 ) -> AdjustmentAnswer:
@@ -345,7 +385,9 @@ def refuse_adjustment(
 def reverse_top_up(
     conn: Database, around: Around, caller: Money_, once: Once, body: OperatorReversalRequest
 ) -> TopUpAnswer:
-    """Takes a payment back while no token left the building; after that, adjust the balance."""
+    """Takes a payment back while no token left the building; after that the answer is 409, and the
+    request waits in `/v1/payments/appeals` for a person who decides.
+    """
     now_ms = around.now_ms()
     found = worklists.reversible(conn, body.top_up, caller.centres)
 
@@ -366,7 +408,13 @@ def reverse_top_up(
             top_ups.top_up(conn, found.account_id, body.top_up), now_ms, digits=False
         )
 
-    return answer_once(conn, caller, once, now_ms, work, TopUpAnswer)
+    try:
+        return answer_once(conn, caller, once, now_ms, work, TopUpAnswer)
+    except Conflict as refusal:
+        if refusal.code == "token_issued":
+            who = name_of(caller)
+            appeals.open_for(conn, body.top_up, "reversal", who, body.reason, now_ms)
+        raise
 
 
 def _hold_answer(held: HeldAccount) -> HoldAnswer:

@@ -1,22 +1,56 @@
 """Partners: banks, wallets and aggregators that take money for meters. Every request is signed."""
 
-import hashlib
-from typing import Annotated, Literal
+from datetime import date
+from typing import Annotated, Any, Literal
 
-import orjson
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response, status
 
-from api import answers
-from api.answers import Answer, Money, PaymentAnswer, QuoteAnswer
+from api import answers, payment_answers
+from api.answers import Answer, Money
 from api.dependencies import Around, Database, Signed
-from api.numbers import check_currency, instant_ms, masked, meter_number, payment_micro
-from api.requests import LookupRequest, PartnerQuoteRequest, PaymentRequest, ReversalRequest
-from store import reads, top_ups, vending
-from store.vending import Payment
+from api.numbers import (
+    business_date_of,
+    check_currency,
+    instant_ms,
+    masked,
+    meter_number,
+    payment_micro,
+    positive_micro,
+    sum_micro,
+)
+from api.payment_answers import PartnerQuoteAnswer, PaymentAnswer, StandingAnswer
+from api.requests import (
+    FileRequest,
+    LineRequest,
+    LookupRequest,
+    PartnerQuoteRequest,
+    PaymentRequest,
+    ReversalRequest,
+)
+from api.settings import ApiSettings
+from store import appeals, quotes, reads, reconciliation, suspects, top_ups, tracker
+from store.errors import NotFound
+from store.matching import Line, Trailer
+from store.pool import Connection
+from store.vending import Payment, content_sha256
 
 router = APIRouter(prefix="/v1/partners", tags=["partners"])
 
 TxnId = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
+BusinessDate = Annotated[date, Path(description="A local date that is over.")]
+# Where the answer to one request is asked for next.
+STATUS_LINK: dict[str, Any] = {
+    "status": {
+        "operationId": "show_payment",
+        "parameters": {"partner_txn_id": "$response.body#/partner_txn_id"},
+        "description": "After any timeout.",
+    },
+    "reversal": {
+        "operationId": "reverse_payment",
+        "parameters": {"partner_txn_id": "$response.body#/partner_txn_id"},
+        "requestBody": {"reason": "paid twice"},
+    },
+}
 
 
 class LookupAnswer(Answer):
@@ -52,56 +86,114 @@ def look_up(conn: Database, around: Around, partner: Signed, body: LookupRequest
     )
 
 
-@router.post("/quotes")
+@router.post(
+    "/quotes",
+    responses={
+        200: {
+            "links": {
+                "payment": {
+                    "operationId": "take_payment",
+                    "requestBody": {
+                        "partner_txn_id": "$response.body#/quote_id",
+                        "meter": "$request.body#/meter",
+                        "amount": "$request.body#/amount",
+                        "paid_at": "$response.body#/as_of",
+                        "quote_id": "$response.body#/quote_id",
+                    },
+                    "description": "Under a number of your own.",
+                }
+            }
+        }
+    },
+)
 def quote_payment(
     conn: Database, around: Around, partner: Signed, body: PartnerQuoteRequest
-) -> QuoteAnswer:
+) -> PartnerQuoteAnswer:
     """What a payment would buy now, line by line; it binds nobody."""
     amount_micro = payment_micro(body.amount, around.settings)
-    account = reads.account_served_by(conn, meter_number(body.meter))
+    meter = meter_number(body.meter)
+    account = reads.account_served_by(conn, meter)
     check_currency(body.currency, account.currency)
-    found = top_ups.offer(
-        conn, around.terms, account.id, around.now_ms(), amount_micro=amount_micro
+    now_ms = around.now_ms()
+    found = top_ups.offer(conn, around.terms, account.id, now_ms, amount_micro=amount_micro)
+    quote_id = quotes.keep(
+        conn,
+        partner.code,
+        account.id,
+        meter,
+        found.quote,
+        found.basis,
+        found.valid_until_ms,
+        now_ms,
     )
-    return answers.quote_answer(account, found)
+    return payment_answers.partner_quote_answer(account, found, quote_id)
 
 
-@router.post("/payments", status_code=201)
+@router.post(
+    "/payments",
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        201: {"description": "Credited.", "links": STATUS_LINK},
+        202: {
+            "model": PaymentAnswer,
+            "description": "Taken, and waits for a person: the state is `suspect`, or `reversed` "
+            "once it was sent back.",
+            "links": STATUS_LINK,
+        },
+    },
+)
 def take_payment(
-    conn: Database, around: Around, partner: Signed, body: PaymentRequest
+    conn: Database, around: Around, partner: Signed, body: PaymentRequest, response: Response
 ) -> PaymentAnswer:
-    """Credits a payment and issues its tokens, once: a repeat is given the first answer with the
-    state of now, and the same number with another content is a conflict.
+    """Takes a payment that was made, once: credits it and issues its tokens, or holds it where
+    something speaks against that. A repeat is given the first answer with the state of now; the
+    same number with another content is a conflict.
     """
+    meter = meter_number(body.meter)
+    amount_micro = payment_micro(body.amount, around.settings)
+    paid_ms = instant_ms(body.paid_at, "/paid_at")
     payment = Payment(
         channel=partner.code,
         partner_txn_id=body.partner_txn_id,
-        meter=meter_number(body.meter),
-        amount_micro=payment_micro(body.amount, around.settings),
-        paid_ms=instant_ms(body.paid_at, "/paid_at"),
-        request_sha256=_content_sha256(body, around),
+        meter=meter,
+        amount_micro=amount_micro,
+        paid_ms=paid_ms,
+        request_sha256=content_sha256(
+            meter,
+            amount_micro,
+            paid_ms,
+            msisdn=body.msisdn,
+            currency=body.currency,
+            quote_id=body.quote_id,
+        ),
         msisdn=body.msisdn,
+        quote_id=body.quote_id,
     )
     # A repeat is answered whatever has changed since, the meter's exchange included.
-    if not top_ups.is_taken(conn, partner.code, payment.partner_txn_id):
-        account = reads.account_served_by(conn, payment.meter)
-        check_currency(body.currency, account.currency)
+    if body.currency is not None and not top_ups.is_taken(
+        conn, partner.code, payment.partner_txn_id
+    ):
+        check_currency(body.currency, _currency(conn, around.settings, meter))
     now_ms = around.now_ms()
-    vending.vend(conn, around.terms, around.security_module, payment, now_ms)
-    found = top_ups.top_up_by_payment(conn, partner.code, payment.partner_txn_id)
-    return answers.payment_answer(found, now_ms)
+    suspects.receive(conn, around.terms, around.security_module, payment, now_ms)
+    answer = _payment(conn, around, partner.code, body.partner_txn_id, now_ms)
+    if answer.receipt_number is None:
+        response.status_code = status.HTTP_202_ACCEPTED
+    return answer
 
 
-def _content_sha256(body: PaymentRequest, around: Around) -> bytes:
-    """Of what the request means: other blanks, digits or order of keys are the same request."""
-    form = {
-        "meter": meter_number(body.meter),
-        "amount_micro": payment_micro(body.amount, around.settings),
-        "paid_ms": instant_ms(body.paid_at, "/paid_at"),
-        "msisdn": body.msisdn,
-        "currency": body.currency,
-    }
-    return hashlib.sha256(orjson.dumps(form, option=orjson.OPT_SORT_KEYS)).digest()
+def _currency(conn: Connection, settings: ApiSettings, meter: str) -> str:
+    try:
+        return reads.account_served_by(conn, meter).currency
+    except NotFound:
+        return settings.currency
+
+
+def _payment(
+    conn: Connection, around: Around, channel: str, number: str, now_ms: int
+) -> PaymentAnswer:
+    track = tracker.of_payment(conn, channel, number)
+    return payment_answers.payment_answer(track, number, around.settings.currency, now_ms)
 
 
 @router.get("/payments/{partner_txn_id}")
@@ -109,16 +201,65 @@ def show_payment(
     conn: Database, around: Around, partner: Signed, partner_txn_id: TxnId
 ) -> PaymentAnswer:
     """After any timeout: the body of the first answer, with the state of now."""
-    found = top_ups.top_up_by_payment(conn, partner.code, partner_txn_id)
-    return answers.payment_answer(found, around.now_ms())
+    return _payment(conn, around, partner.code, partner_txn_id, around.now_ms())
 
 
 @router.post("/payments/{partner_txn_id}/reversals", status_code=201)
 def reverse_payment(
     conn: Database, around: Around, partner: Signed, partner_txn_id: TxnId, body: ReversalRequest
 ) -> PaymentAnswer:
-    """Takes a payment back while no token left the building; else an operator decides."""
+    """Takes a payment back while no token left the building; else the answer is 409 and the request
+    waits for an operator: `appeal` of the payment says what became of it.
+    """
     now_ms = around.now_ms()
-    vending.reverse(conn, around.terms, partner.code, partner_txn_id, body.reason, now_ms)
-    found = top_ups.top_up_by_payment(conn, partner.code, partner_txn_id)
-    return answers.payment_answer(found, now_ms)
+    appeals.take_back(conn, around.terms, partner.code, partner_txn_id, body.reason, now_ms)
+    return _payment(conn, around, partner.code, partner_txn_id, now_ms)
+
+
+@router.get("/recon/{business_date}")
+def show_business_date(
+    conn: Database, around: Around, partner: Signed, business_date: BusinessDate
+) -> StandingAnswer:
+    """What we have of a business date, line by line, and what your file of it came to."""
+    return _standing(conn, around, partner.code, business_date_of(business_date))
+
+
+@router.put("/recon/{business_date}")
+def send_file(
+    conn: Database, around: Around, partner: Signed, business_date: BusinessDate, body: FileRequest
+) -> StandingAnswer:
+    """Takes the file of a business date that is over and matches it with ours. The same file again
+    changes nothing; a corrected one replaces what nobody decided yet.
+    """
+    day = business_date_of(business_date)
+    trailer = Trailer(
+        body.trailer.count,
+        sum_micro(body.trailer.sum, "/trailer/sum"),
+        bytes.fromhex(body.trailer.sha256),
+    )
+    reconciliation.reconcile(
+        conn,
+        partner.code,
+        day,
+        [_line(n, line) for n, line in enumerate(body.lines)],
+        trailer,
+        zone=around.settings.business_zone,
+        who=f"partner:{partner.code}",
+        now_ms=around.now_ms(),
+    )
+    return _standing(conn, around, partner.code, day)
+
+
+def _line(place: int, line: LineRequest) -> Line:
+    at = f"/lines/{place}"
+    return Line(
+        line.partner_txn_id,
+        meter_number(line.meter, f"{at}/meter"),
+        positive_micro(line.amount, f"{at}/amount"),
+        instant_ms(line.paid_at, f"{at}/paid_at"),
+    )
+
+
+def _standing(conn: Connection, around: Around, channel: str, day: date) -> StandingAnswer:
+    found = reconciliation.standing(conn, channel, day, around.settings.business_zone)
+    return payment_answers.standing_answer(day.isoformat(), found, around.now_ms())

@@ -1,297 +1,249 @@
-"""Customers pay by wallet, on a channel's page, or in cash at a desk; and what channels say."""
+"""Operators: where a payment is, payments that wait for a person, and what is asked about them."""
 
-import asyncio
-from concurrent.futures import Future
-from contextlib import suppress
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import RedirectResponse
-from pydantic import SecretStr
+from fastapi import APIRouter, Depends, Path, Query
 
-from api import answers
-from api.answers import Answer, TopUpAnswer, TopUpPage
+from api import answers, payment_answers
 from api.dependencies import (
     DIGITS_ROLES,
     PAGE_DEFAULT,
-    AllowedBriefly,
+    Allowed,
     Around,
-    Caller,
     Cursor,
     Database,
     Limit,
     Once,
-    Open,
-    OwnAccount,
-    Surroundings,
+    Operator,
+    answer_once,
     name_of,
 )
-from api.errors import Forbidden, RequestRefused
-from api.numbers import (
-    check_currency,
-    payment_micro,
-    phone_number,
-    positive_micro,
-    typed_passcode,
+from api.errors import RequestRefused
+from api.numbers import cursor_id, meter_number
+from api.payment_answers import (
+    AppealAnswer,
+    AppealPage,
+    OperatorPaymentAnswer,
+    OperatorPaymentPage,
+    SuspectAnswer,
+    SuspectPage,
 )
-from api.requests import ConfirmationRequest, TopUpRequest
-from schemas.quantities import format_instant
-from store import payment_attempts, reads, top_up_tracker
-from store.errors import NotFound, TooManyAttempts
-from store.pool import borrow
-from store.reads import Account, Principal
-from store.top_up_tracker import Tracked, TrackedState
+from api.requests import CreditingRequest, NoteRequest
+from store import appeals, reads, suspects, tracker, worklists
+from store.errors import NotFound
+from store.pool import Connection
+from store.reads import Principal
 
-router = APIRouter(prefix="/v1", tags=["top-ups"])
+router = APIRouter(prefix="/v1/payments", tags=["operators"])
 
-# A payer waits so long at the screen for a channel; then he is told what is known and looks again.
-OPEN_WAIT_S = 5
-CONFIRM_WAIT_S = 15
-
-# Who may pay for an account: its holder, and who serves him at a desk.
-Payer = Annotated[Principal, Depends(AllowedBriefly("customer", "desk", "supervisor", "admin"))]
-AccountNumber = Annotated[str, Path(max_length=64, pattern=r"^[^\x00-\x1f]+$")]
-TopUpId = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
-MethodCode = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
+# Who moves money: never the one who talks to the customer alone.
+Cashier = Annotated[Principal, Depends(Allowed("finance", "supervisor", "admin"))]
+PaymentId = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
+AppealId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Word = Annotated[str | None, Query(max_length=64, pattern=r"^[!-~]+$")]
 
 
-class MethodAnswer(Answer):
-    """`passcode`: the payer makes one in his app and confirms with it; `page`: he goes on at the
-    channel's page; `cash`: at a desk alone.
-    """
-
-    code: str
-    name: str
-    kind: Literal["passcode", "page", "cash"]
-
-
-class MethodList(Answer):
-    items: list[MethodAnswer]
-
-
-class NotificationAnswer(Answer):
-    """It was understood; a repeat is answered alike."""
-
-    taken: bool = True
-
-
-class ReturnAnswer(Answer):
-    """Where a payment stands, for the browser that comes back; what it brings is not believed."""
-
-    top_up: str
-    state: TrackedState
-
-
-@router.get("/payment-methods")
-def list_payment_methods(around: Around, caller: Caller) -> MethodList:
-    """The ways to pay that this caller may use."""
-    return MethodList(
-        items=[
-            MethodAnswer(code=each.code, name=each.name, kind=each.kind)
-            for each in around.payments.methods()
-            if each.kind != "cash" or caller.is_operator
-        ]
-    )
-
-
-@router.post("/accounts/{account}/top-ups", status_code=202)
-async def start_top_up(
-    around: Around, caller: Payer, once: Once, account: AccountNumber, body: TopUpRequest
-) -> TopUpAnswer:
-    """Starts a payment; its answer says where the payer goes on. Cash is credited at once. The same
-    key again is answered with the state of now.
-    """
-    amount_micro = payment_micro(body.amount, around.settings)
-    counted = None if body.counted is None else positive_micro(body.counted, "/counted")
-    msisdn = None if body.phone is None else phone_number(body.phone)
-    _check_method(around, caller, body)
-
-    def record() -> tuple[Account, str]:
-        with borrow(around.pool) as conn:
-            found = reads.account(conn, account, caller.customer_id, caller.centres)
-            check_currency(body.currency, found.currency)
-            return found, around.payments.start(
-                conn,
-                account_id=found.id,
-                currency=found.currency,
-                method=body.method,
-                started_by=_name_of_payer(caller),
-                key=once.key,
-                request_sha256=once.sha256,
-                amount_micro=amount_micro,
-                unusual_confirmed=body.unusual_confirmed,
-                msisdn=msisdn,
-                counted_micro=counted,
-            )
-
-    found, attempt = await run_in_threadpool(record)
-    # Where there is no room, the sweep goes on with it.
-    with suppress(TooManyAttempts):
-        await _heard(around.payments.go_on(attempt), OPEN_WAIT_S)
-    return await run_in_threadpool(_shown, around, caller, found, attempt)
-
-
-@router.post("/accounts/{account}/top-ups/{top_up}/confirmation", status_code=202)
-async def confirm_top_up(
-    around: Around,
-    caller: Payer,
-    account: AccountNumber,
-    top_up: TopUpId,
-    body: ConfirmationRequest,
-) -> TopUpAnswer:
-    """Gives the passcode that the payer's app made, once: a repeat is answered with the state of
-    now, and asks for nothing.
-    """
-    msisdn = phone_number(body.phone)
-    passcode = SecretStr(typed_passcode(body.passcode.get_secret_value()))
-
-    def look() -> Account:
-        with borrow(around.pool) as conn:
-            found = reads.account(conn, account, caller.customer_id, caller.centres)
-            if payment_attempts.find(conn, top_up).account_id != found.id:
-                raise NotFound("The payment")
-            return found
-
-    found = await run_in_threadpool(look)
-    asked = around.payments.confirm(
-        top_up, msisdn=msisdn, passcode=passcode, by=_name_of_payer(caller)
-    )
-    await _heard(asked, CONFIRM_WAIT_S)
-    return await run_in_threadpool(_shown, around, caller, found, top_up)
-
-
-@router.get("/accounts/{account}/top-ups")
-def list_top_ups(
+@router.get("")
+def find_payments(
     conn: Database,
     around: Around,
-    caller: Caller,
-    account: OwnAccount,
+    caller: Operator,
     limit: Limit = PAGE_DEFAULT,
     cursor: Cursor = None,
-) -> TopUpPage:
-    """Top-ups newest first, from the payment on, each with every state reached."""
-    found = top_up_tracker.tracked(conn, account.id, before_id=cursor, limit=limit)
-    items, following = answers.page(found, limit, lambda each: each.id)
-    now_ms, digits = around.now_ms(), caller.role in DIGITS_ROLES
-    return TopUpPage(
-        items=[_answer(each, now_ms, digits=digits) for each in items],
+    number: Annotated[
+        str | None,
+        Query(max_length=140, pattern=r"^[!-~]+$", description="The channel's own number."),
+    ] = None,
+    channel: Word = None,
+    meter: Annotated[str | None, Query(min_length=1, max_length=40)] = None,
+    account: Annotated[str | None, Query(max_length=64, pattern=r"^[^\x00-\x1f]+$")] = None,
+) -> OperatorPaymentPage:
+    """Payments by the channel's number, a meter or an account, newest first, each with a track."""
+    if number is None and meter is None and account is None:
+        raise RequestRefused(
+            "filter_missing", "Ask by the number of a payment, a meter or an account.", "?number"
+        )
+    found = tracker.found(
+        conn,
+        number=number,
+        channel=channel,
+        meter=None if meter is None else meter_number(meter, "?meter"),
+        account=account,
+        centres=caller.centres,
+        before_id=cursor,
+        limit=limit,
+    )
+    items, following = answers.page(found, limit, lambda each: each[0])
+    return OperatorPaymentPage(
+        items=[_payment(conn, around, caller, channel, number) for _, channel, number in items],
         next_cursor=following,
     )
 
 
-@router.get("/accounts/{account}/top-ups/{top_up}")
-def show_top_up(
-    conn: Database, around: Around, caller: Caller, account: OwnAccount, top_up: TopUpId
-) -> TopUpAnswer:
-    """One top-up, by the number of its payment or its own, with every state reached."""
-    found = top_up_tracker.tracked_one(conn, account.id, top_up)
-    digits = caller.role in DIGITS_ROLES
-    return _answer(found, around.now_ms(), digits=digits)
-
-
-@router.post("/payments/{method}/notifications", dependencies=[Open])
-async def take_notification(
-    request: Request, around: Around, method: MethodCode
-) -> NotificationAnswer:
-    """What a channel says of a payment: signed over the raw body, as was agreed with it."""
-    return await _take_notification(request, around, method)
-
-
-@router.get("/payments/{method}/notifications", dependencies=[Open])
-async def take_notification_by_get(
-    request: Request, around: Around, method: MethodCode
-) -> NotificationAnswer:
-    """The same from channels that send a GET without a signature: from their addresses alone."""
-    return await _take_notification(request, around, method)
-
-
-@router.get("/payments/{method}/returns/{top_up}", dependencies=[Open], response_model=ReturnAnswer)
-def come_back(
-    around: Around, method: MethodCode, top_up: TopUpId
-) -> ReturnAnswer | RedirectResponse:
-    """Where a browser comes back to from a channel's page; nothing is credited for it."""
-    found = around.payments.come_back(method, top_up)
-    if around.settings.return_url is not None:
-        return RedirectResponse(f"{around.settings.return_url}?top_up={found.id}", 303)
-    state: TrackedState = "received" if found.state == "paid" else found.state
-    return ReturnAnswer(top_up=found.id, state=state)
-
-
-async def _take_notification(
-    request: Request, around: Surroundings, method: str
-) -> NotificationAnswer:
-    body = await request.body()
-    await run_in_threadpool(
-        around.payments.take_notification,
-        method,
-        source="" if request.client is None else request.client.host,
-        query=request.url.query,
-        headers=dict(request.headers),
-        body=body,
+@router.get("/suspect")
+def list_suspects(
+    conn: Database,
+    around: Around,
+    caller: Operator,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
+    waiting: bool = True,
+) -> SuspectPage:
+    """Payments that wait for a person, oldest first; with `waiting=false` the decided ones, too."""
+    found = worklists.suspects(
+        conn, waiting=waiting, centres=caller.centres, after_id=cursor, limit=limit
     )
-    return NotificationAnswer()
-
-
-async def _heard(asked: "Future[None]", wait_s: float) -> None:
-    """Wait for a channel, for a while; it goes on without us. Errors: those of the future."""
-    waited = asyncio.wrap_future(asked)
-    # Nobody may be left to look at what it ends with.
-    waited.add_done_callback(lambda done: done.cancelled() or done.exception())
-    done, _ = await asyncio.wait({waited}, timeout=wait_s)
-    if done:
-        waited.result()
-
-
-def _shown(around: Surroundings, caller: Principal, account: Account, attempt: str) -> TopUpAnswer:
-    with borrow(around.pool) as conn:
-        found = top_up_tracker.tracked_one(conn, account.id, attempt)
-    digits = caller.role in DIGITS_ROLES
-    return _answer(found, around.now_ms(), digits=digits)
-
-
-def _check_method(around: Surroundings, caller: Principal, body: TopUpRequest) -> None:
-    kinds = {each.code: each.kind for each in around.payments.methods()}
-    kind = kinds.get(body.method)
-    if kind is None:
-        raise RequestRefused("method_unknown", "Send a code of GET /v1/payment-methods.", "/method")
-    if kind == "cash" and not caller.is_operator:
-        raise Forbidden("cash_refused", "Cash is counted at a desk.")
-    if kind != "cash" and body.counted is not None:
-        raise RequestRefused("counted_refused", "Only cash is counted.", "/counted")
-
-
-def _name_of_payer(caller: Principal) -> str:
-    return f"operator:{name_of(caller)}" if caller.is_operator else f"customer:{caller.customer_id}"
-
-
-def _answer(found: Tracked, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
-    """A top-up from its payment on. `digits`: whether the caller may read the tokens."""
-    attempt = found.attempt
-    form: dict[str, object] = {}
-    if found.top_up is not None:
-        form = answers.top_up_form(found.top_up, now_ms, digits=digits)
-    elif attempt is not None:
-        form = {
-            "account": attempt.account,
-            "meter": attempt.meter,
-            "channel": attempt.method,
-            "receipt_number": None,
-            "amount": answers.money(attempt.amount_micro, attempt.currency),
-            "energy_wh": 0,
-            "paid_at": answers.instant(attempt.paid_ms),
-            "going_on": attempt.going_on,
-            "top_up": None,
-            "tokens": [],
-            "lines": [],
-            "as_of": format_instant(now_ms),
-        }
-    states = answers.state_forms(found.states())
-    if attempt is not None and attempt.state == "pending" and attempt.going_on is not None:
-        states[-1]["owner"] = "customer"
-    if attempt is not None and attempt.state == "unknown" and attempt.next_check_wall_ms is None:
-        # The channel is asked no more: its daily file decides, with a person.
-        states[-1]["owner"] = "utility"
-    return TopUpAnswer.model_validate(
-        form | {"id": found.id, "state": found.state, "states": states}
+    items, following = answers.page(found, limit, lambda each: each.suspect.id)
+    currency = around.settings.currency
+    return SuspectPage(
+        items=[payment_answers.suspect_answer(each, currency) for each in items],
+        next_cursor=following,
     )
+
+
+@router.post("/suspect/{suspect}/crediting")
+def credit_suspect(
+    conn: Database,
+    around: Around,
+    caller: Cashier,
+    once: Once,
+    suspect: PaymentId,
+    body: CreditingRequest,
+) -> SuspectAnswer:
+    """Credits a payment that waits, to the account of the meter that was meant."""
+    worklists.suspect(conn, suspect, caller.centres)
+    now_ms, meter = around.now_ms(), meter_number(body.meter)
+    served = reads.account_served_by(conn, meter)
+    reads.account(conn, served.number, None, caller.centres)
+
+    def work() -> SuspectAnswer:
+        suspects.credit(
+            conn,
+            around.terms,
+            around.security_module,
+            suspect,
+            meter=meter,
+            who=name_of(caller),
+            reason=body.reason,
+            now_ms=now_ms,
+        )
+        return _suspect(conn, around, caller, suspect)
+
+    return answer_once(conn, caller, once, now_ms, work, SuspectAnswer)
+
+
+@router.post("/suspect/{suspect}/return")
+def return_suspect(
+    conn: Database,
+    around: Around,
+    caller: Cashier,
+    once: Once,
+    suspect: PaymentId,
+    body: NoteRequest,
+) -> SuspectAnswer:
+    """Decides that a payment that waits goes back by its channel."""
+    worklists.suspect(conn, suspect, caller.centres)
+    now_ms = around.now_ms()
+
+    def work() -> SuspectAnswer:
+        suspects.send_back(conn, suspect, who=name_of(caller), reason=body.note, now_ms=now_ms)
+        return _suspect(conn, around, caller, suspect)
+
+    return answer_once(conn, caller, once, now_ms, work, SuspectAnswer)
+
+
+@router.get("/appeals")
+def list_appeals(
+    conn: Database,
+    caller: Operator,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
+    waiting: bool = True,
+) -> AppealPage:
+    """Reversals and moves that an operator has to grant, oldest first."""
+    found = appeals.listed(
+        conn,
+        open_only=waiting,
+        centres=_listed(caller),
+        after_id=cursor_id(cursor),
+        limit=limit,
+    )
+    items, following = answers.page(found, limit, lambda each: str(each.id))
+    return AppealPage(
+        items=[payment_answers.appeal_answer(each) for each in items], next_cursor=following
+    )
+
+
+@router.post("/appeals/{appeal}/granting")
+def grant_appeal(
+    conn: Database,
+    around: Around,
+    caller: Cashier,
+    once: Once,
+    appeal: AppealId,
+    body: NoteRequest,
+) -> AppealAnswer:
+    """Does what was asked; a large payment takes a second person (`proposed`). What was consumed
+    before a reversal becomes debt.
+    """
+    appeals.by_id(conn, appeal, _listed(caller))
+    now_ms = around.now_ms()
+
+    def work() -> AppealAnswer:
+        found = appeals.grant(
+            conn,
+            around.terms,
+            around.security_module,
+            appeal,
+            who=name_of(caller),
+            note=body.note,
+            now_ms=now_ms,
+        )
+        return payment_answers.appeal_answer(found)
+
+    return answer_once(conn, caller, once, now_ms, work, AppealAnswer)
+
+
+@router.post("/appeals/{appeal}/refusal")
+def refuse_appeal(
+    conn: Database, around: Around, caller: Cashier, appeal: AppealId, body: NoteRequest
+) -> AppealAnswer:
+    """Decides that nothing is done; who asked is told the note."""
+    appeals.by_id(conn, appeal, _listed(caller))
+    found = appeals.refuse(
+        conn, appeal, who=name_of(caller), note=body.note, now_ms=around.now_ms()
+    )
+    return payment_answers.appeal_answer(found)
+
+
+@router.get("/{payment}")
+def track_payment(
+    conn: Database, around: Around, caller: Operator, payment: PaymentId
+) -> OperatorPaymentAnswer:
+    """One payment by our id, from the payer to "power is back"."""
+    found = tracker.found(conn, payment=payment, centres=caller.centres, limit=1)
+    if not found:
+        raise NotFound("The payment")
+    _, channel, number = found[0]
+    return _payment(conn, around, caller, channel, number)
+
+
+def _payment(
+    conn: Connection, around: Around, caller: Principal, channel: str, number: str
+) -> OperatorPaymentAnswer:
+    return payment_answers.operator_payment_answer(
+        tracker.of_payment(conn, channel, number),
+        number,
+        around.settings.currency,
+        around.now_ms(),
+        digits=caller.role in DIGITS_ROLES,
+    )
+
+
+def _suspect(conn: Connection, around: Around, caller: Principal, suspect: str) -> SuspectAnswer:
+    found = worklists.suspect(conn, suspect, caller.centres)
+    return payment_answers.suspect_answer(found, around.settings.currency)
+
+
+def _listed(caller: Principal) -> list[int] | None:
+    return None if caller.centres is None else list(caller.centres)

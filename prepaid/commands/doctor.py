@@ -34,8 +34,8 @@ from store.server_facts import read_server_facts
 MIN_PYTHON = (3, 11)
 DISTRIBUTION = "prepaid"
 PACKAGES = (
-    "schemas", "credit_engine", "tokens", "store", "meter_gateway", "api", "payments",
-    "simulators", "benchmarks", "prepaid",
+    "schemas", "credit_engine", "tokens", "store", "meter_gateway", "api", "payments", "simulators",
+    "benchmarks", "partner_client", "prepaid",
 )  # fmt: skip
 # One database of 10,000 meters for a month, and the programs with their packages.
 MIN_DATA_BYTES = 1_000_000_000

@@ -101,7 +101,8 @@ class Payers:
             answer = self.client.post("/v1/partners/payments", payment)
         except httpx.HTTPError:
             return  # unknown is not failed: the same number again next time
-        if answer.status_code == httpx.codes.CREATED:
+        if answer.status_code in {httpx.codes.CREATED, httpx.codes.ACCEPTED}:
+            # One that is held is paid, too: a person of the utility decides.
             self.paid += 1
         elif answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             return

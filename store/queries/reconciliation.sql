@@ -4,7 +4,7 @@ SELECT pg_advisory_xact_lock(hashtextextended(%(channel)s || ' ' || %(business_d
 
 -- name: newest_reconciliation_file
 -- The file that stands for a business date.
-SELECT id, sha256 FROM reconciliation_file
+SELECT id, sha256, ms_of(received_at) FROM reconciliation_file
 WHERE channel = %(channel)s AND business_date = %(business_date)s
 ORDER BY id DESC LIMIT 1
 
@@ -98,3 +98,25 @@ FROM reconciliation_item WHERE id = %(id)s FOR UPDATE
 UPDATE reconciliation_item
 SET decision = %(decision)s, note = %(note)s, closed_by = %(who)s, closed_at = at_ms(%(now_ms)s)
 WHERE id = %(id)s AND decision IS NULL
+
+-- name: reconciliation_queue
+-- What operators look through, oldest first: all items or one, by id.
+SELECT id, channel, business_date, class, partner_txn_id, payment_id, their_micro, our_micro, owner,
+       action, ms_of(opened_at), decision, note, closed_by, ms_of(closed_at)
+FROM reconciliation_item
+WHERE (NOT %(open)s::boolean OR decision IS NULL)
+  AND (%(channel)s::text IS NULL OR channel = %(channel)s)
+  AND (%(class)s::text IS NULL OR class = %(class)s)
+  AND (%(id)s::bigint IS NULL OR id = %(id)s)
+  AND (%(after)s::bigint IS NULL OR id > %(after)s)
+ORDER BY id
+LIMIT %(limit)s
+
+-- name: line_of_item
+-- The partner's line that an item is of, from the file that stands.
+SELECT l.partner_txn_id, l.meter, l.amount_micro, ms_of(l.paid_at)
+FROM reconciliation_line l
+WHERE l.file_id = (SELECT max(f.id) FROM reconciliation_file f
+                   WHERE f.channel = %(channel)s AND f.business_date = %(business_date)s)
+  AND l.partner_txn_id = %(partner_txn_id)s AND l.amount_micro = %(amount_micro)s
+ORDER BY l.ordinal LIMIT 1

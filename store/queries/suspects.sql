@@ -54,7 +54,7 @@ WHERE id = %(id)s AND decision IS NULL
 -- A payment with what decides whether it can be taken back or moved.
 SELECT t.id, t.account_id, t.meter_id, m.number, t.amount_micro, ms_of(t.paid_at), t.credited_ms,
        t.request_sha256, t.msisdn, t.cash_step_micro, t.cash_rounding_micro,
-       t.token_issued_at IS NOT NULL,
+       t.token_issued_at IS NOT NULL, t.accepted_at IS NOT NULL,
        (SELECT reason FROM reversal r WHERE r.top_up_id = t.id),
        (SELECT id FROM top_up n WHERE n.moved_from = t.id)
 FROM top_up t JOIN meter m ON m.id = t.meter_id

@@ -109,3 +109,19 @@ LEFT JOIN top_up p ON p.id = k.top_up_id
 WHERE k.digits = %(digits)s
   AND (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))
 ORDER BY k.issued_at, k.id
+
+-- name: suspects_of_centres
+-- Suspect payments oldest first, all, those that wait, or one. One without an account belongs to no
+-- centre, and is for operators of all of them.
+SELECT a.number, y.currency, s.id, s.channel, s.partner_txn_id, s.request_sha256, s.meter,
+       s.amount_micro, ms_of(s.paid_at), s.msisdn, s.suspicion, s.detail, ms_of(s.held_at),
+       s.decision, s.decided_by, ms_of(s.decided_at), s.reason, s.top_up_id
+FROM suspect_payment s
+LEFT JOIN account a ON a.id = s.account_id
+LEFT JOIN tariff y ON y.id = a.tariff_id
+WHERE (NOT %(waiting)s::boolean OR s.decision IS NULL)
+  AND (%(id)s::text IS NULL OR s.id = %(id)s)
+  AND (%(centres)s::smallint[] IS NULL OR a.centre_id = ANY(%(centres)s))
+  AND (%(after)s::text IS NULL OR s.id > %(after)s)
+ORDER BY s.id
+LIMIT %(limit)s

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    "schemas", "credit_engine", "tokens", "store", "meter_gateway", "api", "payments",
-    "simulators", "benchmarks", "prepaid",
+    "schemas", "credit_engine", "tokens", "store", "meter_gateway", "api", "payments", "simulators",
+    "benchmarks", "partner_client", "prepaid",
 )  # fmt: skip
 PURE = ("schemas", "credit_engine", "tokens")
 FUNCTION_LINES = 70

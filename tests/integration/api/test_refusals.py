@@ -50,7 +50,7 @@ def payment(to: str, **change: object) -> dict[str, object]:
         ({"currency": "XOF"}, 422, "currency_mismatch", "/currency"),
         ({"meter": "12345"}, 422, "bad_meter_number", "/meter"),
         ({"meter": 37000000017}, 422, "invalid_request", "/meter"),
-        ({"meter": "99999999999"}, 404, "not_found", None),
+        ({"meter": "99999999999", "currency": "XOF"}, 422, "currency_mismatch", "/currency"),
         ({"paid_at": "today"}, 422, "bad_instant", "/paid_at"),
         ({"paid_at": "1970-01-01T00:00:00Z"}, 422, "bad_instant", "/paid_at"),
         ({"partner_txn_id": ""}, 422, "invalid_request", "/partner_txn_id"),

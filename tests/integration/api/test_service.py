@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import structlog
 
-from api.openapi import openapi_text
+from api.openapi import described_app, openapi_text
 
 Site = Any
 OPENAPI = Path(__file__).parents[3] / "api" / "openapi.json"
@@ -91,9 +91,23 @@ def test_answers_are_not_kept_nor_framed_and_carry_their_id(site: Site) -> None:
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+    assert response.headers["x-frame-options"] == "DENY"
+    assert response.headers["cross-origin-resource-policy"] == "same-origin"
+    assert response.headers["cross-origin-opener-policy"] == "same-origin"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    # Over plain HTTP it would mean nothing.
+    assert "strict-transport-security" not in response.headers
     assert "server" not in response.headers
     forged = site.client.get("/v1/accounts", headers={"x-request-id": "a b\\n" + "x" * 100})
     assert len(forged.headers["x-request-id"]) == 16
+
+
+async def test_who_came_by_tls_is_told_to_stay_with_it() -> None:
+    transport = httpx.ASGITransport(described_app())
+    async with httpx.AsyncClient(transport=transport, base_url="https://utility") as client:
+        for path in ("/healthz", "/nowhere"):
+            found = (await client.get(path)).headers["strict-transport-security"]
+            assert found == "max-age=31536000"
 
 
 def test_figures_count_requests_by_route_and_never_by_account(site: Site) -> None:
