@@ -21,6 +21,7 @@ APPLICATION = "prepaid_app"
 UPDATABLE: dict[str, tuple[str, ...]] = {
     "access_key": ("revoked_at",),
     "idempotency": ("answer",),
+    "one_time_code": ("tries", "used_ms"),
     "operator": ("disabled_at",),
     "operator_identity": ("password_hash", "totp_secret", "totp_step"),
     "operator_session": ("ended_ms",),
@@ -28,7 +29,11 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
     "campaign": (),
     "campaign_meter": ("key_change_id", "refusal"),
     "command": ("state", "sent_at", "answered_at", "answer", "claimed_until_ms", "retry_ms"),
-    "customer": ("name",),
+    "account_grant": ("withdrawn_ms", "withdrawn_by"),
+    "code_message": ("state", "address", "code", "claimed_until_ms", "attempts"),
+    "contact": ("address", "verified_ms", "consent_ms", "wording", "ended_ms"),
+    "customer": ("name", "language", "paper_requested_ms"),
+    "customer_session": ("seen_ms", "ended_ms"),
     "engineering_token": ("decision", "decided_by", "decided_at", "decision_reason"),
     "hold": ("released_ms", "released_by", "release_reason"),
     "key_change": (
@@ -39,6 +44,7 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
         "abandoned_by",
         "abandoned_reason",
     ),
+    "person": ("phone",),
     "quarantine": (),
     "reading": ("verdict",),
     "reconciliation_item": (
@@ -67,10 +73,20 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
         "reconnects",
     ),
 }
-# Stored positions affect cost, never meaning; attempts are counted anew; sessions are over; which
-# device a meter is may have been entered wrongly (the act is in the audit log).
+# Stored positions affect cost, never meaning; attempts are counted anew; sessions and codes are over;
+# which device a meter is may have been entered wrongly (the act is in the audit log).
 DELETABLE = frozenset(
-    {"attempt", "checkpoint", "credit_base", "cut_count", "foreign_device", "operator_session"}
+    {
+        "attempt",
+        "checkpoint",
+        "code_message",
+        "credit_base",
+        "customer_session",
+        "cut_count",
+        "foreign_device",
+        "one_time_code",
+        "operator_session",
+    }
 )
 # What only migrations write.
 READ_ONLY = frozenset({"schema_migration"})
