@@ -1,21 +1,38 @@
 """The application: made from its surroundings, with no state outside it."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 
+from api.code_delivery import CodeDelivery, Courier
 from api.dependencies import Surroundings
 from api.edge import Edge, Metrics
 from api.errors import Problem, answer_errors
 from api.pace import Pace
-from api.routes import accounts, desk, health, operators, register, sign_in, tariffs, tokens
+from api.routes import (
+    accounts,
+    customer_sign_in,
+    customers,
+    desk,
+    events,
+    grants,
+    health,
+    operators,
+    register,
+    sign_in,
+    tariffs,
+    tokens,
+)
 from api.routes import partners as partner_routes
 from api.settings import ApiSettings, Partner
 from api.signatures import Signers
-from store.pool import Pool
+from api.streams import Streams
+from store import account_events
+from store.account_events import Place
+from store.pool import Pool, borrow
 from tokens.security_module import SecurityModule
 
 # Of this contract, not of the release: it grows when a name or a meaning changes.
@@ -24,7 +41,11 @@ CONTRACT_VERSION = "1.0.0"
 
 ROUTES = (
     sign_in,
+    customer_sign_in,
+    customers,
     accounts,
+    grants,
+    events,
     partner_routes,
     operators,
     desk,
@@ -56,11 +77,13 @@ def create_app(
     now_ms: Callable[[], int],
     wall_s: Callable[[], float],
     partners: Sequence[Partner],
+    code_delivery: CodeDelivery | None = None,
 ) -> FastAPI:
     """The API on a pool that its lifespan opens and closes.
 
     `now_ms` is the system's clock and may be a demonstration's; `wall_s` is real time, by which
-    signatures are judged. Errors: ValueError for a partner's key that is none.
+    signatures are judged. `code_delivery` takes one-time codes to their people; without it they
+    wait in the outbox for another process. Errors: ValueError for a partner's key that is none.
     """
     metrics = Metrics()
     pace = Pace(
@@ -68,13 +91,21 @@ def create_app(
         per_address=settings.requests_per_minute_of_address,
     )
 
+    courier = Courier(pool, code_delivery, wall_s)
+
+    def marks(of_accounts: Sequence[int]) -> Mapping[int, Place]:
+        with borrow(pool) as conn:
+            return account_events.marks(conn, of_accounts)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Without waiting: an API that starts before its database answers 503 until it is there.
         pool.open(wait=False)
+        courier.start()
         try:
             yield
         finally:
+            courier.stop()
             pool.close()
 
     app = Api(
@@ -101,6 +132,14 @@ def create_app(
         signers=Signers(partners),
         metrics=metrics,
         pace=pace,
+        streams=Streams(
+            marks,
+            most=settings.streams,
+            per_caller=settings.streams_per_caller,
+            poll_s=settings.streams_poll_s,
+            heartbeat_s=settings.streams_heartbeat_s,
+        ),
+        code_queued=courier.wake,
     )
     answer_errors(app)
     for module in ROUTES:

@@ -16,9 +16,12 @@ from api.errors import Forbidden, TooManyRequests, Unauthorized
 from api.pace import Pace
 from api.settings import ApiSettings, Partner
 from api.signatures import Envelope, Signers
-from store import idempotency, operators, reads
+from api.streams import Streams
+from schemas.contacts import typed_digits
+from store import customer_sessions, idempotency, operators, reads
+from store.contacts import ONLINE, Actor
 from store.pool import Connection, Pool, borrow
-from store.reads import Account, Principal, Role
+from store.reads import Account, Act, Principal, Role
 from store.settlement import TermsCache
 from tokens.security_module import SecurityModule
 
@@ -42,6 +45,9 @@ class Surroundings:
     signers: Signers
     metrics: Metrics
     pace: Pace
+    streams: Streams
+    # Told when a code was queued, so that a deliverer in this process need not wait.
+    code_queued: Callable[[], None]
     terms: TermsCache = field(default_factory=TermsCache)
 
     def wall_ms(self) -> int:
@@ -86,19 +92,30 @@ def principal(
         )
     found = None
     if len(given.credentials) <= ACCESS_KEY_MAX:
-        digest = hashlib.sha256(given.credentials.encode()).digest()
-        found = reads.principal_of_key(conn, digest, around.wall_ms())
+        found = reads.principal_of_key(conn, digest_of(given.credentials), around.wall_ms())
     if found is None:
         raise Unauthorized(
             "access_key_unknown",
             "This access key is not known or its session has ended: sign in, or ask for a new one.",
         )
-    _name_caller(
-        request,
-        around,
-        f"operator:{found.name}" if found.is_operator else f"customer:{found.customer_id}",
-    )
+    _name_caller(request, around, caller_name(found))
+    if found.session_id is not None:
+        customer_sessions.touch(conn, found.session_id, found.seen_ms, around.wall_ms())
     return found
+
+
+def digest_of(credential: str) -> bytes:
+    """What is kept of an access key or the key of a session."""
+    return hashlib.sha256(credential.encode()).digest()
+
+
+def caller_name(caller: Principal) -> str:
+    """A caller as logs and bounds know him: by name or number, never by phone."""
+    if caller.is_operator:
+        return f"operator:{caller.name}"
+    if caller.person_id is not None:
+        return f"person:{caller.person_id}"
+    return f"customer:{caller.customer_id}"
 
 
 def _name_caller(request: Request, around: Surroundings, caller: str) -> None:
@@ -145,6 +162,24 @@ def name_of(caller: Principal) -> str:
     return caller.name
 
 
+def actor_of(caller: Principal, place: str | None = None) -> Actor:
+    """Who does something to a customer's contacts or accounts; `place`: a centre's code."""
+    if caller.is_operator:
+        return Actor(name_of(caller), is_operator=True, place=place or "desk")
+    return Actor(caller_name(caller), is_operator=False, place=ONLINE)
+
+
+def demand_fresh(caller: Principal, wall_ms: int) -> None:
+    """For what a stolen telephone must not do: a session has to be new. Errors: Forbidden
+    `sign_in_again`.
+    """
+    if caller.session_id is not None and wall_ms - caller.began_ms > customer_sessions.FRESH_MS:
+        raise Forbidden(
+            "sign_in_again",
+            "Sign in again with a new code, then send this once more within a quarter of an hour.",
+        )
+
+
 def anyone() -> None:
     """Declares that a route is open to all: health, and the doors to sign in."""
 
@@ -154,9 +189,9 @@ Caller = Annotated[Principal, Depends(Allowed("customer", *OPERATOR_ROLES))]
 Operator = Annotated[Principal, Depends(Allowed(*OPERATOR_ROLES))]
 
 
-def account_for(*roles: Role) -> Callable[..., Account]:
+def account_for(*roles: Role, act: Act = "see") -> Callable[..., Account]:
     """A dependency: the account in the path, for these roles; an operator sees those of his
-    centres, a customer his own. Errors: NotFound; as Allowed.
+    centres, a customer those that he may do this with. Errors: NotFound; as Allowed.
     """
 
     def account_of_caller(
@@ -164,7 +199,7 @@ def account_for(*roles: Role) -> Callable[..., Account]:
         caller: Annotated[Principal, Depends(Allowed(*roles))],
         account: Annotated[str, Path(max_length=64, pattern=r"^[^\x00-\x1f]+$")],
     ) -> Account:
-        return reads.account(conn, account, caller.customer_id, caller.centres)
+        return reads.account_seen(conn, typed_digits(account), caller, act)
 
     return account_of_caller
 
@@ -172,6 +207,12 @@ def account_for(*roles: Role) -> Callable[..., Account]:
 OwnAccount = Annotated[Account, Depends(account_for("customer", *OPERATOR_ROLES))]
 # Whose holder may act on it: himself, and who serves him at a desk.
 ServedAccount = Annotated[Account, Depends(account_for("customer", "desk", "supervisor", "admin"))]
+# Who may pay for it, also one who may not see it: what is answered tells nothing of its use.
+PayableAccount = Annotated[Account, Depends(account_for("customer", *OPERATOR_ROLES, act="pay"))]
+# Whose holder decides who else has a part in it.
+ManagedAccount = Annotated[
+    Account, Depends(account_for("customer", "desk", "supervisor", "admin", act="manage"))
+]
 AccountWithDigits = Annotated[Account, Depends(account_for(*DIGITS_ROLES))]
 
 

@@ -5,6 +5,7 @@ Amounts are decimal strings, in the digits of the writer's keyboard.
 
 from api.errors import RequestRefused
 from api.settings import ApiSettings
+from schemas.contacts import Channel, PhonePlan, parse_address, parse_phone
 from schemas.errors import DomainError
 from schemas.identity import parse_meter_number
 from schemas.quantities import format_micro, parse_instant_ms, parse_micro, typed_decimal
@@ -73,6 +74,22 @@ def meter_number(text: str, place: str = "/meter") -> str:
     """The digits of a typed meter number. Errors: RequestRefused bad_meter_number."""
     try:
         return parse_meter_number(text.translate(TYPED))
+    except DomainError as error:
+        raise RequestRefused(error.code, str(error), place) from None
+
+
+def phone_number(text: str, plan: PhonePlan, place: str = "/phone") -> str:
+    """E.164 of a typed mobile number. Errors: RequestRefused bad_phone, phone_not_mobile."""
+    try:
+        return parse_phone(text, plan)
+    except DomainError as error:
+        raise RequestRefused(error.code, str(error), place) from None
+
+
+def contact_address(channel: Channel, text: str, plan: PhonePlan, place: str = "/address") -> str:
+    """What a channel reaches somebody at. Errors: as phone_number; RequestRefused bad_email."""
+    try:
+        return parse_address(channel, text, plan)
     except DomainError as error:
         raise RequestRefused(error.code, str(error), place) from None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
+from schemas.contacts import PhonePlan
 from schemas.quantities import MICRO_PER_UNIT
 
 # Engineering tokens that one operator may ask for in a day: a crew's round, not a business.
@@ -40,3 +41,8 @@ class ApiSettings:
     body_limit_bytes: int = 64 * 1024
     requests_per_minute: int = 1200
     requests_per_minute_of_address: int = 6000
+    phone_plan: PhonePlan = field(default_factory=PhonePlan)
+    streams: int = 500
+    streams_per_caller: int = 4
+    streams_poll_s: float = 1.0
+    streams_heartbeat_s: float = 15.0

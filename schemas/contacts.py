@@ -22,7 +22,9 @@ _DIGITS = str.maketrans("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹", "01234567890
 # What people put between digits, and the marks that a right-to-left keyboard leaves around them.
 _BETWEEN = re.compile("[\\s().\\-\u2010-\u2015\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 _E164 = re.compile(r"\+[1-9][0-9]{7,14}")
-_EMAIL = re.compile(r"[^\s@\"<>,;:\\\x00-\x1f]{1,64}@[^\s@\"<>,;:\\\x00-\x1f]+\.[^\s@.\x00-\x1f]{2,}")
+_EMAIL = re.compile(
+    r"[^\s@\"<>,;:\\\x00-\x1f]{1,64}@[^\s@\"<>,;:\\\x00-\x1f]+\.[^\s@.\x00-\x1f]{2,}"
+)
 
 
 @dataclass(frozen=True, slots=True)

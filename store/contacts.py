@@ -5,7 +5,7 @@ customer's: with a code that was sent to it, or at a desk. The history is append
 address; addresses can be erased. What an operator does is in the audit log, with addresses masked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,7 +16,7 @@ from schemas.errors import DomainError
 from store import attempts, audit_log, codes, customer_sessions
 from store.attempts import Bound
 from store.codes import Recipient
-from store.errors import Conflict, NotFound, TooManyAttempts
+from store.errors import NotFound, TooManyAttempts
 from store.sql import query
 
 EventKind = Literal[
@@ -85,7 +85,7 @@ def of_customer(conn: Connection, customer_id: int, *, ended: bool = False) -> l
 def history(
     conn: Connection, customer_id: int, *, before_id: int | None, limit: int
 ) -> list[ContactEvent]:
-    """What happened to a customer's contacts, newest first; one more than `limit` for a next page."""
+    """What happened to a customer's contacts, newest first; one more than `limit` for more."""
     of = {"customer": customer_id, "before": before_id, "limit": limit + 1}
     return [ContactEvent(*row) for row in conn.execute(query("contact_events"), of)]
 
@@ -285,8 +285,8 @@ def audit(
     now_ms: int,
     *,
     reason: str | None = None,
-    before: dict[str, object] | None = None,
-    after: dict[str, object] | None = None,
+    before: Mapping[str, object] | None = None,
+    after: Mapping[str, object] | None = None,
 ) -> None:
     """An act on a customer, where an operator did it; the centre is that of the first account."""
     if not by.is_operator:
@@ -369,11 +369,3 @@ def _again(conn: Connection, contact: Contact) -> Contact:
 
 def _purpose(contact: Contact) -> str:
     return f"verify contact {contact.id}"
-
-
-def demand_fresh(began_ms: int, wall_ms: int) -> None:
-    """Errors: Conflict `sign_in_again`, for what a stolen telephone must not do alone."""
-    if wall_ms - began_ms > customer_sessions.FRESH_MS:
-        raise Conflict(
-            "sign_in_again", "sign in again with a new code, then send this within a quarter hour"
-        )

@@ -1,7 +1,6 @@
-"""Customers as people: who a caller may look at, their language, paper; and a centre's share of them.
-"""
+"""Customers as people: who a caller may look at, their language, paper; and a centre's share of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import Connection
@@ -93,13 +92,13 @@ def _own(conn: Connection, caller: Principal) -> list[int] | None:
 
 
 def _rows(
-    conn: Connection, ids: Sequence[int] | None, caller: Principal, of: dict[str, object]
+    conn: Connection, ids: Sequence[int] | None, caller: Principal, of: Mapping[str, object]
 ) -> list[Customer]:
     scope = {
         "ids": None if ids is None else list(ids),
         "centres": None if caller.centres is None else list(caller.centres),
     }
-    return [Customer(*row) for row in conn.execute(query("customers_seen"), of | scope)]
+    return [Customer(*row) for row in conn.execute(query("customers_seen"), {**of, **scope})]
 
 
 def set_language(

@@ -67,9 +67,7 @@ def give(
         return one(conn, account_id, row[0])
 
 
-def withdraw(
-    conn: Connection, account_id: int, grant_id: int, *, by: Actor, now_ms: int
-) -> Grant:
+def withdraw(conn: Connection, account_id: int, grant_id: int, *, by: Actor, now_ms: int) -> Grant:
     """The part is over from now on; a repeat changes nothing. Errors: NotFound."""
     with conn.transaction():
         conn.execute(query("lock_account_row"), {"account": account_id})

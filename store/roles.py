@@ -73,8 +73,8 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
         "reconnects",
     ),
 }
-# Stored positions affect cost, never meaning; attempts are counted anew; sessions and codes are over;
-# which device a meter is may have been entered wrongly (the act is in the audit log).
+# Stored positions affect cost, never meaning; attempts are counted anew; sessions and codes are
+# over; which device a meter is may have been entered wrongly (the act is in the audit log).
 DELETABLE = frozenset(
     {
         "attempt",

@@ -28,7 +28,7 @@ CREATE UNIQUE INDEX contact_current ON contact (customer_id, channel)
     WHERE ended_ms IS NULL AND verified_ms IS NOT NULL;
 CREATE UNIQUE INDEX contact_pending ON contact (customer_id, channel)
     WHERE ended_ms IS NULL AND verified_ms IS NULL;
-CREATE INDEX contact_by_address ON contact (address) WHERE ended_ms IS NULL;
+CREATE INDEX contact_by_address ON contact (address) WHERE address IS NOT NULL;
 CREATE INDEX contact_by_customer ON contact (customer_id, id);
 CREATE INDEX contact_ended ON contact (ended_ms) WHERE address IS NOT NULL AND ended_ms IS NOT NULL;
 

@@ -245,14 +245,6 @@ VALUES (%(item)s, %(who)s, %(note)s, at_ms(%(now_ms)s))
 ON CONFLICT (item) DO NOTHING
 RETURNING item
 
--- name: centres_by_code
--- Centres with the number of their accounts and meters.
-SELECT c.code, c.name, (SELECT count(*) FROM account WHERE centre_id = c.id),
-       (SELECT count(*) FROM meter WHERE centre_id = c.id)
-FROM centre c
-WHERE %(centres)s::smallint[] IS NULL OR c.id = ANY(%(centres)s)
-ORDER BY c.code
-
 -- name: commands_newest
 -- Commands newest first: their ids sort by the instant of issue.
 SELECT c.id::text, m.number, c.type, c.state, c.ctr, c.issued_ms, c.expires_ms, ms_of(c.sent_at),
