@@ -45,7 +45,7 @@ _PLACE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TopUpMark:
-    """Of one top-up: its receipt number, the states reached as bits, and a letter for each token."""
+    """Of one top-up: its receipt number, the states reached as bits, a letter for each token."""
 
     receipt: int
     states: int

@@ -87,9 +87,11 @@ def use(conn: Connection, purpose: str, given: str, wall_ms: int) -> Used | None
     done for each.
     """
     row = conn.execute(query("newest_code"), {"subject": _digest(purpose)}).fetchone()
-    code, code_hash, person, contact, expires_ms, tries, used_ms = row or (None,) * 7
-    right = passwords.matches(code_hash, parse_code(given))
-    if code is None or used_ms is not None or expires_ms <= wall_ms or tries >= TRIES:
+    right = passwords.matches(None if row is None else row[1], parse_code(given))
+    if row is None:
+        return None
+    code, _, person, contact, expires_ms, tries, used_ms = row
+    if used_ms is not None or expires_ms <= wall_ms or tries >= TRIES:
         return None
     right = right and (person is not None or contact is not None)
     conn.execute(query("count_code_try"), {"code": code, "right": right, "wall_ms": wall_ms})

@@ -1,4 +1,4 @@
-"""Customers as people: who a caller may look at, their language, paper; and a centre's share of them."""
+"""Customers as people: whom a caller may see, language, paper; and a centre's share of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Parts in another's account: `holder` sees and pays, `payer` pays and sees nothing.
 
 A part is given to a phone; whoever signs in with it has it, whether anybody had that number before
-or not, and the answer does not tell. Given and withdrawn by the account's own customer or at a desk.
+or not, and the answer does not tell. Given and withdrawn by the account's own customer or at a
+desk.
 """
 
 from dataclasses import dataclass, field

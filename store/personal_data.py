@@ -1,8 +1,9 @@
 """What is kept about a person: shown whole, and erased where it is no longer needed.
 
 Addresses stand in two places: `contact` and, of phones, `person`. Names stand in `customer`. All
-else (history, grants, sessions, ledger) knows people by number, so it stays and is a pseudonym's once
-the three are erased. The phone that a payer gave to a bank is the bank's word on a payment and stays.
+else (history, grants, sessions, ledger) knows people by number, so it stays, and is a pseudonym's
+once the three are erased. The phone that a payer gave to a bank is the bank's word on a payment,
+and stays.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from schemas.contacts import CHANNELS
 from schemas.quantities import format_instant, format_micro
 from store import contacts
 from store.contacts import Actor
@@ -126,7 +128,8 @@ def erase(
     with conn.transaction():
         contacts.lock_customer(conn, customer_id)
         known = contacts.of_customer(conn, customer_id, ended=True)
-        for channel in {each.channel for each in known if each.ended_ms is None}:
+        used = {each.channel for each in known if each.ended_ms is None}
+        for channel in [each for each in CHANNELS if each in used]:
             contacts.remove(conn, customer_id, channel, by=by, now_ms=now_ms, wall_ms=wall_ms)
         erased = 0
         while batch := _erase_ended(conn, customer_id, now_ms, by, now_ms):

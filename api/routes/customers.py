@@ -86,7 +86,7 @@ class ErasureRequest(Body):
 
 
 class PaperAnswer(Answer):
-    """`sent`: whether paper goes out now, by request or because the centre still sends it to all."""
+    """`sent`: whether paper goes out now, by request or because the centre sends it to all."""
 
     requested: bool
     requested_at: Instant | None
@@ -123,7 +123,7 @@ class ContactList(Answer):
 
 
 class ContactEventAnswer(Answer):
-    """`by`: an operator's name, `person:` or `customer:` with a number. `place`: a centre, or online."""
+    """`by`: an operator's name, or `person:` or `customer:` with a number."""
 
     id: str
     channel: Channel
@@ -237,7 +237,7 @@ def list_contact_events(
 def register_contact(
     conn: Database, around: Around, caller: ForCustomer, customer: CustomerId, body: ContactRequest
 ) -> ContactAnswer:
-    """Takes down a contact, with consent where `wording` says to what; it waits for verification."""
+    """Takes down a contact, with consent where `wording` says to what; it waits to be verified."""
     demand_fresh(caller, around.wall_ms())
     found = customers.one(conn, caller, customer)
     address = contact_address(body.channel, body.address, around.settings.phone_plan, "/address")
