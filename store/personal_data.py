@@ -129,7 +129,9 @@ def erase(
         contacts.lock_customer(conn, customer_id)
         known = contacts.of_customer(conn, customer_id, ended=True)
         used = {each.channel for each in known if each.ended_ms is None}
-        for channel in [each for each in CHANNELS if each in used]:
+        for channel in CHANNELS:
+            if channel not in used:
+                continue
             contacts.remove(conn, customer_id, channel, by=by, now_ms=now_ms, wall_ms=wall_ms)
         erased = 0
         while batch := _erase_ended(conn, customer_id, now_ms, by, now_ms):

@@ -10,6 +10,7 @@ from api import server
 from api.app import create_app
 from prepaid import logs
 from prepaid.clock import Clock
+from prepaid.demo.codes import code_delivery
 from prepaid.secrets_files import load_partners
 from prepaid.security_modules import open_security_module
 from prepaid.settings import Settings
@@ -41,6 +42,7 @@ def api(
         now_ms=Clock.parse(settings.clock).now_ms,
         wall_s=time.time,
         partners=() if partners is None else load_partners(partners),
+        code_delivery=code_delivery(settings.customers.code_delivery),
     )
     server.run(
         application,
