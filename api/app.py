@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -69,6 +69,37 @@ class Api(FastAPI):
         return described
 
 
+def _lifespan(
+    pool: Pool, courier: Courier
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Without waiting: an API that starts before its database answers 503 until it is there.
+        pool.open(wait=False)
+        courier.start()
+        try:
+            yield
+        finally:
+            courier.stop()
+            pool.close()
+
+    return lifespan
+
+
+def _streams(pool: Pool, settings: ApiSettings) -> Streams:
+    def marks(of_accounts: Sequence[int]) -> Mapping[int, Place]:
+        with borrow(pool) as conn:
+            return account_events.marks(conn, of_accounts)
+
+    return Streams(
+        marks,
+        most=settings.streams,
+        per_caller=settings.streams_per_caller,
+        poll_s=settings.streams_poll_s,
+        heartbeat_s=settings.streams_heartbeat_s,
+    )
+
+
 def create_app(
     settings: ApiSettings,
     *,
@@ -92,22 +123,6 @@ def create_app(
     )
 
     courier = Courier(pool, code_delivery, wall_s)
-
-    def marks(of_accounts: Sequence[int]) -> Mapping[int, Place]:
-        with borrow(pool) as conn:
-            return account_events.marks(conn, of_accounts)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Without waiting: an API that starts before its database answers 503 until it is there.
-        pool.open(wait=False)
-        courier.start()
-        try:
-            yield
-        finally:
-            courier.stop()
-            pool.close()
-
     app = Api(
         title="prepaid",
         version=CONTRACT_VERSION,
@@ -115,7 +130,7 @@ def create_app(
         # The pages load scripts from elsewhere; the description itself stays at /openapi.json.
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
+        lifespan=_lifespan(pool, courier),
         responses={
             "default": {"model": Problem, "description": "A refusal, with its stable code."}
         },
@@ -132,13 +147,7 @@ def create_app(
         signers=Signers(partners),
         metrics=metrics,
         pace=pace,
-        streams=Streams(
-            marks,
-            most=settings.streams,
-            per_caller=settings.streams_per_caller,
-            poll_s=settings.streams_poll_s,
-            heartbeat_s=settings.streams_heartbeat_s,
-        ),
+        streams=_streams(pool, settings),
         code_queued=courier.wake,
     )
     answer_errors(app)
