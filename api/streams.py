@@ -76,10 +76,10 @@ class Streams:
 
     def admit(self, caller: str, account_id: int, place: Place | None) -> Stream:
         """A place for one more reader. Errors: TooManyStreams."""
-        if len(self._open) >= self._most:
-            raise TooManyStreams(RETRY_AFTER_S, "All streams of this server are in use")
         if self._callers[caller] >= self._per_caller:
             raise TooManyStreams(RETRY_AFTER_S, f"You have {self._per_caller} streams open")
+        if len(self._open) >= self._most:
+            raise TooManyStreams(RETRY_AFTER_S, "All streams of this server are in use")
         stream = Stream(caller, account_id, place)
         self._open.add(stream)
         self._callers[caller] += 1
@@ -115,8 +115,8 @@ class Streams:
                 continue
             if page is None:
                 return
-            for event in page.events:
-                yield written(event)
+            if page.events:
+                yield b"".join(map(written, page.events))
             stream.place, stream.mark = page.place, page.mark
             if not page.more and not await self._quiet(stream):
                 yield b": alive\n\n"

@@ -6,8 +6,9 @@ of the newest top-ups which states they and their tokens had reached. It travels
 event, so a reader goes on where he was, at any process. Nothing is written for it, and nothing is
 added to the way of a reading: whoever watches asks for the marks of his accounts (`marks`).
 
-What went back and forth while nobody listened is not told: a relay that opened and closed again, a
-reading that came late (it moves the balance), the states of top-ups beyond the newest.
+What went back and forth while nobody listened is not told: a relay that opened and closed again,
+a reading that came late to who knows a newer one (it moves the balance), the states of top-ups
+beyond the newest.
 """
 
 import re
