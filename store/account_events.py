@@ -40,7 +40,8 @@ STATES: Sequence[tuple[int, TopUpState]] = (
 _LARGEST = 2**63 - 1
 _PLACE = re.compile(
     r"1\.(\d{1,19})\.(\d{1,19})\.(\d{1,10})\.(\d{1,15})\.(open|closed|armed|)"
-    r"\.((?:\d{1,19}:\d{1,3}:[idarp]{0,16}(?:,|$)){0,8})"
+    r"\.((?:\d{1,19}:\d{1,3}:[idarp]{0,16}(?:,|$)){0,8})",
+    re.ASCII,
 )
 
 

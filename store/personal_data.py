@@ -136,8 +136,9 @@ def erase(
         erased = 0
         while batch := _erase_ended(conn, customer_id, now_ms, by, now_ms):
             erased += batch
-        phones = [each.address for each in known if each.address is not None]
-        _forget_people(conn, phones, now_ms, wall_ms)
+        addresses = [each.address for each in known if each.address is not None]
+        conn.execute(query("recall_code_messages"), {"addresses": addresses})
+        _forget_people(conn, addresses, now_ms, wall_ms)
         if name:
             conn.execute(query("erase_name"), {"customer": customer_id})
         after = {"addresses": erased, "name": name}

@@ -59,6 +59,11 @@ UPDATE contact SET address = NULL WHERE id = %(contact)s
 -- What is left of a name: the number of the customer.
 UPDATE customer SET name = 'Customer ' || id WHERE id = %(customer)s
 
+-- name: recall_code_messages
+-- Codes that are still on their way to addresses that are erased.
+UPDATE code_message SET state = 'late', address = NULL, code = NULL, claimed_until_ms = NULL
+WHERE state = 'queued' AND address = ANY(%(addresses)s::text[])
+
 -- name: forget_people
 -- People whom no contact and no grant names any more; their sessions end with their phones.
 WITH forgotten AS (
