@@ -110,6 +110,7 @@ class Site:
     tariff: int
     centre: int
     operator: dict[str, str]
+    stop: Callable[[], None]
     terms: TermsCache = field(default_factory=TermsCache)
     serials: Iterator[int] = field(default_factory=lambda: count(1))
     seqs: Iterator[int] = field(default_factory=lambda: count(1))
@@ -267,18 +268,22 @@ class Site:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Client]:
-    """A client of the application behind its real server."""
+def serving(app: FastAPI) -> Iterator[tuple[Client, Callable[[], None]]]:
+    """A client of the application behind its real server, and what ends that server."""
     with listen("127.0.0.1", 0) as listener:
         running = server(app)
         thread = Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
-        try:
-            with Client(base_url=address(listener), timeout=30) as client:
-                yield client
-        finally:
+
+        def stop() -> None:
             running.should_exit = True
             thread.join()
+
+        try:
+            with Client(base_url=address(listener), timeout=30) as client:
+                yield client, stop
+        finally:
+            stop()
 
 
 @pytest.fixture
@@ -337,8 +342,9 @@ def opened_site(database_url: str, settings: ApiSettings | None = None) -> Itera
         tariff = registry.add_tariff(conn, "social", "Social", TARIFF)
         operators.add(conn, "admin", "admin", who="test", now_ms=OPENED)
         operator = operators.add_access_key(conn, "admin", "test", who="test", now_ms=OPENED)
-        with serving(app) as client:
-            yield Site(client, conn, clock, tariff, centre, {"Authorization": f"Bearer {operator}"})
+        with serving(app) as (client, stop):
+            headers = {"Authorization": f"Bearer {operator}"}
+            yield Site(client, conn, clock, tariff, centre, headers, stop)
 
 
 @pytest.fixture

@@ -293,6 +293,15 @@ def test_a_quiet_stream_says_that_it_lives(site: Site) -> None:
         assert ": alive" in (next(lines) for _ in range(12))
 
 
+def test_a_server_that_ends_ends_its_streams_in_good_order(site: Site) -> None:
+    customer = site.open()
+    with listening(site, customer) as events:
+        take(events, 1)
+        site.stop()
+        # A stream that was cut off instead would be a protocol error.
+        assert list(events) == []
+
+
 def test_many_readers_of_one_account_are_all_told(site: Site) -> None:
     customer = site.open()
     told: list[int] = []

@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import structlog
 
 from api.code_delivery import Courier
 from prepaid import logs
+from prepaid.cli import main
 from prepaid.demo.codes import LoggedCodes, code_delivery
 from store import operators, personal_data
 from store.codes import CodeMessage
@@ -137,6 +139,22 @@ def test_a_name_is_erased_by_who_has_every_centre(site: Site, refused: Any) -> N
     body = {"reason": "left", "name": True}
     assert refused(post(site, of(holder, "/erasure"), body, headers)) == (403, "scope_refused")
     assert post(site, of(holder, "/erasure"), {"reason": "left"}, headers).status_code == 200
+
+
+def test_the_command_sweeps_and_says_how_many(
+    site: Site, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    customer = site.open()
+    for phone in (OTHER, PHONE):
+        site.reach(customer, phone)
+    monkeypatch.setenv("PREPAID_DATABASE__URL", database_url)
+    for days, said in (("36500", "0 erased"), ("0", "1 erased")):
+        monkeypatch.setattr(sys, "argv", ["prepaid", "contacts", "sweep", "--keep-days", days])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or 0) == 0
+        assert capsys.readouterr().out.strip() == said
+    assert OTHER not in text_of(site, "contact", "person")
 
 
 class Refusing:
