@@ -63,9 +63,10 @@ class Api(FastAPI):
         described = super().openapi()
         for operations in described["paths"].values():
             for operation in operations.values():
-                content = operation["responses"]["default"]["content"]
-                if "application/json" in content:
-                    content["application/problem+json"] = content.pop("application/json")
+                # Under whatever media type the route answers with: a refusal has its own.
+                refusal = operation["responses"]["default"]
+                (schema,) = refusal["content"].values()
+                refusal["content"] = {"application/problem+json": schema}
         return described
 
 
