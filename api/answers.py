@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.numbers import masked
 from credit_engine.forecast import DaysLeft
 from credit_engine.quote import Quote
 from schemas.quantities import format_instant, format_micro
 from schemas.wire import DesiredRelay, Relay
 from store.issuing import WH_PER_UNIT
 from store.quotes import quote_lines
-from store.reads import Account, Balance, Entry, OpenedEntry, Slot
+from store.reads import MAY, Access, Account, Act, Balance, Entry, OpenedEntry, Slot
 from store.top_up_tracker import OWNERS, Owner, TrackedState
 from store.top_ups import IssuedToken, Offer, TopUp
 
@@ -33,11 +34,17 @@ class Money(Answer):
 
 
 class AccountAnswer(Answer):
+    """`role`: a customer's part in it, None for operators; `may`: what follows from it. A payer may
+    pay, and of the holder sees initials.
+    """
+
     account: str
     holder: str
     currency: str
     timezone: str
     meter: str | None
+    role: Access | None
+    may: list[Act]
 
 
 class AccountPage(Answer):
@@ -271,10 +278,12 @@ def page(
 def account_answer(account: Account) -> AccountAnswer:
     return AccountAnswer(
         account=account.number,
-        holder=account.holder,
+        holder=masked(account.holder) if account.access == "payer" else account.holder,
         currency=account.currency,
         timezone=account.timezone,
         meter=account.meter,
+        role=account.access,
+        may=[] if account.access is None else list(MAY[account.access]),
     )
 
 

@@ -1,12 +1,13 @@
 """The application: made from its surroundings, with no state outside it."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 
+from api.code_delivery import CodeDelivery, Courier
 from api.dependencies import Surroundings
 from api.edge import Edge, Metrics
 from api.errors import Problem, answer_errors
@@ -14,7 +15,11 @@ from api.pace import Pace
 from api.paying import NO_PAYMENTS, Payments
 from api.routes import (
     accounts,
+    customer_sign_in,
+    customers,
     desk,
+    events,
+    grants,
     health,
     moves,
     operators,
@@ -29,7 +34,10 @@ from api.routes import (
 from api.routes import partners as partner_routes
 from api.settings import ApiSettings, Partner
 from api.signatures import Signers
-from store.pool import Pool
+from api.streams import Streams
+from store import account_events
+from store.account_events import Place
+from store.pool import Pool, borrow
 from tokens.security_module import SecurityModule
 
 # Of this contract, not of the release: it grows when a name or a meaning changes.
@@ -38,9 +46,13 @@ CONTRACT_VERSION = "1.0.0"
 
 ROUTES = (
     sign_in,
+    customer_sign_in,
+    customers,
     accounts,
     top_ups,
     moves,
+    grants,
+    events,
     partner_routes,
     reconciliation,
     operators,
@@ -60,10 +72,42 @@ class Api(FastAPI):
         described = super().openapi()
         for operations in described["paths"].values():
             for operation in operations.values():
-                content = operation["responses"]["default"]["content"]
-                if "application/json" in content:
-                    content["application/problem+json"] = content.pop("application/json")
+                # Under whatever media type the route answers with: a refusal has its own.
+                refusal = operation["responses"]["default"]
+                (schema,) = refusal["content"].values()
+                refusal["content"] = {"application/problem+json": schema}
         return described
+
+
+def _lifespan(
+    pool: Pool, courier: Courier
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Without waiting: an API that starts before its database answers 503 until it is there.
+        pool.open(wait=False)
+        courier.start()
+        try:
+            yield
+        finally:
+            courier.stop()
+            pool.close()
+
+    return lifespan
+
+
+def _streams(pool: Pool, settings: ApiSettings) -> Streams:
+    def marks(of_accounts: Sequence[int]) -> Mapping[int, Place]:
+        with borrow(pool) as conn:
+            return account_events.marks(conn, of_accounts)
+
+    return Streams(
+        marks,
+        most=settings.streams,
+        per_caller=settings.streams_per_caller,
+        poll_s=settings.streams_poll_s,
+        heartbeat_s=settings.streams_heartbeat_s,
+    )
 
 
 def create_app(
@@ -75,11 +119,13 @@ def create_app(
     wall_s: Callable[[], float],
     partners: Sequence[Partner],
     payments: Payments = NO_PAYMENTS,
+    code_delivery: CodeDelivery | None = None,
 ) -> FastAPI:
     """The API on a pool that its lifespan opens and closes.
 
     `now_ms` is the system's clock and may be a demonstration's; `wall_s` is real time, by which
-    signatures are judged. `payments`: how customers pay; whoever made it ends it.
+    signatures are judged. `payments`: how customers pay; whoever made it ends it. `code_delivery`
+    takes one-time codes to their people; without it they wait in the outbox for another process.
 
     Errors: ValueError for a partner's key that is none.
     """
@@ -89,15 +135,7 @@ def create_app(
         per_address=settings.requests_per_minute_of_address,
     )
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Without waiting: an API that starts before its database answers 503 until it is there.
-        pool.open(wait=False)
-        try:
-            yield
-        finally:
-            pool.close()
-
+    courier = Courier(pool, code_delivery, wall_s)
     app = Api(
         title="prepaid",
         version=CONTRACT_VERSION,
@@ -105,7 +143,7 @@ def create_app(
         # The pages load scripts from elsewhere; the description itself stays at /openapi.json.
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
+        lifespan=_lifespan(pool, courier),
         responses={
             "default": {"model": Problem, "description": "A refusal, with its stable code."}
         },
@@ -123,6 +161,8 @@ def create_app(
         metrics=metrics,
         pace=pace,
         payments=payments,
+        streams=_streams(pool, settings),
+        code_queued=courier.wake,
     )
     answer_errors(app)
     for module in ROUTES:

@@ -17,9 +17,12 @@ from api.pace import Pace
 from api.paying import NO_PAYMENTS, Payments
 from api.settings import ApiSettings, Partner
 from api.signatures import Envelope, Signers
-from store import idempotency, operators, reads
+from api.streams import Streams
+from schemas.contacts import typed_digits
+from store import customer_sessions, idempotency, operators, reads
+from store.contacts import ONLINE, Actor
 from store.pool import Connection, Pool, borrow
-from store.reads import Account, Principal, Role
+from store.reads import Account, Act, Principal, Role
 from store.settlement import TermsCache
 from tokens.security_module import SecurityModule
 
@@ -43,6 +46,9 @@ class Surroundings:
     signers: Signers
     metrics: Metrics
     pace: Pace
+    streams: Streams
+    # Told when a code was queued, so that a deliverer in this process need not wait.
+    code_queued: Callable[[], None]
     payments: Payments = NO_PAYMENTS
     terms: TermsCache = field(default_factory=TermsCache)
 
@@ -88,19 +94,30 @@ def principal(
         )
     found = None
     if len(given.credentials) <= ACCESS_KEY_MAX:
-        digest = hashlib.sha256(given.credentials.encode()).digest()
-        found = reads.principal_of_key(conn, digest, around.wall_ms())
+        found = reads.principal_of_key(conn, digest_of(given.credentials), around.wall_ms())
     if found is None:
         raise Unauthorized(
             "access_key_unknown",
             "This access key is not known or its session has ended: sign in, or ask for a new one.",
         )
-    _name_caller(
-        request,
-        around,
-        f"operator:{found.name}" if found.is_operator else f"customer:{found.customer_id}",
-    )
+    _name_caller(request, around, caller_name(found))
+    if found.session_id is not None:
+        customer_sessions.touch(conn, found.session_id, found.seen_ms, around.wall_ms())
     return found
+
+
+def digest_of(credential: str) -> bytes:
+    """What is kept of an access key or the key of a session."""
+    return hashlib.sha256(credential.encode()).digest()
+
+
+def caller_name(caller: Principal) -> str:
+    """A caller as logs and bounds know him: by name or number, never by phone."""
+    if caller.is_operator:
+        return f"operator:{caller.name}"
+    if caller.person_id is not None:
+        return f"person:{caller.person_id}"
+    return f"customer:{caller.customer_id}"
 
 
 def _name_caller(request: Request, around: Surroundings, caller: str) -> None:
@@ -165,8 +182,26 @@ def name_of(caller: Principal) -> str:
 
 
 def named(caller: Principal) -> str:
-    """Who asks, as the audit log keeps it: an operator's name, or `customer:ID`."""
-    return caller.name or f"customer:{caller.customer_id}"
+    """Who asks, as the audit log keeps it: an operator's name, `customer:ID` or `person:ID`."""
+    return caller.name or caller_name(caller)
+
+
+def actor_of(caller: Principal, place: str | None = None) -> Actor:
+    """Who does something to a customer's contacts or accounts; `place`: a centre's code."""
+    if caller.is_operator:
+        return Actor(name_of(caller), is_operator=True, place=place or "desk")
+    return Actor(caller_name(caller), is_operator=False, place=ONLINE)
+
+
+def demand_fresh(caller: Principal, wall_ms: int) -> None:
+    """For what a stolen telephone must not do: a session has to be new. Errors: Forbidden
+    `sign_in_again`.
+    """
+    if caller.session_id is not None and wall_ms - caller.began_ms > customer_sessions.FRESH_MS:
+        raise Forbidden(
+            "sign_in_again",
+            "Sign in again with a new code, then send this once more within a quarter of an hour.",
+        )
 
 
 def anyone() -> None:
@@ -178,9 +213,9 @@ Caller = Annotated[Principal, Depends(Allowed("customer", *OPERATOR_ROLES))]
 Operator = Annotated[Principal, Depends(Allowed(*OPERATOR_ROLES))]
 
 
-def account_for(*roles: Role) -> Callable[..., Account]:
+def account_for(*roles: Role, act: Act = "see") -> Callable[..., Account]:
     """A dependency: the account in the path, for these roles; an operator sees those of his
-    centres, a customer his own. Errors: NotFound; as Allowed.
+    centres, a customer those that he may do this with. Errors: NotFound; as Allowed.
     """
 
     def account_of_caller(
@@ -188,7 +223,7 @@ def account_for(*roles: Role) -> Callable[..., Account]:
         caller: Annotated[Principal, Depends(Allowed(*roles))],
         account: Annotated[str, Path(max_length=64, pattern=r"^[^\x00-\x1f]+$")],
     ) -> Account:
-        return reads.account(conn, account, caller.customer_id, caller.centres)
+        return reads.account_seen(conn, typed_digits(account), caller, act)
 
     return account_of_caller
 
@@ -196,6 +231,12 @@ def account_for(*roles: Role) -> Callable[..., Account]:
 OwnAccount = Annotated[Account, Depends(account_for("customer", *OPERATOR_ROLES))]
 # Whose holder may act on it: himself, and who serves him at a desk.
 ServedAccount = Annotated[Account, Depends(account_for("customer", "desk", "supervisor", "admin"))]
+# Who may pay for it, also one who may not see it: what is answered tells nothing of its use.
+PayableAccount = Annotated[Account, Depends(account_for("customer", *OPERATOR_ROLES, act="pay"))]
+# Whose holder decides who else has a part in it.
+ManagedAccount = Annotated[
+    Account, Depends(account_for("customer", "desk", "supervisor", "admin", act="manage"))
+]
 AccountWithDigits = Annotated[Account, Depends(account_for(*DIGITS_ROLES))]
 
 
@@ -248,9 +289,8 @@ def answer_once(
     if caller.operator_id is not None:
         kept = idempotency.once(conn, caller.operator_id, once.key, once.sha256, now_ms, answer)
     else:
-        assert caller.customer_id is not None, "who is no operator is a customer"
         kept = idempotency.once_of_customer(
-            conn, caller.customer_id, once.key, once.sha256, now_ms, answer
+            conn, caller_name(caller), once.key, once.sha256, now_ms, answer
         )
     return form.model_validate(kept)
 

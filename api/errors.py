@@ -5,7 +5,8 @@ ApiError
 ├── Unauthorized    no access key, an unknown one, or a signature that does not match
 ├── Forbidden       a known caller who may not do this
 ├── BodyTooLarge
-└── TooManyRequests
+├── TooManyRequests
+└── TooManyStreams  more event streams at once than one caller, or this process, may have
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from credit_engine.errors import CreditError
 from schemas.errors import DomainError, Unproven
+from store.customer_sessions import CodeRefused
 from store.errors import (
     Conflict,
     MigrationError,
@@ -72,6 +74,16 @@ class TooManyRequests(ApiError):  # noqa: N818 - as above
         self.retry_after_s = retry_after_s
 
 
+class TooManyStreams(ApiError):  # noqa: N818 - as above
+    """As many streams are open as may be; `retry_after_s` from now one may have ended."""
+
+    def __init__(self, retry_after_s: int, whose: str) -> None:
+        super().__init__(
+            "too_many_streams", f"{whose}: close one, or try again in {retry_after_s} seconds."
+        )
+        self.retry_after_s = retry_after_s
+
+
 # The nearest class in the order of inheritance decides.
 STATUS: Mapping[type[DomainError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
@@ -79,6 +91,7 @@ STATUS: Mapping[type[DomainError], HTTPStatus] = {
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
     SignInRefused: HTTPStatus.UNAUTHORIZED,
+    CodeRefused: HTTPStatus.UNAUTHORIZED,
     MigrationError: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
     CreditError: HTTPStatus.CONFLICT,
@@ -91,6 +104,7 @@ STATUS: Mapping[type[DomainError], HTTPStatus] = {
     Unproven: HTTPStatus.UNAUTHORIZED,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
+    TooManyStreams: HTTPStatus.TOO_MANY_REQUESTS,
     DomainError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
@@ -154,7 +168,7 @@ def _answer_domain_error(request: Request, error: Exception) -> JSONResponse:
     detail = str(error)
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, TooManyAttempts | TooManyRequests):
+    if isinstance(error, TooManyAttempts | TooManyRequests | TooManyStreams):
         headers["Retry-After"] = str(error.retry_after_s)
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -8,6 +8,7 @@ from datetime import date
 
 from api.errors import RequestRefused
 from api.settings import ApiSettings
+from schemas.contacts import Channel, PhonePlan, parse_address, parse_phone
 from schemas.errors import DomainError
 from schemas.identity import parse_meter_number
 from schemas.quantities import format_micro, parse_instant_ms, parse_micro, typed_decimal
@@ -103,15 +104,6 @@ def meter_number(text: str, place: str = "/meter") -> str:
         raise RequestRefused(error.code, str(error), place) from None
 
 
-def phone_number(text: str, place: str = "/phone") -> str:
-    """A mobile number as typed, in the form +222 and 8 digits. Errors: RequestRefused bad_phone."""
-    plain = "".join(each for each in text.translate(TYPED) if each not in " -.()")
-    found = _MOBILE.fullmatch(plain)
-    if found is None:
-        raise RequestRefused("bad_phone", "Send a mobile number of 8 digits.", place)
-    return f"+{COUNTRY_CODE}{found[1]}"
-
-
 def typed_passcode(text: str, place: str = "/passcode") -> str:
     """Digits of a passcode, from any keyboard. Errors: RequestRefused bad_passcode; it says
     nothing of what was typed.
@@ -120,6 +112,22 @@ def typed_passcode(text: str, place: str = "/passcode") -> str:
     if not (plain.isascii() and plain.isdigit()):
         raise RequestRefused("bad_passcode", "Send the digits that the app shows.", place)
     return plain
+
+
+def phone_number(text: str, plan: PhonePlan, place: str = "/phone") -> str:
+    """E.164 of a typed mobile number. Errors: RequestRefused bad_phone, phone_not_mobile."""
+    try:
+        return parse_phone(text, plan)
+    except DomainError as error:
+        raise RequestRefused(error.code, str(error), place) from None
+
+
+def contact_address(channel: Channel, text: str, plan: PhonePlan, place: str = "/address") -> str:
+    """What a channel reaches somebody at. Errors: as phone_number; RequestRefused bad_email."""
+    try:
+        return parse_address(channel, text, plan)
+    except DomainError as error:
+        raise RequestRefused(error.code, str(error), place) from None
 
 
 def instant_ms(text: str, place: str) -> int:

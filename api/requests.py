@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -12,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.contacts import typed_digits
 from store.engineering import Work
 from store.holds import HoldKind
 
@@ -29,6 +31,19 @@ MAX_LINES = 50_000
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
+def _typed(value: object) -> object:
+    """A whole number that a person typed into a form, in the digits of his keyboard."""
+    if isinstance(value, str):
+        plain = typed_digits(value.strip())
+        if plain.isascii() and plain.isdigit() and len(plain) <= 10:
+            return int(plain)
+    return value
+
+
+# Either a number, or its digits as text.
+TypedInt = Annotated[int, BeforeValidator(_typed)]
+
+
 class Body(BaseModel):
     """Unknown keys are refused: a misspelt one would silently change what is asked for."""
 
@@ -39,8 +54,8 @@ class QuoteRequest(Body):
     """Exactly one: an amount, an energy in Wh, or days of the usual use."""
 
     amount: Number | None = None
-    energy_wh: Annotated[int, Field(ge=1, le=10**9)] | None = None
-    days: Annotated[int, Field(ge=1, le=365)] | None = None
+    energy_wh: Annotated[TypedInt, Field(ge=1, le=10**9)] | None = None
+    days: Annotated[TypedInt, Field(ge=1, le=365)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:

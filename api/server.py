@@ -8,6 +8,8 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from api.dependencies import Surroundings
+
 # Longer than the longest statement of the database; then the process ends all the same.
 GRACE_S = 12
 BACKLOG = 1024
@@ -54,7 +56,7 @@ def address(listener: socket.socket) -> str:
 
 def server(app: FastAPI, trusted_proxies: str = "") -> uvicorn.Server:
     """A server that stops when its `should_exit` is set or, in a main thread, by a signal."""
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             # One log line per request is ours, with its id and without paths.
@@ -67,3 +69,15 @@ def server(app: FastAPI, trusted_proxies: str = "") -> uvicorn.Server:
             timeout_graceful_shutdown=GRACE_S,
         )
     )
+
+
+class _Server(uvicorn.Server):
+    """Ends event streams as it ends: they would keep it waiting for as long as it is patient."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app = self.config.app
+        assert isinstance(app, FastAPI), "given by server()"
+        around = app.state.surroundings
+        assert isinstance(around, Surroundings), "create_app puts it there"
+        around.streams.end()
+        await super().shutdown(sockets)

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 
+from schemas.contacts import PhonePlan
 from schemas.quantities import MICRO_PER_UNIT
 
 # Engineering tokens that one operator may ask for in a day: a crew's round, not a business.
@@ -48,3 +49,8 @@ class ApiSettings:
     requests_per_minute: int = 1200
     requests_per_minute_of_address: int = 6000
     return_url: str | None = None
+    phone_plan: PhonePlan = field(default_factory=PhonePlan)
+    streams: int = 500
+    streams_per_caller: int = 4
+    streams_poll_s: float = 1.0
+    streams_heartbeat_s: float = 15.0

@@ -20,6 +20,7 @@ COMMANDS = {
     "centre": "centre",
     "certs": "certs",
     "clock": "clock",
+    "contacts": "contacts",
     "device": "device",
     "doctor": "doctor",
     "enrolment": "enrolment",

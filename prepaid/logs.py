@@ -1,4 +1,4 @@
-"""Structured logs on standard error; keys, tokens and phone numbers never reach them."""
+"""Structured logs on standard error; keys, codes, names and addresses never reach them."""
 
 import re
 import sys
@@ -8,11 +8,17 @@ import structlog
 
 # 20 digits in a row, in blocks or not, are an STS token.
 _TOKEN = re.compile(r"\b(?:\d{4}[ -]?){4}\d{4}\b")
+# `code` alone is the code of a refusal.
 _SECRET_KEYS = re.compile(
-    r"key|secret|passphrase|password|passcode|authorization|signature|digits", re.I
+    r"key|secret|passphrase|password|authorization|signature|digits|one_time|otp|passcode", re.I
 )
 _URL_PASSWORD = re.compile(r"(\w+://[^:/@\s]+:)[^@\s]+@")
 _PHONE = re.compile(r"\+?\d{6,}(\d{2})\b")
+# With its plus sign a number is a phone wherever it stands; an e-mail address has its sign, too.
+_E164 = re.compile(r"\+\d{6,13}(\d{2})\b")
+_EMAIL = re.compile(r"[^\s@<>\"'=,;:/]+@([\w-]+\.[\w.-]+)")
+# Fields that hold what a person is called.
+_NAME_KEYS = frozenset({"holder", "customer_name", "person_name"})
 
 
 def redact(_: object, __: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
@@ -22,9 +28,17 @@ def redact(_: object, __: str, event: MutableMapping[str, object]) -> MutableMap
             event[name] = "[redacted]"
         elif name in {"phone", "msisdn"} and isinstance(value, str):
             event[name] = _PHONE.sub(r"…\1", value)
+        elif name in _NAME_KEYS and isinstance(value, str):
+            event[name] = " ".join(f"{part[0]}•••" for part in value.split())
         elif isinstance(value, str):
-            event[name] = _URL_PASSWORD.sub(r"\1…@", _TOKEN.sub("[token]", value))
+            event[name] = _masked(value)
     return event
+
+
+def _masked(text: str) -> str:
+    """A text without tokens, passwords of addresses, phones and e-mail addresses."""
+    text = _URL_PASSWORD.sub(r"\1…@", _TOKEN.sub("[token]", text))
+    return _E164.sub(r"…\1", _EMAIL.sub(r"…@\1", text))
 
 
 def configure(*, as_json: bool, level: str = "info") -> None:

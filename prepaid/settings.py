@@ -4,12 +4,14 @@ Packages below get plain values; secrets are SecretStr until the moment they are
 """
 
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.settings import ENGINEERING_PER_DAY, ApiSettings
+from schemas.contacts import PhonePlan
 from schemas.errors import DomainError
 from schemas.quantities import parse_micro
 
@@ -130,8 +132,27 @@ class Api(BaseModel):
 
     requests_per_minute: int = Field(default=1200, ge=1)
     requests_per_minute_of_address: int = Field(default=6000, ge=1)
+    # Event streams at once, of the process and of one caller.
+    streams: int = Field(default=500, ge=0)
+    streams_per_caller: int = Field(default=4, ge=1)
     # Addresses of proxies whose X-Forwarded-For is believed, separated by commas.
     trusted_proxies: str = ""
+
+
+class Customers(BaseModel):
+    """Whose phones are sent codes, how codes reach them, and how long ended contacts are kept.
+
+    `code_delivery`: `none` leaves codes in the outbox for another process; `demonstration` writes
+    them to the log of the API, where anybody with the log can sign in as anybody: for a
+    demonstration alone.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    calling_code: str = PhonePlan().calling_code
+    mobile: str = PhonePlan().mobile
+    code_delivery: Literal["none", "demonstration"] = "none"
+    keep_contacts_days: int = Field(default=395, ge=0)
 
 
 class Engineering(BaseModel):
@@ -169,6 +190,7 @@ class Settings(BaseSettings):
     payments: Payments = Payments()
     commands: Commands = Commands()
     api: Api = Api()
+    customers: Customers = Customers()
     engineering: Engineering = Engineering()
     adapter: Adapter = Adapter()
     # WALL_ORIGIN_MS:ORIGIN_MS:SPEED for a demonstration that runs faster; empty: the wall clock.
@@ -188,7 +210,7 @@ class Settings(BaseSettings):
         return None if coin is None else parse_micro(coin)
 
     def api_settings(self) -> ApiSettings:
-        """What the API is made with."""
+        """What the API is made with. Errors: DomainError `bad_phone_plan`."""
         return ApiSettings(
             engineering_per_day=self.engineering.model_dump(),
             requests_per_minute=self.api.requests_per_minute,
@@ -196,6 +218,9 @@ class Settings(BaseSettings):
             return_url=self.payments.return_url,
             business_zone=self.partners.zone(),
             currency=self.partners.currency,
+            phone_plan=PhonePlan(self.customers.calling_code, self.customers.mobile),
+            streams=self.api.streams,
+            streams_per_caller=self.api.streams_per_caller,
         )
 
     def database_url(self) -> str:

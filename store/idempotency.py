@@ -33,14 +33,14 @@ def once(
 
 def once_of_customer(
     conn: Connection,
-    customer_id: int,
+    caller: str,
     key: str,
     request_sha256: bytes,
     now_ms: int,
     work: Callable[[], Mapping[str, Any]],
 ) -> Mapping[str, Any]:
-    """As `once`, under a customer's key."""
-    of = {"customer": customer_id, "key": key}
+    """As `once`, under the key of a customer or a person, by the name that the audit log has."""
+    of = {"caller": caller, "key": key}
     return _once(conn, _OF_CUSTOMER, of, request_sha256, now_ms, work)
 
 

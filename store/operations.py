@@ -90,25 +90,9 @@ class NewSupply:
     installation: Installation | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Centre:
-    """A utility's centre with what it has."""
-
-    code: str
-    name: str
-    accounts: int
-    meters: int
-
-
 def listed(centres: Sequence[int] | None) -> list[int] | None:
     """Centres as the queries take them; None for every one."""
     return None if centres is None else list(centres)
-
-
-def centres_of(conn: Connection, centres: Sequence[int] | None) -> list[Centre]:
-    """Every centre, or those of an operator, by code."""
-    of = {"centres": listed(centres)}
-    return [Centre(*row) for row in conn.execute(query("centres_by_code"), of)]
 
 
 def open_centre(conn: Connection, code: str, name: str, *, who: str, now_ms: int) -> None:

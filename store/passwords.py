@@ -1,4 +1,4 @@
-"""Passwords and second factors of operators: argon2id hashes and TOTP codes (RFC 6238)."""
+"""Passwords, second factors and one-time codes: argon2id hashes and TOTP codes (RFC 6238)."""
 
 import secrets
 from functools import cache
@@ -29,6 +29,11 @@ def hashed(password: str) -> str:
             f"choose a password of {LEAST_CHARACTERS} to {MOST_CHARACTERS} characters",
         )
     return _HASHER.hash(password)
+
+
+def hashed_code(code: str) -> str:
+    """The argon2id hash of a one-time code: short, and slow to guess for as long as it lives."""
+    return _HASHER.hash(code)
 
 
 def matches(password_hash: str | None, password: str) -> bool:

@@ -20,6 +20,7 @@ from credit_engine.outcome import Status
 from credit_engine.quote import Quote, quote
 from credit_engine.terms import Terms
 from schemas.errors import DomainError
+from store.customer_sessions import IDLE_MS
 from store.errors import Conflict, NotFound
 from store.forecasts import usage
 from store.operators import OperatorRole
@@ -35,13 +36,25 @@ MAX_RANGE_MS = 800 * 24 * HOUR_MS
 Resolution = Literal["raw", "hour", "day", "month"]
 Role = Literal["customer"] | OperatorRole
 Quality = Literal["measured", "interpolated", "gap"]
+# A customer's own account; one that he was given a part in; one that he may pay for and not see.
+Access = Literal["owner", "holder", "payer"]
+Act = Literal["manage", "see", "pay"]
+MAY: Mapping[Access, tuple[Act, ...]] = {
+    "owner": ("manage", "see", "pay"),
+    "holder": ("see", "pay"),
+    "payer": ("pay",),
+}
+# What a session has in place of a customer's id: of no row, and never None, which is everybody's.
+NO_CUSTOMER = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who an access key or a session stands for: a customer, or an operator by role and name.
 
-    `centres`: whose accounts and meters an operator may see; None for every centre.
+    `centres`: whose accounts and meters an operator may see; None for every centre. `person_id`:
+    of a session of a customer, whose `customer_id` is NO_CUSTOMER: a person may be several, or none
+    and pay for others. An access key has the one `customer_id` that it was made for.
     """
 
     role: Role
@@ -49,6 +62,10 @@ class Principal:
     operator_id: int | None = None
     name: str | None = None
     centres: Sequence[int] | None = None
+    person_id: int | None = None
+    session_id: int | None = None
+    began_ms: int = 0
+    seen_ms: int = 0
 
     @property
     def is_operator(self) -> bool:
@@ -57,7 +74,10 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A supply point as its holder sees it; `meter` is the number of the one that serves it now."""
+    """A supply point as its holder sees it; `meter` is the number of the one that serves it now.
+
+    `access`: a customer's part in it; None for operators and partners.
+    """
 
     id: int
     number: str
@@ -65,6 +85,7 @@ class Account:
     currency: str
     timezone: str
     meter: str | None
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +158,7 @@ class OpenedEntry:
 
 def principal_of_key(conn: Connection, sha256: bytes, wall_ms: int) -> Principal | None:
     """Whose access key or live session has this digest; None for unknown and ended ones."""
-    of = {"sha256": sha256, "wall_ms": wall_ms}
+    of = {"sha256": sha256, "wall_ms": wall_ms, "idle_ms": IDLE_MS}
     row = conn.execute(query("principal_of_key"), of).fetchone()
     return None if row is None else Principal(*row)
 
@@ -150,17 +171,19 @@ def accounts(
     limit: int,
     centres: Sequence[int] | None = None,
     search: str | None = None,
+    ids: Sequence[int] | None = None,
 ) -> list[Account]:
     """A customer's accounts in the order in which they were opened; all for `customer_id` None.
 
     `centres`: only those of these centres. `search`: the beginning of an account's or a meter's
-    number, or a part of the holder's name.
+    number, or a part of the holder's name. `ids`: only these.
     """
     like = None
     if search is not None:
         like = search.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
     of = {
         "customer": customer_id,
+        "ids": None if ids is None else list(ids),
         "number": None,
         "centres": None if centres is None else list(centres),
         "like": like,
@@ -179,6 +202,7 @@ def account(
     """An account by its number. Errors: NotFound, also for that of another customer or centre."""
     of = {
         "customer": customer_id,
+        "ids": None,
         "number": number,
         "centres": None if centres is None else list(centres),
         "like": None,
@@ -189,6 +213,53 @@ def account(
     if row is None:
         raise NotFound("The account")
     return Account(*row)
+
+
+def accounts_seen(
+    conn: Connection,
+    caller: Principal,
+    *,
+    after_id: int | None,
+    limit: int,
+    search: str | None = None,
+) -> list[Account]:
+    """The accounts that a caller has any part in, each with that part; as `accounts`."""
+    if caller.person_id is None:
+        return accounts(
+            conn,
+            caller.customer_id,
+            after_id=after_id,
+            limit=limit,
+            centres=caller.centres,
+            search=search,
+        )
+    parts = access_of_person(conn, caller.person_id)
+    # What a payer may not see he cannot search by either.
+    found = accounts(conn, None, after_id=after_id, limit=limit, ids=sorted(parts))
+    return [replace(each, access=parts[each.id]) for each in found]
+
+
+def account_seen(conn: Connection, number: str, caller: Principal, act: Act = "see") -> Account:
+    """The account of a number for a caller who may do this with it. Errors: NotFound, also for
+    one that he may only do less with.
+    """
+    if caller.person_id is None:
+        return account(conn, number, caller.customer_id, caller.centres)
+    found = account(conn, number, None)
+    access = access_of_person(conn, caller.person_id).get(found.id)
+    if access is None or act not in MAY[access]:
+        raise NotFound("The account")
+    return replace(found, access=access)
+
+
+def access_of_person(conn: Connection, person_id: int) -> dict[int, Access]:
+    """A person's part in each account that he has one in, the greatest where there are two."""
+    parts: dict[int, Access] = {}
+    for account_id, access in conn.execute(query("access_of_person"), {"person": person_id}):
+        held = parts.get(account_id)
+        if held is None or len(MAY[access]) > len(MAY[held]):
+            parts[account_id] = access
+    return parts
 
 
 def account_served_by(conn: Connection, meter: str) -> Account:

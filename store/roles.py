@@ -21,6 +21,7 @@ APPLICATION = "prepaid_app"
 UPDATABLE: dict[str, tuple[str, ...]] = {
     "access_key": ("revoked_at",),
     "idempotency": ("answer",),
+    "one_time_code": ("tries", "used_ms"),
     "operator": ("disabled_at",),
     "operator_identity": ("password_hash", "totp_secret", "totp_step"),
     "operator_session": ("ended_ms",),
@@ -36,8 +37,12 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
     "campaign": (),
     "campaign_meter": ("key_change_id", "refusal"),
     "command": ("state", "sent_at", "answered_at", "answer", "claimed_until_ms", "retry_ms"),
-    "customer": ("name",),
+    "account_grant": ("withdrawn_ms", "withdrawn_by"),
+    "code_message": ("state", "address", "code", "claimed_until_ms", "attempts"),
+    "contact": ("address", "verified_ms", "consent_ms", "wording", "ended_ms"),
+    "customer": ("name", "language", "paper_requested_ms"),
     "customer_answer": ("answer",),
+    "customer_session": ("seen_ms", "ended_ms"),
     "engineering_token": ("decision", "decided_by", "decided_at", "decision_reason"),
     "hold": ("released_ms", "released_by", "release_reason"),
     "key_change": (
@@ -65,6 +70,7 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
     ),
     "partner_quote": (),
     "payment_quote": ("equal", "changed"),
+    "person": ("phone",),
     "quarantine": (),
     "reading": ("verdict",),
     "reconciliation_item": (
@@ -93,15 +99,18 @@ UPDATABLE: dict[str, tuple[str, ...]] = {
         "reconnects",
     ),
 }
-# Stored positions affect cost, never meaning; attempts are counted anew; sessions and quotes are
-# over; which device a meter is may have been entered wrongly (the act is in the audit log).
+# Stored positions affect cost, never meaning; attempts are counted anew; sessions, codes and quotes
+# are over; which device a meter is may have been entered wrongly (the act is in the audit log).
 DELETABLE = frozenset(
     {
         "attempt",
         "checkpoint",
+        "code_message",
         "credit_base",
+        "customer_session",
         "cut_count",
         "foreign_device",
+        "one_time_code",
         "operator_session",
         "partner_quote",
     }

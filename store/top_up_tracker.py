@@ -93,17 +93,28 @@ class Tracked:
 
 
 def tracked(
-    conn: Connection, account_id: int, *, before_id: str | None, limit: int
+    conn: Connection,
+    account_id: int,
+    *,
+    before_id: str | None,
+    limit: int,
+    of_caller: str | None = None,
 ) -> list[Tracked]:
-    """Newest first; one more than `limit` when there is a next page."""
-    return _read(conn, account_id, before_id, None, limit + 1)
+    """Newest first; one more than `limit` when there is a next page. `of_caller`: only what was
+    started by him.
+    """
+    return _read(conn, account_id, before_id, None, limit + 1, of_caller)
 
 
-def tracked_one(conn: Connection, account_id: int, number: str) -> Tracked:
+def tracked_one(
+    conn: Connection, account_id: int, number: str, *, of_caller: str | None = None
+) -> Tracked:
     """One, by the id of its attempt or of its top-up. Errors: NotFound."""
-    found = _read(conn, account_id, None, number, 1)
+    found = _read(conn, account_id, None, number, 1, of_caller)
     if found:
         return found[0]
+    if of_caller is not None:
+        raise NotFound("The top-up")
     top_ups = top_ups_by_id(conn, account_id, [number])
     if not top_ups:
         raise NotFound("The top-up")
@@ -111,9 +122,20 @@ def tracked_one(conn: Connection, account_id: int, number: str) -> Tracked:
 
 
 def _read(
-    conn: Connection, account_id: int, before: str | None, number: str | None, limit: int
+    conn: Connection,
+    account_id: int,
+    before: str | None,
+    number: str | None,
+    limit: int,
+    of_caller: str | None,
 ) -> list[Tracked]:
-    of = {"account": account_id, "before": before, "id": number, "limit": limit}
+    of = {
+        "account": account_id,
+        "before": before,
+        "id": number,
+        "limit": limit,
+        "of_caller": of_caller,
+    }
     rows: list[tuple[str, bool]] = conn.execute(query("tracked_of_account"), of).fetchall()
     ids = [row[0] for row in rows if row[1]]
     attempts = {each.id: each for each in payment_attempts.by_id(conn, ids)}

@@ -24,8 +24,10 @@ from api.dependencies import (
     Database,
     Limit,
     OwnAccount,
+    PayableAccount,
     ServedAccount,
 )
+from api.errors import Forbidden
 from api.numbers import cursor_id, instant_ms, positive_micro
 from api.requests import QuoteRequest
 from credit_engine.days import DAY_MS
@@ -61,14 +63,9 @@ def list_accounts(
         ),
     ] = None,
 ) -> AccountPage:
-    """The accounts that the caller holds; an operator sees each of his centres."""
-    found = reads.accounts(
-        conn,
-        caller.customer_id,
-        after_id=cursor_id(cursor),
-        limit=limit,
-        centres=caller.centres,
-        search=search,
+    """The accounts that the caller holds or may pay for; an operator sees each of his centres."""
+    found = reads.accounts_seen(
+        conn, caller, after_id=cursor_id(cursor), limit=limit, search=search
     )
     items, following = answers.page(found, limit, lambda account: str(account.id))
     return AccountPage(
@@ -130,9 +127,13 @@ def show_entry(
 
 @router.post("/{account}/quotes")
 def ask_quote(
-    conn: Database, around: Around, account: OwnAccount, body: QuoteRequest
+    conn: Database, around: Around, account: PayableAccount, body: QuoteRequest
 ) -> QuoteAnswer:
     """What an amount buys now, or what an energy or days of the usual use cost now."""
+    if account.access == "payer" and body.days is not None:
+        raise Forbidden(
+            "usual_use_hidden", "Ask by amount or energy: the usual use is the holder's to know."
+        )
     now_ms = around.now_ms()
     amount_micro = None
     energy_wh = body.energy_wh

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 
 from api import answers
 from api.answers import Answer, Instant
@@ -17,25 +17,47 @@ from api.dependencies import (
     name_of,
 )
 from api.numbers import cursor_id
-from api.requests import CentreRequest
+from api.requests import Body, CentreRequest, Name
 from schemas.quantities import format_instant
-from store import audit_log, operations, operators
+from store import audit_log, customers, operations, operators
 from store.audit_log import LoggedAct
-from store.operations import Centre
+from store.customers import CentreReport
 from store.operators import OperatorRole
 from store.reads import Principal
 
 router = APIRouter(prefix="/v1", tags=["operators"])
 
 Auditor = Annotated[Principal, Depends(Allowed("auditor", "admin"))]
+CentreCode = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
 Word = Annotated[str | None, Query(max_length=120, pattern=r"^[^\x00-\x1f]+$")]
 
 
+class CentrePaperAnswer(Answer):
+    """`ended`: paper goes only to those who asked for it, `requested` of them."""
+
+    ended: bool
+    ended_at: Instant | None
+    requested: int
+
+
 class CentreAnswer(Answer):
+    """`registered`: customers with a verified contact and consent to be written to there."""
+
     code: str
     name: str
     accounts: int
     meters: int
+    customers: int
+    registered: int
+    registered_percent: str
+    paper: CentrePaperAnswer
+
+
+class PaperEndRequest(Body):
+    """`ended` False: to everybody again."""
+
+    ended: bool
+    reason: Name
 
 
 class CentreList(Answer):
@@ -81,8 +103,35 @@ class ActPage(Answer):
 @router.get("/centres")
 def list_centres(conn: Database, caller: Operator) -> CentreList:
     """The centres that the caller has."""
-    found = operations.centres_of(conn, caller.centres)
+    found = customers.centres(conn, caller.centres)
     return CentreList(items=[_centre_answer(each) for each in found])
+
+
+@router.get("/centres/{centre}")
+def show_centre(conn: Database, caller: Operator, centre: CentreCode) -> CentreAnswer:
+    """One centre with how many of its customers can be reached without paper."""
+    return _centre_answer(customers.centre(conn, caller.centres, centre))
+
+
+@router.put("/centres/{centre}/paper")
+def end_paper(
+    conn: Database,
+    around: Around,
+    caller: Annotated[Principal, Depends(Allowed("supervisor", "admin"))],
+    centre: CentreCode,
+    body: PaperEndRequest,
+) -> CentreAnswer:
+    """Ends paper for a centre but to those who ask for it, or sends it to everybody again."""
+    changed = customers.end_paper(
+        conn,
+        caller.centres,
+        centre,
+        ended=body.ended,
+        reason=body.reason,
+        who=name_of(caller),
+        now_ms=around.now_ms(),
+    )
+    return _centre_answer(changed)
 
 
 @router.post("/centres", status_code=201)
@@ -94,7 +143,7 @@ def open_centre(
 ) -> CentreAnswer:
     """A new centre."""
     operations.open_centre(conn, body.code, body.name, who=name_of(caller), now_ms=around.now_ms())
-    return CentreAnswer(code=body.code, name=body.name, accounts=0, meters=0)
+    return _centre_answer(customers.centre(conn, caller.centres, body.code))
 
 
 @router.get("/operators")
@@ -143,9 +192,20 @@ def list_acts(
     return ActPage(items=[_act_answer(each) for each in items], next_cursor=following)
 
 
-def _centre_answer(centre: Centre) -> CentreAnswer:
+def _centre_answer(centre: CentreReport) -> CentreAnswer:
     return CentreAnswer(
-        code=centre.code, name=centre.name, accounts=centre.accounts, meters=centre.meters
+        code=centre.code,
+        name=centre.name,
+        accounts=centre.accounts,
+        meters=centre.meters,
+        customers=centre.customers,
+        registered=centre.registered,
+        registered_percent=answers.percent(centre.registered_ppm),
+        paper=CentrePaperAnswer(
+            ended=centre.paper_ended_ms is not None,
+            ended_at=answers.instant(centre.paper_ended_ms),
+            requested=centre.paper_requested,
+        ),
     )
 
 

@@ -23,9 +23,9 @@ from api.dependencies import (
     Limit,
     Once,
     Open,
-    OwnAccount,
+    PayableAccount,
     Surroundings,
-    name_of,
+    caller_name,
 )
 from api.errors import Forbidden, RequestRefused
 from api.numbers import (
@@ -36,11 +36,12 @@ from api.numbers import (
     typed_passcode,
 )
 from api.requests import ConfirmationRequest, TopUpRequest
+from schemas.contacts import typed_digits
 from schemas.quantities import format_instant
 from store import payment_attempts, reads, top_up_tracker
 from store.errors import NotFound, TooManyAttempts
 from store.pool import borrow
-from store.reads import Account, Principal
+from store.reads import MAY, Account, Principal
 from store.top_up_tracker import Tracked, TrackedState
 
 router = APIRouter(prefix="/v1", tags=["top-ups"])
@@ -104,19 +105,19 @@ async def start_top_up(
     """
     amount_micro = payment_micro(body.amount, around.settings)
     counted = None if body.counted is None else positive_micro(body.counted, "/counted")
-    msisdn = None if body.phone is None else phone_number(body.phone)
+    msisdn = None if body.phone is None else phone_number(body.phone, around.settings.phone_plan)
     _check_method(around, caller, body)
 
     def record() -> tuple[Account, str]:
         with borrow(around.pool) as conn:
-            found = reads.account(conn, account, caller.customer_id, caller.centres)
+            found = reads.account_seen(conn, typed_digits(account), caller, "pay")
             check_currency(body.currency, found.currency)
             return found, around.payments.start(
                 conn,
                 account_id=found.id,
                 currency=found.currency,
                 method=body.method,
-                started_by=_name_of_payer(caller),
+                started_by=caller_name(caller),
                 key=once.key,
                 request_sha256=once.sha256,
                 amount_micro=amount_micro,
@@ -143,19 +144,19 @@ async def confirm_top_up(
     """Gives the passcode that the payer's app made, once: a repeat is answered with the state of
     now, and asks for nothing.
     """
-    msisdn = phone_number(body.phone)
+    msisdn = phone_number(body.phone, around.settings.phone_plan)
     passcode = SecretStr(typed_passcode(body.passcode.get_secret_value()))
 
     def look() -> Account:
         with borrow(around.pool) as conn:
-            found = reads.account(conn, account, caller.customer_id, caller.centres)
+            found = reads.account_seen(conn, typed_digits(account), caller, "pay")
             if payment_attempts.find(conn, top_up).account_id != found.id:
                 raise NotFound("The payment")
             return found
 
     found = await run_in_threadpool(look)
     asked = around.payments.confirm(
-        top_up, msisdn=msisdn, passcode=passcode, by=_name_of_payer(caller)
+        top_up, msisdn=msisdn, passcode=passcode, by=caller_name(caller)
     )
     await _heard(asked, CONFIRM_WAIT_S)
     return await run_in_threadpool(_shown, around, caller, found, top_up)
@@ -166,12 +167,15 @@ def list_top_ups(
     conn: Database,
     around: Around,
     caller: Caller,
-    account: OwnAccount,
+    account: PayableAccount,
     limit: Limit = PAGE_DEFAULT,
     cursor: Cursor = None,
 ) -> TopUpPage:
-    """Top-ups newest first, from the payment on, each with every state reached."""
-    found = top_up_tracker.tracked(conn, account.id, before_id=cursor, limit=limit)
+    """Top-ups newest first, from the payment on, each with every state reached. Who may pay and not
+    see is shown his own.
+    """
+    mine = _his_own(caller, account)
+    found = top_up_tracker.tracked(conn, account.id, before_id=cursor, limit=limit, of_caller=mine)
     items, following = answers.page(found, limit, lambda each: each.id)
     now_ms, digits = around.now_ms(), caller.role in DIGITS_ROLES
     return TopUpPage(
@@ -182,10 +186,11 @@ def list_top_ups(
 
 @router.get("/accounts/{account}/top-ups/{top_up}")
 def show_top_up(
-    conn: Database, around: Around, caller: Caller, account: OwnAccount, top_up: TopUpId
+    conn: Database, around: Around, caller: Caller, account: PayableAccount, top_up: TopUpId
 ) -> TopUpAnswer:
     """One top-up, by the number of its payment or its own, with every state reached."""
-    found = top_up_tracker.tracked_one(conn, account.id, top_up)
+    mine = _his_own(caller, account)
+    found = top_up_tracker.tracked_one(conn, account.id, top_up, of_caller=mine)
     digits = caller.role in DIGITS_ROLES
     return _answer(found, around.now_ms(), digits=digits)
 
@@ -261,8 +266,10 @@ def _check_method(around: Surroundings, caller: Principal, body: TopUpRequest) -
         raise RequestRefused("counted_refused", "Only cash is counted.", "/counted")
 
 
-def _name_of_payer(caller: Principal) -> str:
-    return f"operator:{name_of(caller)}" if caller.is_operator else f"customer:{caller.customer_id}"
+def _his_own(caller: Principal, account: Account) -> str | None:
+    """Whose payments a caller is shown: None for all."""
+    sees = account.access is None or "see" in MAY[account.access]
+    return None if sees else caller_name(caller)
 
 
 def _answer(found: Tracked, now_ms: int, *, digits: bool = True) -> TopUpAnswer:

@@ -11,6 +11,7 @@ from api.app import create_app
 from api.paying import NO_PAYMENTS
 from prepaid import logs
 from prepaid.clock import Clock, wall_ms
+from prepaid.demo.codes import code_delivery
 from prepaid.payment_methods import serving_payments
 from prepaid.secrets_files import load_partners
 from prepaid.security_modules import open_security_module
@@ -49,6 +50,7 @@ def api(
             wall_s=time.time,
             partners=partners,
             payments=desk or NO_PAYMENTS,
+            code_delivery=code_delivery(settings.customers.code_delivery),
         )
         server.run(
             application,

@@ -142,6 +142,7 @@ def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstr
         PREPAID_STS__KEY_FILE=str(files.vending_keys),
         PREPAID_STS__KEY_PASSPHRASE=read_secret(files.passphrase).decode(),
         PREPAID_PARTNERS__FILE=str(files.partners),
+        PREPAID_CUSTOMERS__CODE_DELIVERY="demonstration",
     )
     device_url = instance.mosquitto.device_url if instance.mosquitto else instance.broker_url
     children = _children(instance, files, values, wanted, metrics_port, tls=tls)
@@ -157,7 +158,11 @@ def _start(stack: ExitStack, wanted: Wanted, ended: threading.Event) -> Demonstr
         api_url,
         device_url,
         None if binaries is None else binaries.mosquitto.clients,
-        {"DATABASE": database_url, **_trust(files, instance, tls=tls)},
+        {
+            "DATABASE": database_url,
+            "API_LOG": next(str(child.log) for child in children if child.name == "api"),
+            **_trust(files, instance, tls=tls),
+        },
     )
     return Demonstration(clock, database_url, device_url, api_url, metrics_port, files, children)
 

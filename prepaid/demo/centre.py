@@ -22,7 +22,8 @@ from prepaid.demo.trust import VISITOR, DemoTrust
 from prepaid.secrets_files import read_secret, write_secret
 from schemas.errors import DomainError
 from schemas.quantities import format_instant
-from store import operators, registry, vending
+from store import contacts, operators, registry, vending
+from store.contacts import Actor
 from store.pool import Connection
 from store.settlement import TermsCache
 from tokens.key_file import RANDOM_OCTETS, seal, unseal
@@ -51,6 +52,9 @@ FIRST_SERIAL = 1
 # many of them share a gateway, and a transformer.
 GATEWAY_EVERY = 4
 METERS_PER_GATEWAY = 25
+# Of the first household; codes to it go to the log of the API and nowhere else.
+PHONE = "+22222334455"
+WORDING = "demonstration-1"
 ACCOUNT_PREFIX = "TVZ-"
 GATEWAY_PREFIX = "TVZ-DC-"
 TRANSFORMER_PREFIX = "TVZ-TR-"
@@ -154,6 +158,7 @@ class DemoFiles:
             "OPERATOR_KEY": access["operator"],
             "CUSTOMER_KEY": access["customer"]["key"],
             "ACCOUNT": access["customer"]["account"],
+            "PHONE": PHONE,
             "METER": Household(FIRST_SERIAL).number,
             "PREPAID_PARTNERS__FILE": str(self.partners),
             "VISITOR_PASSWORD": self.trust.passwords(())[VISITOR],
@@ -297,6 +302,9 @@ def provision(conn: Connection, files: DemoFiles, meters: int, now_ms: int) -> i
         customer = registry.customer_of_account(conn, first.account)
         key = registry.add_access_key(conn, customer, now_ms)
         access["customer"] = {"account": first.account, "key": key}
+    if "phone" not in access:
+        _register_phone(conn, first.account, now_ms)
+        access["phone"] = PHONE
     if added:
         fleet = {"v": 1, "gateways": _gateways(forms.values()), "meters": list(forms.values())}
         write_secret(files.meters, json.dumps(fleet).encode())
@@ -334,6 +342,17 @@ def _operator_key(conn: Connection, now_ms: int) -> str:
     if all(each.name != OPERATOR for each in operators.listed(conn)):
         operators.add(conn, OPERATOR, "admin", who=OPERATOR, now_ms=now_ms)
     return operators.add_access_key(conn, OPERATOR, "prepaid up", who=OPERATOR, now_ms=now_ms)
+
+
+def _register_phone(conn: Connection, account: str, now_ms: int) -> None:
+    """So that somebody can sign in with a code."""
+    customer = registry.customer_of_account(conn, account)
+    by = Actor(OPERATOR, is_operator=True, place=CENTRE[0])
+    contacts.register(conn, customer, "phone", PHONE, wording=WORDING, by=by, now_ms=now_ms)
+    known = contacts.of_customer(conn, customer)
+    if any(each.channel == "phone" and each.verified_ms is None for each in known):
+        note = "made up for the demonstration"
+        contacts.verify_at_desk(conn, customer, "phone", note, by=by, now_ms=now_ms, wall_ms=now_ms)
 
 
 def _known_meters(files: DemoFiles) -> dict[str, dict[str, Any]]:

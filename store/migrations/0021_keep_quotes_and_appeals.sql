@@ -53,12 +53,12 @@ CREATE INDEX appeal_by_top_up ON appeal (top_up_id, id);
 
 -- The first answer to a customer's request that moves money, under the customer's key.
 CREATE TABLE customer_answer (
-    customer_id bigint NOT NULL REFERENCES customer,
+    caller text NOT NULL,                 -- customer:ID or person:ID
     key text NOT NULL,
     request_sha256 bytea NOT NULL,
     answered_at timestamptz NOT NULL,
     answer jsonb,
-    PRIMARY KEY (customer_id, key)
+    PRIMARY KEY (caller, key)
 );
 
 -- Each payment asks what its meter was paid before; a desk asks by a bank's number alone; a file of

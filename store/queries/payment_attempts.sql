@@ -135,12 +135,15 @@ SELECT method, reason, day_ms, count FROM notification_refusal
 ORDER BY day_ms DESC, method, reason LIMIT %(limit)s
 
 -- name: tracked_of_account
--- Attempts of an account, and its top-ups that came by another way; newest first.
+-- Attempts of an account, and its top-ups that came by another way; newest first. Or those that one
+-- caller started.
 SELECT id, attempt FROM (
-    SELECT p.id, true AS attempt FROM payment_attempt p WHERE p.account_id = %(account)s
+    SELECT p.id, true AS attempt FROM payment_attempt p
+    WHERE p.account_id = %(account)s
+      AND (%(of_caller)s::text IS NULL OR p.started_by = %(of_caller)s)
     UNION ALL
     SELECT t.id, false FROM top_up t
-    WHERE t.account_id = %(account)s
+    WHERE t.account_id = %(account)s AND %(of_caller)s::text IS NULL
       AND NOT EXISTS (SELECT FROM payment_attempt p WHERE p.top_up_id = t.id)
       AND NOT EXISTS (SELECT FROM suspect_payment s JOIN payment_attempt p ON p.suspect_id = s.id
                       WHERE s.top_up_id = t.id AND p.account_id = t.account_id)

@@ -1,23 +1,31 @@
 -- name: principal_of_key
 -- Whose access key or session this digest is; nobody's once it ended or its operator is disabled.
-SELECT coalesce(o.role, k.role), k.customer_id, o.id, o.name, o.centres
+SELECT coalesce(o.role, k.role), k.customer_id, o.id, o.name, o.centres, NULL::bigint,
+       NULL::bigint, 0::bigint, 0::bigint
 FROM access_key k LEFT JOIN operator o ON o.id = k.operator_id
 WHERE k.sha256 = %(sha256)s AND k.revoked_at IS NULL AND o.disabled_at IS NULL
 UNION ALL
-SELECT o.role, NULL, o.id, o.name, o.centres
+SELECT o.role, NULL, o.id, o.name, o.centres, NULL, NULL, 0, 0
 FROM operator_session s JOIN operator o ON o.id = s.operator_id
 WHERE s.sha256 = %(sha256)s AND s.ended_ms IS NULL AND s.expires_ms > %(wall_ms)s
   AND o.disabled_at IS NULL
+UNION ALL
+SELECT 'customer', 0, NULL, NULL, NULL, s.person_id, s.id, s.began_ms, s.seen_ms
+FROM customer_session s
+WHERE s.sha256 = %(sha256)s AND s.ended_ms IS NULL AND s.expires_ms > %(wall_ms)s
+  AND s.seen_ms > %(wall_ms)s - %(idle_ms)s::bigint
 
 -- name: accounts_of_customer
 -- The accounts that a customer holds, each with the meter that serves it now; all for an operator.
-SELECT a.id, a.number, c.name, t.currency, t.timezone, m.number
+SELECT a.id, a.number, c.name, t.currency, t.timezone, m.number,
+       CASE WHEN %(customer)s::bigint IS NOT NULL THEN 'owner' END
 FROM account a
 JOIN customer c ON c.id = a.customer_id
 JOIN tariff t ON t.id = a.tariff_id
 LEFT JOIN LATERAL (SELECT m.number FROM installation i JOIN meter m ON m.id = i.meter_id
                    WHERE i.account_id = a.id ORDER BY i.opened_at DESC LIMIT 1) m ON true
 WHERE (%(customer)s::bigint IS NULL OR a.customer_id = %(customer)s)
+  AND (%(ids)s::bigint[] IS NULL OR a.id = ANY(%(ids)s))
   AND (%(number)s::text IS NULL OR a.number = %(number)s)
   AND (%(centres)s::smallint[] IS NULL OR a.centre_id = ANY(%(centres)s))
   AND (%(like)s::text IS NULL OR a.number ILIKE %(like)s || '%%' OR m.number LIKE %(like)s || '%%'
@@ -246,14 +254,6 @@ INSERT INTO quarantine_closing (item, closed_by, note, closed_at)
 VALUES (%(item)s, %(who)s, %(note)s, at_ms(%(now_ms)s))
 ON CONFLICT (item) DO NOTHING
 RETURNING item
-
--- name: centres_by_code
--- Centres with the number of their accounts and meters.
-SELECT c.code, c.name, (SELECT count(*) FROM account WHERE centre_id = c.id),
-       (SELECT count(*) FROM meter WHERE centre_id = c.id)
-FROM centre c
-WHERE %(centres)s::smallint[] IS NULL OR c.id = ANY(%(centres)s)
-ORDER BY c.code
 
 -- name: commands_newest
 -- Commands newest first: their ids sort by the instant of issue.

@@ -27,7 +27,8 @@ from prepaid.runtime import Instance
 from schemas.decoding import decode_up
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.topics import parse
-from store import ingest, operators, registry
+from store import contacts, ingest, operators, registry
+from store.contacts import Actor
 from store.incoming import Incoming, Recorded
 from store.pool import make_pool
 from store.registry import NewMeter
@@ -109,6 +110,7 @@ class Site:
     tariff: int
     centre: int
     operator: dict[str, str]
+    stop: Callable[[], None]
     terms: TermsCache = field(default_factory=TermsCache)
     serials: Iterator[int] = field(default_factory=lambda: count(1))
     seqs: Iterator[int] = field(default_factory=lambda: count(1))
@@ -136,6 +138,40 @@ class Site:
         )
         key = registry.add_access_key(self.conn, holder, OPENED)
         return Customer(f"A-{serial}", number, account_id, {"Authorization": f"Bearer {key}"})
+
+    def holder_of(self, customer: Customer) -> int:
+        """The number of the customer who holds an account."""
+        return registry.customer_of_account(self.conn, customer.number)
+
+    def reach(self, customer: Customer, phone: str) -> int:
+        """Gives the holder of an account a verified phone; returns the holder's number."""
+        holder = self.holder_of(customer)
+        by, now = Actor("admin", is_operator=True, place="north"), max(self.clock.now, OPENED)
+        contacts.register(self.conn, holder, "phone", phone, wording="w-1", by=by, now_ms=now)
+        contacts.verify_at_desk(
+            self.conn, holder, "phone", "seen", by=by, now_ms=now, wall_ms=self.wall_ms()
+        )
+        return holder
+
+    def wall_ms(self) -> int:
+        return int(self.clock.wall * 1000)
+
+    def newest_code(self) -> str | None:
+        """The code that was queued last; None where it goes to nobody."""
+        row = self.conn.execute("SELECT code FROM code_message ORDER BY id DESC LIMIT 1").fetchone()
+        assert row is not None
+        code: str | None = row[0]
+        return code
+
+    def signed_in(self, phone: str) -> dict[str, str]:
+        """The headers of a new session of whoever has a phone."""
+        self.clock.wall += 31
+        asked = self.client.post("/v1/auth/otp", json={"phone": phone})
+        assert asked.status_code == 202, asked.text
+        body = {"phone": phone, "code": self.newest_code()}
+        session = self.client.post("/v1/auth/otp/verify", json=body)
+        assert session.status_code == 200, session.text
+        return {"Authorization": f"Bearer {session.json()['session']}"}
 
     def free_of_charges(self) -> int:
         """A tariff without a standing charge or taxes."""
@@ -232,18 +268,22 @@ class Site:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Client]:
-    """A client of the application behind its real server."""
+def serving(app: FastAPI) -> Iterator[tuple[Client, Callable[[], None]]]:
+    """A client of the application behind its real server, and what ends that server."""
     with listen("127.0.0.1", 0) as listener:
         running = server(app)
         thread = Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
-        try:
-            with Client(base_url=address(listener), timeout=30) as client:
-                yield client
-        finally:
+
+        def stop() -> None:
             running.should_exit = True
             thread.join()
+
+        try:
+            with Client(base_url=address(listener), timeout=30) as client:
+                yield client, stop
+        finally:
+            stop()
 
 
 @pytest.fixture
@@ -256,6 +296,16 @@ def site(database_url: str) -> Iterator[Site]:
 def hasty_site(database_url: str) -> Iterator[Site]:
     """One that takes 3 requests a minute of a caller and 9 of an address."""
     settings = ApiSettings(requests_per_minute=3, requests_per_minute_of_address=9)
+    with opened_site(database_url, settings) as made:
+        yield made
+
+
+@pytest.fixture
+def lively_site(database_url: str) -> Iterator[Site]:
+    """One whose event streams look up often, and of which there are few."""
+    settings = ApiSettings(
+        streams=8, streams_per_caller=3, streams_poll_s=0.05, streams_heartbeat_s=0.2
+    )
     with opened_site(database_url, settings) as made:
         yield made
 
@@ -292,8 +342,9 @@ def opened_site(database_url: str, settings: ApiSettings | None = None) -> Itera
         tariff = registry.add_tariff(conn, "social", "Social", TARIFF)
         operators.add(conn, "admin", "admin", who="test", now_ms=OPENED)
         operator = operators.add_access_key(conn, "admin", "test", who="test", now_ms=OPENED)
-        with serving(app) as client:
-            yield Site(client, conn, clock, tariff, centre, {"Authorization": f"Bearer {operator}"})
+        with serving(app) as (client, stop):
+            headers = {"Authorization": f"Bearer {operator}"}
+            yield Site(client, conn, clock, tariff, centre, headers, stop)
 
 
 @pytest.fixture

@@ -99,6 +99,12 @@ HOT = {
         {"account_state"},
     ),
     "lock_due_accounts": ({"now_ms": 0, "limit": 10}, {"account_state"}),
+    # What every event stream is watched by, once a second.
+    "account_marks": (
+        {"accounts": [1, 2], "top_ups": 8, "successes": ["Accept"]},
+        {"account_state", "ledger_transaction", "installation", "reading", "top_up"},
+    ),
+    "access_of_person": ({"person": 1}, {"person", "contact", "account", "account_grant"}),
     "top_up_of_payment": ({"channel": "a", "partner_txn_id": "b"}, {"top_up"}),
 }
 
