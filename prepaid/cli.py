@@ -25,6 +25,7 @@ COMMANDS = {
     "enrolment": "enrolment",
     "exceptions": "exceptions",
     "explain": "account",
+    "faults": "faults",
     "flag": "flag",
     "gaps": "gaps",
     "gateway": "gateway",
