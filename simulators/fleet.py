@@ -172,11 +172,11 @@ class _Link:
                 client = await stack.enter_async_context(self._client())
                 await client.subscribe(downlink_filter(self._side, self.number), qos=1)
             self._pause_s = FIRST_PAUSE_S
-            await self._publish(client, Publish("state", b"online"))
-            await self._do(client, self._greet)
+            greeted = asyncio.Event()
+            # Listening from the first word on: it alone sees at once that the connection ended.
             tasks: list[asyncio.Task[object]] = [
-                asyncio.create_task(self._listen(client)),
-                asyncio.create_task(self._keep_time(client)),
+                asyncio.create_task(self._listen(client, greeted)),
+                asyncio.create_task(self._speak(client, greeted)),
                 asyncio.create_task(stop.wait()),
             ]
             try:
@@ -216,8 +216,15 @@ class _Link:
         self._waiting.clear()
         return [*said[:2], *waited, *said[2:]]
 
-    async def _listen(self, client: aiomqtt.Client) -> None:
+    async def _speak(self, client: aiomqtt.Client, greeted: asyncio.Event) -> None:
+        await self._publish(client, Publish("state", b"online"))
+        await self._do(client, self._greet)
+        greeted.set()
+        await self._keep_time(client)
+
+    async def _listen(self, client: aiomqtt.Client, greeted: asyncio.Event) -> None:
         async for message in client.messages:
+            await greeted.wait()
             kind = topics.parse(message.topic.value).kind
             data = message.payload if isinstance(message.payload, bytes) else b""
             await self._do(client, partial(self._meter.receive, kind=kind, payload=data))

@@ -17,6 +17,8 @@ from store.settlement import TermsCache, lock_accounts, lock_due_accounts, settl
 from store.sql import query
 
 RETRIES_AT_ONCE = 200
+# A meter that is heard answers a token within a minute; its answer is not on its way any more.
+SILENCE_MS = 10 * 60 * 1000
 BRAKES_TOLD = 100
 
 
@@ -65,10 +67,13 @@ def end_holds(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> i
 
 def close_overdue(conn: Connection, now_ms: int) -> Overdue:
     """End commands at their expiry. An order that the meter may have obeyed is followed by a
-    reading, never by a blind repeat; tokens are carried again, for a repeat is harmless.
+    reading, never by a blind repeat; tokens are carried again, for a repeat is harmless, and do not
+    wait for their expiry where the meter is heard and silent on them.
     """
+    silent = {"now_ms": now_ms, "silent_ms": now_ms - SILENCE_MS, "silence_ms": SILENCE_MS}
     with conn.transaction():
         rows = conn.execute(query("expire_commands"), {"now_ms": now_ms}).fetchall()
+        rows += conn.execute(query("give_up_silent_tokens"), silent).fetchall()
         ended = [
             (meter, Ended(cmd, kind, state, None, attempt, first_issued_ms, issued_ms))
             for cmd, meter, kind, state, attempt, first_issued_ms, issued_ms in rows

@@ -147,6 +147,18 @@ SET state = CASE WHEN state = 'queued' AND claimed_until_ms IS NULL THEN 'expire
 WHERE state IN ('queued', 'sent', 'accepted', 'executing') AND expires_ms <= %(now_ms)s
 RETURNING id::text, meter_id, type, state, attempt, coalesce(first_issued_ms, issued_ms), issued_ms
 
+-- name: give_up_silent_tokens
+-- Tokens that were sent and never answered for good, though their meter was heard long after: a
+-- broker that died took the command or its answer with it. The back-off runs from now on, so that a
+-- meter that has just come back answers first.
+UPDATE command c SET state = 'unknown', claimed_until_ms = NULL
+FROM meter_state s
+WHERE s.meter_id = c.meter_id AND c.type = 'token' AND c.state IN ('sent', 'accepted', 'executing')
+  AND c.expires_ms > %(now_ms)s
+  AND c.sent_at <= at_ms(%(silent_ms)s) AND s.seen_at > c.sent_at + %(silence_ms)s * interval '1 ms'
+RETURNING c.id::text, c.meter_id, c.type, c.state, c.attempt,
+          coalesce(c.first_issued_ms, c.issued_ms), %(now_ms)s::bigint
+
 -- name: unreconciled_meters
 -- Accounts whose meter reports another relay than desired, and where no order is under way: the
 -- last one was never said, or the meter spoke after it ended; and its back-off is over. `armed` is
