@@ -15,9 +15,14 @@ from random import Random
 
 from prepaid.faults.processes import Program, family, stopped
 from prepaid.faults.quota import Bounded
-from prepaid.faults.system import System
+from prepaid.faults.system import (
+    API_TO_DATABASE,
+    GATEWAYS_TO_BROKER,
+    GATEWAYS_TO_DATABASE,
+    METERS_TO_BROKER,
+    System,
+)
 from schemas.errors import DomainError
-from simulators.wire import Wire
 from store.errors import Unavailable
 from store.holdings import backends_of, end_backends
 
@@ -286,73 +291,59 @@ def _of(bounded: Bounded | None) -> Bounded:
 # --- the network ------------------------------------------------------------------------------
 
 
-def _ways(system: System) -> dict[str, list[Wire]]:
-    return {
-        "meters and broker": [system.meter_wire],
-        "one gateway and broker": system.broker_wires[:1],
-        "gateways and broker": system.broker_wires,
-        "one gateway and database": system.database_wires[1:],
-        "gateways and database": system.database_wires,
-        "API and database": [system.api_wire],
-        "everybody and database": [*system.database_wires, system.api_wire],
-    }
-
-
-def _way(system: System, random: Random) -> tuple[str, list[Wire]]:
-    ways = _ways(system)
-    name = random.choice(sorted(ways))
-    return name, ways[name]
+WAYS: dict[str, tuple[str, ...]] = {
+    "meters and broker": (METERS_TO_BROKER,),
+    "one gateway and broker": GATEWAYS_TO_BROKER[:1],
+    "gateways and broker": GATEWAYS_TO_BROKER,
+    "one gateway and database": GATEWAYS_TO_DATABASE[1:],
+    "gateways and database": GATEWAYS_TO_DATABASE,
+    "API and database": (API_TO_DATABASE,),
+    "everybody and database": (*GATEWAYS_TO_DATABASE, API_TO_DATABASE),
+}
 
 
 @_kind()
 async def network_cut(system: System, random: Random) -> str:
     """A way is cut: connections end, and new ones are refused."""
-    name, wires = _way(system, random)
-    for wire in wires:
-        wire.cut()
+    way = random.choice(sorted(WAYS))
+    await system.wires.do("cut", WAYS[way])
     lasted = await _last(random)
-    for wire in wires:
-        await wire.open()
-    return f"between {name}, {lasted}"
+    await system.wires.do("open", WAYS[way])
+    return f"between {way}, {lasted}"
 
 
 @_kind()
 async def network_reset(system: System, random: Random) -> str:
     """All connections of a way are reset, three times."""
-    name, wires = _way(system, random)
+    way = random.choice(sorted(WAYS))
     for _ in range(3):
-        for wire in wires:
-            wire.drop()
+        await system.wires.do("drop", WAYS[way])
         await _last(random, 0.1, 0.8)
-    return f"between {name}"
+    return f"between {way}"
 
 
 @_kind()
 async def network_delay(system: System, random: Random) -> str:
     """Everything on a way takes longer."""
-    name, wires = _way(system, random)
-    delay_s = random.uniform(0.02, 0.3)
-    for wire in wires:
-        wire.delay_s = delay_s
+    way = random.choice(sorted(WAYS))
+    delay_s = random.uniform(0.02, 0.2)
+    await system.wires.do("delay", WAYS[way], delay_s)
     lasted = await _last(random, 1.0, 3.0)
-    for wire in wires:
-        wire.delay_s = 0.0
-    return f"between {name}, {delay_s * 1000:.0f} ms each way for {lasted}"
+    await system.wires.do("delay", WAYS[way], 0.0)
+    return f"between {way}, {delay_s * 1000:.0f} ms each way for {lasted}"
 
 
 @_kind()
 async def network_half_open(system: System, random: Random) -> str:
     """Nothing comes through on a way and nobody is told; then it comes late, or never."""
-    name, wires = _way(system, random)
-    for wire in wires:
-        wire.hold(both=True)
+    way = random.choice(sorted(WAYS))
+    await system.wires.do("hold", WAYS[way])
     lasted = await _last(random)
     ends = random.choice(("comes late", "is lost"))
-    for wire in wires:
-        if ends == "is lost":
-            wire.drop()
-        wire.release()
-    return f"between {name}, {lasted}, then what was sent {ends}"
+    if ends == "is lost":
+        await system.wires.do("drop", WAYS[way])
+    await system.wires.do("release", WAYS[way])
+    return f"between {way}, {lasted}, then what was sent {ends}"
 
 
 # --- clocks -----------------------------------------------------------------------------------
@@ -362,11 +353,11 @@ async def _stepped(system: System, by_ms: int, random: Random) -> str:
     system.step_clock(by_ms)
     if random.random() < 1 / 2:
         # Meters that come back meanwhile tell their time, and are judged by the wrong clock.
-        system.meter_wire.drop()
+        await system.wires.do("drop", [METERS_TO_BROKER])
     lasted = await _last(random, 1.0, LONG)
     system.step_clock(0)
     # Meters whose clock was held for wrong say the time again.
-    system.meter_wire.drop()
+    await system.wires.do("drop", [METERS_TO_BROKER])
     return f"{by_ms / MINUTE_MS:+.1f} min for {lasted}"
 
 
@@ -392,5 +383,5 @@ async def clock_meters(system: System, random: Random) -> str:
     lasted = await _last(random, 1.0, LONG)
     for household in wrong:
         household.ahead_ms = 0
-    system.meter_wire.drop()
+    await system.wires.do("drop", [METERS_TO_BROKER])
     return f"{by_ms / MINUTE_MS:+.1f} min for {lasted}"

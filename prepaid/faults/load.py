@@ -20,7 +20,7 @@ import httpx
 
 from api.signatures import sign
 from prepaid.faults.population import MICRO, Household
-from prepaid.faults.system import SPEED, System
+from prepaid.faults.system import METERS_TO_BROKER, SPEED, System
 from prepaid.secrets_files import read_secret
 from schemas.quantities import format_instant
 from simulators.faults import Faults
@@ -88,7 +88,7 @@ class Load:
         connecting = asyncio.Semaphore(8)
         for each in system.households:
             site = Site(
-                Broker("127.0.0.1", system.meter_wire.port),
+                Broker("127.0.0.1", system.wires.ports[METERS_TO_BROKER]),
                 memory,
                 partial(self._meter_ms, each),
                 SPEED,

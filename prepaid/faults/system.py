@@ -25,12 +25,12 @@ from prepaid.demo.processes import Child, environment
 from prepaid.faults.population import Household, numbers, provision
 from prepaid.faults.processes import Program
 from prepaid.faults.quota import Bounded
+from prepaid.faults.wires import Wires
 from prepaid.runtime import Folders, Instance, Mosquitto, Postgres
 from prepaid.runtime.folders import Account
 from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
 from prepaid.secrets_files import read_secret
 from schemas.quantities import parse_instant_ms
-from simulators.wire import Wire
 from store.migrate import migrate
 from store.pool import Connection
 from store.roles import Login
@@ -43,6 +43,11 @@ SPEED = 60
 BEGIN_MS = parse_instant_ms("2026-11-03T06:00:00Z")
 WORKERS = 2
 LOOK_S = 0.1
+# The ways that have a wire.
+METERS_TO_BROKER = "meters-broker"
+API_TO_DATABASE = "api-database"
+GATEWAYS_TO_BROKER = tuple(f"gateway-{place + 1}-broker" for place in range(WORKERS))
+GATEWAYS_TO_DATABASE = tuple(f"gateway-{place + 1}-database" for place in range(WORKERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +85,7 @@ class System:
         self._owner_url = database_url
         self._session = Session(database_url, "faults")
         self._wanted = wanted
-        device = BrokerAddress.parse(self.mosquitto.device_url)
-        backend = BrokerAddress.parse(self.mosquitto.url)
-        self.meter_wire = Wire(device.host, device.port)
-        self.broker_wires = [Wire(backend.host, backend.port) for _ in range(WORKERS)]
-        self.database_wires = [Wire("127.0.0.1", self.postgres.port) for _ in range(WORKERS)]
-        self.api_wire = Wire("127.0.0.1", self.postgres.port)
+        self.wires = Wires()
         # The gateways, and the API as the last.
         self.programs: list[Program] = []
 
@@ -96,10 +96,6 @@ class System:
     @property
     def api(self) -> Program:
         return self.programs[WORKERS]
-
-    @property
-    def wires(self) -> list[Wire]:
-        return [self.meter_wire, *self.broker_wires, *self.database_wires, self.api_wire]
 
     def system_ms(self) -> int:
         """The system's time; the latest that it ever was is kept in `latest_ms`."""
@@ -126,12 +122,11 @@ class System:
         self.households = await self.look(
             lambda conn: provision(conn, self.files, wanted.meters, wanted.seed, BEGIN_MS)
         )
-        for wire in self.wires:
-            await wire.open()
+        await self.wires.start(self._targets())
         logs = self.files.folder / "logs"
         logs.mkdir(mode=0o700)
         self.programs += [self._gateway(place, logs) for place in range(WORKERS)]
-        values = self._environment(self.api_wire)
+        values = self._environment(API_TO_DATABASE)
         serve = ["api", "--port", str(_free_port())]
         self.programs.append(Program("api", Child("api", serve, values, logs)))
         for program in self.programs:
@@ -140,22 +135,32 @@ class System:
             await program.ready()
         self.api_url = await self.api.ready()
 
+    def _targets(self) -> dict[str, int]:
+        device = BrokerAddress.parse(self.mosquitto.device_url).port
+        backend = BrokerAddress.parse(self.mosquitto.url).port
+        database = self.postgres.port
+        return (
+            {METERS_TO_BROKER: device, API_TO_DATABASE: database}
+            | dict.fromkeys(GATEWAYS_TO_BROKER, backend)
+            | dict.fromkeys(GATEWAYS_TO_DATABASE, database)
+        )
+
     def _gateway(self, place: int, logs: Path) -> Program:
-        wire = self.broker_wires[place]
-        values = self._environment(self.database_wires[place]) | {
-            "PREPAID_BROKER__URL": _by_way_of(wire, self.mosquitto.url),
-            "PREPAID_BROKER__DISPATCH_URL": _by_way_of(
-                wire, self.mosquitto.part_url("part.dispatch")
-            ),
+        port = self.wires.ports[GATEWAYS_TO_BROKER[place]]
+        dispatch = self.mosquitto.part_url("part.dispatch")
+        values = self._environment(GATEWAYS_TO_DATABASE[place]) | {
+            "PREPAID_BROKER__URL": _by_way_of(port, self.mosquitto.url),
+            "PREPAID_BROKER__DISPATCH_URL": _by_way_of(port, dispatch),
         }
         name = f"gateway-{place + 1}"
         arguments = ["gateway", "--name", str(place + 1)]
         return Program(name, Child(name, arguments, values, logs, self._wanted.gateway_program))
 
-    def _environment(self, database: Wire) -> dict[str, str]:
+    def _environment(self, way: str) -> dict[str, str]:
         files = self.files
+        database = _by_way_of(self.wires.ports[way], self.postgres.application_url)
         return environment(
-            PREPAID_DATABASE__URL=_by_way_of(database, self.postgres.application_url),
+            PREPAID_DATABASE__URL=database,
             # Only what migrates knows the owner.
             PREPAID_DATABASE__OWNER_URL="",
             PREPAID_TRUST__SIGNING_KEY=str(files.trust.signing_key_file),
@@ -177,8 +182,7 @@ class System:
         """End the programs, then the wires."""
         for program in self.programs:
             await program.stop()
-        for wire in self.wires:
-            await wire.close()
+        await self.wires.close()
         await self._session.close()
 
     def last_words(self) -> dict[str, str]:
@@ -248,11 +252,11 @@ def _put_into(url: str, folder: Path) -> None:
         conn.execute(f"ALTER DATABASE {name} SET TABLESPACE bounded")  # type: ignore[arg-type]
 
 
-def _by_way_of(wire: Wire, url: str) -> str:
+def _by_way_of(port: int, url: str) -> str:
     """The same address through a wire."""
     parts = urlsplit(url)
     user, at, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{wire.port}"))
+    return urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{port}"))
 
 
 def _free_port() -> int:
