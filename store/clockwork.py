@@ -70,10 +70,16 @@ def close_overdue(conn: Connection, now_ms: int) -> Overdue:
     reading, never by a blind repeat; tokens are carried again, for a repeat is harmless, and do not
     wait for their expiry where the meter is heard and silent on them.
     """
-    silent = {"now_ms": now_ms, "silent_ms": now_ms - SILENCE_MS, "silence_ms": SILENCE_MS}
+    of: dict[str, object] = {
+        "now_ms": now_ms,
+        "silent_ms": now_ms - SILENCE_MS,
+        "silence_ms": SILENCE_MS,
+    }
     with conn.transaction():
-        rows = conn.execute(query("expire_commands"), {"now_ms": now_ms}).fetchall()
-        rows += conn.execute(query("give_up_silent_tokens"), silent).fetchall()
+        overdue = conn.execute(query("meters_with_overdue_commands"), of)
+        of["meters"] = supply.lock_meters(conn, overdue)
+        rows = conn.execute(query("expire_commands"), of).fetchall()
+        rows += conn.execute(query("give_up_silent_tokens"), of).fetchall()
         ended = [
             (meter, Ended(cmd, kind, state, None, attempt, first_issued_ms, issued_ms))
             for cmd, meter, kind, state, attempt, first_issued_ms, issued_ms in rows

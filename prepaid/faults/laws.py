@@ -25,6 +25,8 @@ from store.holdings import HeldReading, HeldRefusal, Holdings
 Harm = Literal["loss", "double", "wrong"]
 # Commands on which nothing more is awaited.
 ENDED = frozenset({"done", "failed", "refused", "expired", "superseded", "unknown"})
+# Commands that carry supply or money; the others are asked again by what needs them.
+AWAITED = frozenset({"relay", "arm", "token"})
 # The meter's own words cannot lie in the future of any later clock.
 LAST_MS = 1 << 52
 # Readings that a wrong clock dated: refused, or kept and not billed (mqtt.md section 2).
@@ -189,8 +191,8 @@ class Truth:
         }
         for cmd in watched:
             held = holdings.commands.get(cmd)
-            if held is None:
-                continue  # told by `_commands`
+            if held is None or held.type not in AWAITED:
+                continue
             said = answers.get(cmd)
             if held.state not in ENDED:
                 told = f"command {cmd} ({held.type}) of {held.meter}: still {held.state}"
