@@ -135,6 +135,8 @@ def order_relay(
         args = {"to": "close", "why": "credit"}
     if expires_ms is None:
         return False
+    # Before its commands, also where it is desired already.
+    lock_meters(conn, [(meter.id,)])
     conn.execute(query("desire_relay"), {"meter": meter.id, "relay": wanted})
     conn.execute(
         query("supersede_relay_commands"),

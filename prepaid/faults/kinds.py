@@ -114,13 +114,13 @@ async def _restarted(program: Program, random: Random) -> str:
 
 @_kind()
 async def gateway_kill(system: System, random: Random) -> str:
-    """kill -9 of one gateway worker, with its dispatcher and clockwork."""
+    """SIGKILL to one gateway worker, with its dispatcher and clockwork."""
     return await _killed([random.choice(system.gateways)], random)
 
 
 @_kind()
 async def gateway_kill_all(system: System, random: Random) -> str:
-    """kill -9 of all gateway workers at once."""
+    """SIGKILL to all gateway workers at once."""
     return await _killed(system.gateways, random)
 
 
@@ -138,7 +138,7 @@ async def gateway_restart(system: System, random: Random) -> str:
 
 @_kind()
 async def api_kill(system: System, random: Random) -> str:
-    """kill -9 of the API while payments are asked for."""
+    """SIGKILL to the API while payments are asked for."""
     return await _killed([system.api], random)
 
 
@@ -159,7 +159,7 @@ async def api_restart(system: System, random: Random) -> str:
 
 @_kind()
 async def broker_kill(system: System, random: Random) -> str:
-    """kill -9 of the broker: what it took since its last snapshot is gone."""
+    """SIGKILL to the broker: what it took since its last snapshot is gone."""
     await asyncio.to_thread(system.mosquitto.kill)
     lasted = await _last(random, 0.0, 1.5)
     await asyncio.to_thread(system.mosquitto.start)
@@ -168,7 +168,7 @@ async def broker_kill(system: System, random: Random) -> str:
 
 @_kind()
 async def broker_amnesia(system: System, random: Random) -> str:
-    """kill -9 of the broker, which comes back with an older snapshot or with none."""
+    """SIGKILL to the broker, which comes back with an older snapshot or with none."""
     snapshot = system.mosquitto.files.state / "mosquitto.db"
     older = snapshot.read_bytes() if snapshot.exists() and random.random() < 1 / 2 else None
     await _last(random, SNAPSHOT_S, SNAPSHOT_S + LONG)
@@ -203,7 +203,7 @@ async def broker_restart(system: System, random: Random) -> str:
 
 @_kind(bounded=True)
 async def broker_full(system: System, random: Random) -> str:
-    """The broker's folder runs full, so that no snapshot is written; then kill -9."""
+    """The broker's folder runs full, so that no snapshot is written; then SIGKILL."""
     with _of(system.broker_quota).full():
         lasted = await _last(random, SNAPSHOT_S, SNAPSHOT_S + LONG)
         await asyncio.to_thread(system.mosquitto.kill)
@@ -216,7 +216,7 @@ async def broker_full(system: System, random: Random) -> str:
 
 @_kind()
 async def database_kill(system: System, random: Random) -> str:
-    """kill -9 of the postmaster and all its processes."""
+    """SIGKILL to the postmaster and all its processes."""
     await asyncio.to_thread(system.postgres.kill)
     lasted = await _last(random, 0.0, 1.5)
     await asyncio.to_thread(system.postgres.start)
@@ -241,7 +241,7 @@ async def database_restart(system: System, random: Random) -> str:
 
 @_kind()
 async def backend_kill(system: System, random: Random) -> str:
-    """kill -9 of one backend: the postmaster ends all others and recovers."""
+    """SIGKILL to one backend: the postmaster ends all others and recovers."""
     part = random.choice(PARTS)
     pids = await system.look(partial(backends_of, part=part))
     if not pids:

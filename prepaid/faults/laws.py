@@ -72,9 +72,7 @@ class Truth:
 
     # --- what must be held --------------------------------------------------------------------
 
-    def settled(
-        self, place: tuple[str, int], held: Mapping[tuple[str, int], HeldReading]
-    ) -> bool:
+    def settled(self, place: tuple[str, int], held: Mapping[tuple[str, int], HeldReading]) -> bool:
         """Whether a measured reading is held, or was refused as it had to be."""
         return place in held or place in self._refused
 
@@ -236,8 +234,7 @@ class Truth:
         return {
             each.number
             for each in self.households
-            if each.number in numbers
-            and holdings.relays.get(each.number) == each.meter.state.relay
+            if each.number in numbers and holdings.relays.get(each.number) == each.meter.state.relay
         }
 
 

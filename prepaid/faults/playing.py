@@ -1,5 +1,7 @@
 """A run of faults from the command line, and what is told of it."""
 
+import asyncio
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,8 +27,11 @@ class Course:
 async def play(
     wanted: Wanted, course: Course, tell: Callable[[Round], None] = lambda _: None
 ) -> list[Round]:
-    """Every round of the course on one system of its own."""
-    played = []
+    """Every round of the course on one system of its own; a signal ends it after the round at hand."""
+    played: list[Round] = []
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     with tempfile.TemporaryDirectory(prefix="prepaid-meters-") as memories:
         async with system_up(wanted, progress) as system:
             load = Load(system, wanted.seed)
@@ -36,6 +41,8 @@ async def play(
                     system, load, wanted.seed, course.audit_every, course.deadline_s, course.meddle
                 )
                 for place, (number, kind) in enumerate(course.planned, start=1):
+                    if ended.is_set():
+                        break
                     last = place == len(course.planned)
                     result = await run.play(number, kind, last=last)
                     tell(result)

@@ -115,9 +115,7 @@ def _open(conn: Connection, household: Household, centre: int, tariff: int) -> N
     registry.add_meter(
         conn,
         centre,
-        registry.NewMeter(
-            number, meter_pan(IIN, number), KEYS[11], interval_s=INTERVAL_MS // 1000
-        ),
+        registry.NewMeter(number, meter_pan(IIN, number), KEYS[11], interval_s=INTERVAL_MS // 1000),
     )
     registry.open_account(
         conn,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 # Set for the run inside, so that it does not start itself again.
 INSIDE = "PREPAID_FAULTS_INSIDE"
@@ -57,7 +58,7 @@ def run_inside() -> None:
 
 
 class Bounded:
-    """`with Bounded(folder) as bounded:` a folder whose file system we may fill; emptied at the end.
+    """`with Bounded(folder) as bounded:` a folder whose file system we may fill; gone at the end.
 
     Errors: OSError where nothing may be mounted.
     """
@@ -66,7 +67,7 @@ class Bounded:
         self.folder = folder
         self._libc = ctypes.CDLL(None, use_errno=True)
 
-    def __enter__(self) -> "Bounded":
+    def __enter__(self) -> Self:
         self._mount(0, ROOM_BYTES)
         return self
 

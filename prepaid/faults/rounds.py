@@ -220,9 +220,7 @@ class Run:
         self.system.system_ms()
         self.truth.until_ms = self.system.latest_ms
         since_ms = self._from_ms(found)
-        held = await self.system.look(
-            partial(holdings, since_ms=since_ms, channel=self.load.bank)
-        )
+        held = await self.system.look(partial(holdings, since_ms=since_ms, channel=self.load.bank))
         self.truth.take(held, since_ms)
         return held
 
@@ -249,7 +247,9 @@ class Run:
         told = self.load.contradictions[self._contradicted :]
         self._contradicted += len(told)
         found.breaches += [Breach("answers_agree", "double", each) for each in told]
-        found.breaches += [Breach("meters_live", "wrong", each) for each in self.load.ended_meters()]
+        found.breaches += [
+            Breach("meters_live", "wrong", each) for each in self.load.ended_meters()
+        ]
 
     def _last_words(self) -> dict[str, str]:
         servers = {"PostgreSQL": self.system.postgres.log, "mosquitto": self.system.mosquitto.log}
