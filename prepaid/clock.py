@@ -2,7 +2,7 @@
 
 Every process of one demonstration is given the same origin and speed, so that meters, gateway and
 API agree about the time without talking about it. Every process of a run of scenarios reads the
-same file, so that an hour passes when the run says so; a run of faults writes a clock that runs into
+same file, so that an hour passes when the run says so; a run of faults writes a running clock into
 that file, and steps it while everything reads it.
 """
 

@@ -11,8 +11,8 @@ class Wire:
     """Forwards TCP connections from a port of its own to `host`:`port`.
 
     `open` listens, at the second time on the same port; `drop` ends all connections without a word;
-    `cut` drops and listens no more; between `hold` and `release` nothing goes up to the server, with
-    `both` nothing comes down either, and neither end is told: half-open. What is on its way takes
+    `cut` drops and listens no more; between `hold` and `release` nothing goes up to the server, and
+    with `both` nothing comes down, and neither end is told: half-open. What is on its way takes
     `delay_s` longer, each way.
     """
 

@@ -1,9 +1,9 @@
 """A meter that lives by itself on its connection, and what it truly measured, did and answered.
 
-As `simulators.device` for a meter that is moved by hand: the truth is noted where it happens, before
-any of it is sent, so that an auditor can judge what became of it after whatever the network, the
-broker or the server did meanwhile. What a meter was told is committed leaves its memory for good: it
-keeps no archive, so that a receipt that promised too much is a loss.
+As `simulators.device` for a meter that is moved by hand: the truth is noted where it happens,
+before any of it is sent, so that an auditor can judge what became of it after whatever the network,
+the broker or the server did meanwhile. What a meter was told is committed leaves its memory for
+good: it keeps no archive, so that a receipt that promised too much is a loss.
 """
 
 from collections import Counter, deque

@@ -1,9 +1,10 @@
 """Readings that never came: kept as gaps, asked for, and closed with the reason.
 
 `store.sequence` says what is missing; here it is stored, in the transaction of the readings that
-show it, and no receipt reaches beyond it (`promised`). The clockwork asks (`ask`): a gap that the meter did not fill by itself within `GRACE_MS`,
-at most once a day and `MOST_ASKS` times, at most `ASKS_PER_MINUTE` in all, as command `resend`. A
-meter that answered and sent less has no more: `not_kept`. One that never answers: `no_answer`.
+show it, and no receipt reaches beyond it (`promised`). The clockwork asks (`ask`): a gap that the
+meter did not fill by itself within `GRACE_MS`, at most once a day and `MOST_ASKS` times, at most
+`ASKS_PER_MINUTE` in all, as command `resend`. A meter that answered and sent less has no more:
+`not_kept`. One that never answers: `no_answer`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -120,8 +121,8 @@ def promised(
 ) -> list[Receipt]:
     """Receipts that promise no more than is held: of a meter with an open gap, up to that gap.
 
-    What lies in it may be with another worker, or may be gone with a broker that had taken it; until
-    it came, or the meter says that it has no more, the meter must keep it.
+    What lies in it may be with another worker, or gone with a broker that had taken it; until it
+    came, or the meter says that it has no more, the meter must keep it.
     """
     asking = sorted({meters[each.meter].id for each in receipts if each.meter in meters})
     if not asking:

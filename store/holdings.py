@@ -101,7 +101,10 @@ def holdings(conn: Connection, *, since_ms: int, channel: str) -> Holdings:
 def refusals_after(conn: Connection, after: int) -> tuple[HeldRefusal, ...]:
     """The quarantine after one of its rows."""
     rows = conn.execute(query("held_refusals"), {"after": after})
-    return tuple(HeldRefusal(*rest, bytes(payload)) for *rest, payload in rows)
+    return tuple(
+        HeldRefusal(row, reason, topic, content_type, bytes(payload))
+        for row, reason, topic, content_type, payload in rows
+    )
 
 
 def newest_entry(conn: Connection) -> int:

@@ -1,6 +1,6 @@
 """What must be true after every fault, and where it is not.
 
-The truth is what the meters measured, did and answered and what the bank was told; the money comes
+The truth is what meters measured, did and answered, and what the bank was told; the money comes
 from `simulators.auditor`, which shares nothing with the engine. What the server holds is read at one
 instant of the database, so that nothing has to stand still: up to a *cut* everything must have
 arrived, and at any instant the ledger must be what the stored readings and payments give.
@@ -62,6 +62,22 @@ class Truth:
     # What the server held of readings so far: (meter, instant) -> as last seen.
     book: dict[tuple[str, int], HeldReading] = field(default_factory=dict)
     _refused: set[tuple[str, int]] = field(default_factory=set)
+    # What the meters had done before the server was looked at: (meter, command, how often).
+    _executed: list[tuple[str, str, int]] = field(default_factory=list)
+    _entered: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self) -> None:
+        """What the meters have done so far: the server, looked at after this, must know of it."""
+        self._executed = [
+            (each.number, cmd, count)
+            for each in self.households
+            for cmd, count in each.meter.testimony.executed.items()
+        ]
+        self._entered = [
+            (each.number, digits)
+            for each in self.households
+            for digits in each.meter.testimony.tokens.results
+        ]
 
     def take(self, holdings: Holdings, since_ms: int) -> None:
         """Keep what is held of readings since an instant; what is gone is forgotten."""
@@ -163,21 +179,19 @@ class Truth:
                 yield Breach("tokens_once", "loss", told)
             elif token.result not in TOKEN_SUCCESSES:
                 yield Breach("tokens_once", "wrong", f"{where}: accepted, found {token.result}")
-        for number, testimony in meters.items():
-            for digits in testimony.tokens.results.keys() - holdings.tokens.keys():
+        for number, digits in self._entered:
+            if digits not in holdings.tokens:
                 told = f"a token of {number}: nobody issued {digits[:4]}..."
                 yield Breach("tokens_once", "wrong", told)
 
     def _commands(self, holdings: Holdings) -> Iterator[Breach]:
-        for each in self.households:
-            testimony = each.meter.testimony
-            for cmd, count in testimony.executed.items():
-                held = holdings.commands.get(cmd)
-                if count > 1:
-                    told = f"command {cmd} of {each.number}: done {count} times"
-                    yield Breach("commands_once", "double", told)
-                elif held is None or held.meter != each.number:
-                    yield Breach("commands_once", "wrong", f"command {cmd}: nobody gave it")
+        for number, cmd, count in self._executed:
+            held = holdings.commands.get(cmd)
+            if count > 1:
+                told = f"command {cmd} of {number}: done {count} times"
+                yield Breach("commands_once", "double", told)
+            elif held is None or held.meter != number:
+                yield Breach("commands_once", "wrong", f"command {cmd}: nobody gave it")
 
     def unsettled(self, holdings: Holdings, watched: set[str]) -> list[Breach]:
         """Commands of `watched` whose end is not known, or known otherwise than the meter says."""

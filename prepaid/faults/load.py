@@ -1,8 +1,8 @@
 """What goes on while faults come: meters that live by themselves, and a bank that sells credit.
 
 The meters are `simulators.fleet`'s: store-and-forward buffers, receipts, commands and tokens obeyed,
-repeats, late and swapped readings, links that drop, reboots. The bank asks again under the same
-number until it knows, and now and then once more after that.
+repeats, late and swapped readings, links that drop, reboots. The bank asks again under one number
+until it knows, and now and then once more after that.
 """
 
 import asyncio
@@ -123,7 +123,7 @@ class Load:
         return self.system.true_clock.now_ms() + household.ahead_ms
 
     def _run(self, work: object, name: str) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work, name=name)  # type: ignore[arg-type]
+        task: asyncio.Task[None] = asyncio.create_task(work, name=name)  # type: ignore[arg-type]  # a coroutine
         self._tasks.add(task)
         if name.startswith("sale"):
             task.add_done_callback(self._tasks.discard)

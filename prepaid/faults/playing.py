@@ -27,11 +27,11 @@ class Course:
 async def play(
     wanted: Wanted, course: Course, tell: Callable[[Round], None] = lambda _: None
 ) -> list[Round]:
-    """Every round of the course on one system of its own; a signal ends it after the round at hand."""
+    """Every round of the course on one system; a signal ends it after the round at hand."""
     played: list[Round] = []
     ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(each, ended.set)
     with tempfile.TemporaryDirectory(prefix="prepaid-meters-") as memories:
         async with system_up(wanted, progress) as system:
             load = Load(system, wanted.seed)
@@ -40,6 +40,7 @@ async def play(
                 run = Run(
                     system, load, wanted.seed, course.audit_every, course.deadline_s, course.meddle
                 )
+                await run.warm_up()
                 for place, (number, kind) in enumerate(course.planned, start=1):
                     if ended.is_set():
                         break

@@ -16,14 +16,26 @@ second each, with repeats, late and swapped readings, dropped links and reboots,
 measured until a receipt covers it; they obey commands and tokens. A bank sells credit through the
 API and asks again until it knows. Each round one fault strikes at a moment of chance."""
 
+COLUMNS = (
+    "fault",
+    "what happens",
+    "rounds",
+    "losses",
+    "doubles",
+    "other",
+    "restarts",
+    "first commit p50 / p99, s",
+    "drained p50 / p99, s",
+)
+
 READING = """\
 ## How to read it
 
-*Losses* and *doubles* count what broke a law after the fault was lifted and {deadline:.0f} s had
-passed: a reading, payment or token that is gone, or that counts twice; *other* is whatever else is
-not as it must be. The laws, each round: every reading up to a few seconds ago is held once with the
-value that the meter measured; nothing was refused (but for readings that a wrong clock dated, in the
-rounds of clocks); of each account the energy billed is the energy used, and entries and balance are
+*Losses* and *doubles* count what still broke a law {deadline:.0f} s after the fault was lifted: a
+reading, payment or token that is gone, or that counts twice; *other* is whatever else is not as it
+must be. The laws, each round: every reading up to a few seconds ago is held once with the value that
+the meter measured; nothing was refused (but for readings that a wrong clock dated, in the rounds of
+clocks); of each account the energy billed is the energy used, and entries and balance are
 what `simulators.auditor` counts, which shares nothing with the engine; every acknowledged payment is
 there once, every payment is answered, and a repeat is given the same answer; every token was
 accepted by its meter once; no command was done twice, and its end is known as the meter tells it;
@@ -42,7 +54,7 @@ the buffer and the receipt carry what the broker does not.
 ## How to repeat
 
     prepaid faults --rounds {rounds} --seed {seed}           # all of it
-    prepaid faults --seed {seed} --round 57                  # one round alone, same fault, same moment
+    prepaid faults --seed {seed} --round 57                  # one round alone: same fault and moment
     prepaid faults --rounds 20 --seed 7 --only broker  # one group of kinds
 
 A round that broke a law says which, with the last lines of every process's log. The moments are
@@ -92,8 +104,8 @@ def repeat(played: Played, each: Round) -> str:
 
 def table(played: Played) -> Iterator[str]:
     """By kind, in Markdown."""
-    yield "| fault | what happens | rounds | losses | doubles | other | restarts | first commit p50 / p99, s | drained p50 / p99, s |"  # noqa: E501
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield f"|{'---|' * len(COLUMNS)}"
     for kind in played.kinds:
         rounds = played.of(kind)
         if kind.name in played.skipped:

@@ -20,12 +20,13 @@ from store.holdings import Holdings, holdings, newest_entry, readings_since
 # A round that has not recovered after this long has failed: far above any back-off of ours, and
 # above the ten minutes (of the system's time) after which a meter is asked for what is missing.
 DEADLINE_S = 60.0
-POLL_S = 0.05
-LAWS_POLL_S = 0.25
+# Asking costs the database something, too.
+POLL_S = 0.15
+LAWS_POLL_S = 0.7
 # Everything older than this must have arrived: links drop and readings are held back on any day.
 CUT_MS = 5 * 60_000
 # Beside a round's own readings, those that a gap may bring of the rounds before.
-LOOK_BACK_MS = 60 * 60_000
+LOOK_BACK_MS = 15 * 60_000
 # Before a fault, and how many payments come spread over the round.
 CALM_S = (0.3, 1.2)
 SALES = 8
@@ -92,10 +93,18 @@ class Run:
     truth: Truth = field(init=False)
     _began_ms: int = field(init=False)
     _contradicted: int = 0
+    _waited_for: set[tuple[str, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.truth = Truth(self.system.households, self.load.sales)
         self._began_ms = self.system.true_clock.now_ms()
+
+    async def warm_up(self) -> None:
+        """Until what the meters said first is committed: programs that have just begun are slow."""
+        end_s = time.monotonic() + self.deadline_s
+        self._wait_for(self.system.true_clock.now_ms())
+        while await self._waiting() and time.monotonic() < end_s:
+            await asyncio.sleep(LAWS_POLL_S)
 
     async def play(self, number: int, kind: Kind, *, last: bool = False) -> Round:
         """One round; whatever goes wrong on the way is a breach of it."""
@@ -149,14 +158,14 @@ class Run:
         """Wait for the first new commit, then for all that waited. Errors: none; what never comes
         is told by the laws.
         """
-        cut_ms = self.system.true_clock.now_ms()
+        self._wait_for(self.system.true_clock.now_ms())
         entry = await self._now_or(entry)
         while time.monotonic() < lifted_s + self.deadline_s:
             try:
                 if found.first_s is None:
                     if await self._entry() > entry:
                         found.first_s = time.monotonic() - lifted_s
-                elif not await self._waiting(cut_ms):
+                elif not await self._waiting():
                     found.drained_s = time.monotonic() - lifted_s
                     return
             except Unavailable:
@@ -170,15 +179,23 @@ class Run:
         except Unavailable:
             return entry
 
-    async def _waiting(self, cut_ms: int) -> bool:
-        """Whether anything measured up to `cut_ms` is not held yet."""
-        since_ms = self._since_ms()
-        held = await self.system.look(partial(readings_since, since_ms=since_ms))
-        return any(
-            ts_ms <= cut_ms and not self.truth.settled((each.number, ts_ms), held)
+    def _wait_for(self, cut_ms: int) -> None:
+        """Everything measured up to now that is not known to be held."""
+        since_ms, book = self._since_ms(), self.truth.book
+        self._waited_for = {
+            (each.number, ts_ms)
             for each in self.system.households
             for ts_ms in latest(each.meter.testimony.measured, since_ms)
-        )
+            if ts_ms <= cut_ms and not self.truth.settled((each.number, ts_ms), book)
+        }
+
+    async def _waiting(self) -> bool:
+        """Whether anything that is waited for is not held yet."""
+        if self._waited_for:
+            since_ms = min(ts_ms for _, ts_ms in self._waited_for)
+            held = await self.system.look(partial(readings_since, since_ms=since_ms))
+            self._waited_for -= held.keys()
+        return bool(self._waited_for)
 
     def _since_ms(self) -> int:
         return self._began_ms - LOOK_BACK_MS
@@ -220,6 +237,7 @@ class Run:
         self.system.system_ms()
         self.truth.until_ms = self.system.latest_ms
         since_ms = self._from_ms(found)
+        self.truth.note()
         held = await self.system.look(partial(holdings, since_ms=since_ms, channel=self.load.bank))
         self.truth.take(held, since_ms)
         return held

@@ -17,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+from psycopg import sql
 
 from meter_gateway.receiver import BrokerAddress
 from prepaid.clock import Clock, HandClock, wall_ms
@@ -248,8 +249,12 @@ def _put_into(url: str, folder: Path) -> None:
     parts = urlsplit(url)
     name = parts.path.removeprefix("/")
     with psycopg.connect(urlunsplit(parts._replace(path="/postgres")), autocommit=True) as conn:
-        conn.execute(f"CREATE TABLESPACE bounded LOCATION '{folder}'")  # type: ignore[arg-type]
-        conn.execute(f"ALTER DATABASE {name} SET TABLESPACE bounded")  # type: ignore[arg-type]
+        conn.execute(
+            sql.SQL("CREATE TABLESPACE bounded LOCATION {}").format(sql.Literal(str(folder)))
+        )
+        conn.execute(
+            sql.SQL("ALTER DATABASE {} SET TABLESPACE bounded").format(sql.Identifier(name))
+        )
 
 
 def _by_way_of(port: int, url: str) -> str:

@@ -1,7 +1,7 @@
 """The wires of a run, in a process of their own, so that nothing else of the run holds them up.
 
-`python -m prepaid.faults.wires NAME=HOST:PORT ...` opens a wire for each name and prints their ports
-as one JSON object; then it obeys lines of JSON, [act, names, value], and answers each with a line.
+`python -m prepaid.faults.wires NAME=PORT ...` opens a wire for each name and prints their ports as
+one JSON object; then it obeys lines of JSON, [act, names, value], and answers each with a line.
 """
 
 import asyncio

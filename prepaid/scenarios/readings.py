@@ -255,8 +255,8 @@ def _of_long_day(instants: Sequence[datetime]) -> int:
 
 
 async def seq_gap_and_resend(trial: Trial) -> None:
-    """Three readings are lost on the way: no receipt reaches beyond them, the meter is asked for the
-    gap, sends it again, and nothing is missing.
+    """Three readings are lost on the way: no receipt reaches beyond them, the meter is asked for
+    the gap, sends it again, and nothing is missing.
     """
     # The next one asks for a receipt, which must not free these.
     lost = range(RECEIPT_EVERY + 1, 2 * RECEIPT_EVERY)
