@@ -90,7 +90,8 @@ def _nothing(meter: str, kind: Kind, payload: bytes) -> None:
 @dataclass(frozen=True, slots=True)
 class Site:
     """What all meters of a process share. `now_ms` is the simulated clock and `speed` how many
-    simulated seconds pass in a real one; `sent` hears of every acknowledged publication.
+    simulated seconds pass in a real one; `sent` hears of every acknowledged publication. A broker
+    that does not answer for `answer_s` real seconds is gone.
     """
 
     broker: Broker
@@ -99,6 +100,7 @@ class Site:
     speed: int = 1
     faults: Faults = field(default_factory=Faults)
     sent: Sent = _nothing
+    answer_s: float = ANSWER_S
     connecting: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(CONNECTING_AT_ONCE)
     )
@@ -206,7 +208,7 @@ class _Link:
             properties=session,
             will=aiomqtt.Will(topics.build(state), b"offline", qos=1, retain=True),
             keepalive=KEEPALIVE_S,
-            timeout=ANSWER_S,
+            timeout=self._site.answer_s,
             tls_context=self._tls,
         )
 

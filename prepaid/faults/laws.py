@@ -1,8 +1,8 @@
 """What must be true after every fault, and where it is not.
 
 The truth is what meters measured, did and answered, and what the bank was told; the money comes
-from `simulators.auditor`, which shares nothing with the engine. What the server holds is read at one
-instant of the database, so that nothing has to stand still: up to a *cut* everything must have
+from `simulators.auditor`, which shares nothing with the engine. What the server holds is read at
+one instant of the database, so that nothing has to stand still: up to a *cut* everything must have
 arrived, and at any instant the ledger must be what the stored readings and payments give.
 """
 

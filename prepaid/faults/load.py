@@ -1,8 +1,8 @@
 """What goes on while faults come: meters that live by themselves, and a bank that sells credit.
 
-The meters are `simulators.fleet`'s: store-and-forward buffers, receipts, commands and tokens obeyed,
-repeats, late and swapped readings, links that drop, reboots. The bank asks again under one number
-until it knows, and now and then once more after that.
+The meters are `simulators.fleet`'s: store-and-forward buffers, receipts, commands and tokens
+obeyed, repeats, late and swapped readings, links that drop, reboots. The bank asks again under one
+number until it knows, and now and then once more after that.
 """
 
 import asyncio
@@ -31,6 +31,8 @@ from simulators.state_file import StateFile
 DUPLICATE, REORDER, DELAY, DROP, REBOOT = 40, 20, 15, 2, 1
 # A second of the wall: long enough to be overtaken, short enough not to hide what recovery takes.
 DELAY_MS = 60_000
+# A meter that comes while its broker is away behind a wire is told nothing: it gives up after this.
+METERS_PATIENCE_S = 3.0
 # A bank's own patience, and how soon it asks again.
 ANSWER_S = 3.0
 AGAIN_S = 0.4
@@ -93,6 +95,7 @@ class Load:
                 partial(self._meter_ms, each),
                 SPEED,
                 faults,
+                answer_s=METERS_PATIENCE_S,
                 connecting=connecting,
             )
             member = Member(each.meter, passwords[each.number])

@@ -33,9 +33,9 @@ READING = """\
 
 *Losses* and *doubles* count what still broke a law {deadline:.0f} s after the fault was lifted: a
 reading, payment or token that is gone, or that counts twice; *other* is whatever else is not as it
-must be. The laws, each round: every reading up to a few seconds ago is held once with the value that
-the meter measured; nothing was refused (but for readings that a wrong clock dated, in the rounds of
-clocks); of each account the energy billed is the energy used, and entries and balance are
+must be. The laws, each round: every reading up to a few seconds ago is held once with the value
+that the meter measured; nothing was refused (but for readings that a wrong clock dated, in the
+rounds of clocks); of each account the energy billed is the energy used, and entries and balance are
 what `simulators.auditor` counts, which shares nothing with the engine; every acknowledged payment is
 there once, every payment is answered, and a repeat is given the same answer; every token was
 accepted by its meter once; no command was done twice, and its end is known as the meter tells it;
