@@ -22,7 +22,7 @@ MS_REMOUNT = 32
 ROOM_BYTES = 4 * 1024 * 1024 * 1024
 
 
-def _unshare() -> list[str]:
+def namespace() -> list[str]:
     """As root the namespace is enough; others get a user namespace and keep its capabilities."""
     if os.geteuid() == 0:
         return ["unshare", "--mount"]
@@ -43,7 +43,7 @@ def unavailable() -> str | None:
         "with tempfile.TemporaryDirectory() as at, Bounded(pathlib.Path(at)): pass"
     )
     tried = subprocess.run(
-        [*_unshare(), sys.executable, "-c", probe], check=False, capture_output=True, text=True
+        [*namespace(), sys.executable, "-c", probe], check=False, capture_output=True, text=True
     )
     if tried.returncode == 0:
         return None
@@ -53,7 +53,7 @@ def unavailable() -> str | None:
 
 def run_inside() -> None:
     """Start this very command inside; does not return."""
-    command = [*_unshare(), sys.executable, "-m", "prepaid", *sys.argv[1:]]
+    command = [*namespace(), sys.executable, "-m", "prepaid", *sys.argv[1:]]
     os.execvpe(command[0], command, {**os.environ, INSIDE: "1"})  # noqa: S606  (our own command)
 
 

@@ -36,8 +36,8 @@ reading, payment or token that is gone, or that counts twice; *other* is whateve
 must be. The laws, each round: every reading up to a few seconds ago is held once with the value
 that the meter measured; nothing was refused (but for readings that a wrong clock dated, in the
 rounds of clocks); of each account the energy billed is the energy used, and entries and balance are
-what `simulators.auditor` counts, which shares nothing with the engine; every acknowledged payment is
-there once, every payment is answered, and a repeat is given the same answer; every token was
+what `simulators.auditor` counts, which shares nothing with the engine; every acknowledged payment
+is there once, every payment is answered, and a repeat is given the same answer; every token was
 accepted by its meter once; no command was done twice, and its end is known as the meter tells it;
 the relay is known. Every {audit}th round and the last ask the laws of `prepaid audit` on top, and
 compare all readings since the beginning.
@@ -53,12 +53,13 @@ the buffer and the receipt carry what the broker does not.
 
 ## How to repeat
 
-    prepaid faults --rounds {rounds} --seed {seed}           # all of it
-    prepaid faults --seed {seed} --round 57                  # one round alone: same fault and moment
-    prepaid faults --rounds 20 --seed 7 --only broker  # one group of kinds
+    prepaid faults --rounds {rounds} --seed {seed}    # all of it
+    prepaid faults --seed {seed} --round 57       # one round alone: same fault and moment
+    prepaid faults --rounds 20 --only broker    # one group of kinds
 
 A round that broke a law says which, with the last lines of every process's log. The moments are
-those of the seed; what the machine does meanwhile is its own."""
+those of the seed; what the machine does meanwhile is its own. Recovery includes the start of a
+killed program, and is that of the machine of this run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`prepaid gateway` with a planted defect: it acknowledges, and gives receipts, before the commit."""
+"""`prepaid gateway` with a planted defect: it acknowledges and promises before the commit."""
 
 import asyncio
 from collections.abc import Sequence
