@@ -13,6 +13,7 @@ from prepaid.scenarios.trial import (
     HOUR_MS,
     INTERVAL_MS,
     MICRO,
+    MINUTE_MS,
     MODULUS_WH,
     WAIT_S,
     Plan,
@@ -271,10 +272,12 @@ async def seq_gap_and_resend(trial: Trial) -> None:
     home = await trial.household(Plan(distort=lossy))
     device = home.device
     await trial.connect(device)
-    for _ in range(4):
-        await trial.advance(HOUR_MS, device)
-        await trial.rig.settle()
+    # Up to the reading that shows the gap, and then until it is old enough to be asked for.
+    await trial.advance((2 * RECEIPT_EVERY - 1) * INTERVAL_MS, device)
+    await trial.rig.settle()
+    await trial.advance(11 * MINUTE_MS, device)
     await trial.until_command(home, "resend", "done")
+    await trial.advance(HOUR_MS, device)
     await trial.rig.settle()
     freed = await device.until(lambda: len(device.meter.state.pending) < RECEIPT_EVERY, WAIT_S)
     trial.expect("a receipt for all of it", True, freed)
