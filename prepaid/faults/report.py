@@ -40,7 +40,8 @@ what `simulators.auditor` counts, which shares nothing with the engine; every ac
 is there once, every payment is answered, and a repeat is given the same answer; every token was
 accepted by its meter once; no command was done twice, and its end is known as the meter tells it;
 the relay is known. Every {audit}th round and the last ask the laws of `prepaid audit` on top, and
-compare all readings since the beginning.
+compare all readings since the beginning; its law that counters grow with the time of issue is left
+out once the system's clock was stepped.
 
 *First commit* is from the lifting of the fault to the next commit that moves money, *drained* to
 the moment at which everything measured up to then is committed. Both include the back-off of

@@ -250,9 +250,12 @@ class Run:
 
     async def _audit(self) -> list[Breach]:
         checks = await self.system.look(audit)
+        # Counters and instants of issue cannot agree once the server's own clock ran back.
+        excused = {"counters_grow"} if self.truth.wrong_clocks else set()
         return [
             Breach(f"audit: {check.name}", "wrong", f"{each.where}: {each.expected}, {each.found}")
             for check in checks
+            if check.name not in excused
             for each in check.failures
         ]
 
