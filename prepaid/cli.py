@@ -26,6 +26,7 @@ COMMANDS = {
     "enrolment": "enrolment",
     "exceptions": "exceptions",
     "explain": "account",
+    "faults": "faults",
     "flag": "flag",
     "gaps": "gaps",
     "gateway": "gateway",

@@ -2,7 +2,8 @@
 
 Every process of one demonstration is given the same origin and speed, so that meters, gateway and
 API agree about the time without talking about it. Every process of a run of scenarios reads the
-same file, so that an hour passes when the run says so.
+same file, so that an hour passes when the run says so; a run of faults writes a running clock into
+that file, and steps it while everything reads it.
 """
 
 import time
@@ -37,9 +38,7 @@ class Clock:
         if not text:
             return cls()
         if text.startswith("@"):
-            clock = HandClock(path=Path(text[1:]))
-            clock.now_ms()
-            return clock
+            return HandClock(speed=HandClock(path=Path(text[1:])).read().speed, path=Path(text[1:]))
         try:
             wall_origin_ms, origin_ms, speed = (int(part) for part in text.split(":"))
         except ValueError:
@@ -56,23 +55,49 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class HandClock(Clock):
-    """Stands at the instant (UTC ms, decimal digits) in a file until that is written again."""
+    """Stands at the instant (UTC ms, decimal digits) in a file until that is written again; or runs
+    as the clock (`WALL_ORIGIN_MS:ORIGIN_MS:SPEED`) that the file holds, at the first one's speed.
+    """
 
     path: Path = Path()
 
     def now_ms(self) -> int:
         """Errors: DomainError `bad_clock`."""
+        text = self._text()
         try:
-            return int(self.path.read_bytes())
-        except (OSError, ValueError):
-            raise DomainError(
-                "bad_clock", f"Write an instant in UTC milliseconds into {self.path}."
-            ) from None
+            return int(text)
+        except ValueError:
+            return self.read().now_ms()
+
+    def read(self) -> Clock:
+        """What the file holds now; an instant is a clock of speed 1. Errors: `bad_clock`."""
+        text = self._text().decode("ascii", "replace").strip()
+        if text.isdecimal():
+            return Clock(wall_ms(), int(text))
+        if text.count(":") != 2:
+            raise self._unreadable()
+        return Clock.parse(text)
 
     def set(self, at_ms: int) -> None:
-        """Move it for everybody who reads the file."""
+        """Move it for everybody who reads the file; it stands."""
+        self._write(str(at_ms))
+
+    def run(self, clock: Clock) -> None:
+        """Let it run so from now on, for everybody who reads the file."""
+        self._write(str(clock))
+
+    def _text(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError:
+            raise self._unreadable() from None
+
+    def _unreadable(self) -> DomainError:
+        return DomainError("bad_clock", f"Write an instant in UTC milliseconds into {self.path}.")
+
+    def _write(self, text: str) -> None:
         moved = self.path.with_suffix(".new")
-        moved.write_text(str(at_ms))
+        moved.write_text(text)
         moved.replace(self.path)
 
     def __str__(self) -> str:

@@ -90,7 +90,8 @@ def _nothing(meter: str, kind: Kind, payload: bytes) -> None:
 @dataclass(frozen=True, slots=True)
 class Site:
     """What all meters of a process share. `now_ms` is the simulated clock and `speed` how many
-    simulated seconds pass in a real one; `sent` hears of every acknowledged publication.
+    simulated seconds pass in a real one; `sent` hears of every acknowledged publication. A broker
+    that does not answer for `answer_s` real seconds is gone.
     """
 
     broker: Broker
@@ -99,6 +100,7 @@ class Site:
     speed: int = 1
     faults: Faults = field(default_factory=Faults)
     sent: Sent = _nothing
+    answer_s: float = ANSWER_S
     connecting: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(CONNECTING_AT_ONCE)
     )
@@ -172,11 +174,11 @@ class _Link:
                 client = await stack.enter_async_context(self._client())
                 await client.subscribe(downlink_filter(self._side, self.number), qos=1)
             self._pause_s = FIRST_PAUSE_S
-            await self._publish(client, Publish("state", b"online"))
-            await self._do(client, self._greet)
+            greeted = asyncio.Event()
+            # Listening from the first word on: it alone sees at once that the connection ended.
             tasks: list[asyncio.Task[object]] = [
-                asyncio.create_task(self._listen(client)),
-                asyncio.create_task(self._keep_time(client)),
+                asyncio.create_task(self._listen(client, greeted)),
+                asyncio.create_task(self._speak(client, greeted)),
                 asyncio.create_task(stop.wait()),
             ]
             try:
@@ -206,7 +208,7 @@ class _Link:
             properties=session,
             will=aiomqtt.Will(topics.build(state), b"offline", qos=1, retain=True),
             keepalive=KEEPALIVE_S,
-            timeout=ANSWER_S,
+            timeout=self._site.answer_s,
             tls_context=self._tls,
         )
 
@@ -216,8 +218,15 @@ class _Link:
         self._waiting.clear()
         return [*said[:2], *waited, *said[2:]]
 
-    async def _listen(self, client: aiomqtt.Client) -> None:
+    async def _speak(self, client: aiomqtt.Client, greeted: asyncio.Event) -> None:
+        await self._publish(client, Publish("state", b"online"))
+        await self._do(client, self._greet)
+        greeted.set()
+        await self._keep_time(client)
+
+    async def _listen(self, client: aiomqtt.Client, greeted: asyncio.Event) -> None:
         async for message in client.messages:
+            await greeted.wait()
             kind = topics.parse(message.topic.value).kind
             data = message.payload if isinstance(message.payload, bytes) else b""
             await self._do(client, partial(self._meter.receive, kind=kind, payload=data))

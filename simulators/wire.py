@@ -11,7 +11,9 @@ class Wire:
     """Forwards TCP connections from a port of its own to `host`:`port`.
 
     `open` listens, at the second time on the same port; `drop` ends all connections without a word;
-    `cut` drops and listens no more; between `hold` and `release` nothing goes up to the server.
+    `cut` drops and listens no more; between `hold` and `release` nothing goes up to the server, and
+    with `both` nothing comes down, and neither end is told: half-open. What is on its way takes
+    `delay_s` longer, each way.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -19,8 +21,10 @@ class Wire:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._forwarding: set[asyncio.Task[None]] = set()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        # One for what goes up to the server, one for what comes down.
+        self._flowing = {True: asyncio.Event(), False: asyncio.Event()}
+        self.release()
+        self.delay_s = 0.0
         self.port = 0
         self.held_bytes = 0
 
@@ -43,14 +47,17 @@ class Wire:
             self._server = None
         self.drop()
 
-    def hold(self) -> None:
-        """What is sent to the server waits here; what it sends goes through."""
-        self._flowing.clear()
+    def hold(self, *, both: bool = False) -> None:
+        """What is sent to the server waits here; what it sends goes through, unless `both`."""
+        self._flowing[True].clear()
+        if both:
+            self._flowing[False].clear()
         self.held_bytes = 0
 
     def release(self) -> None:
         """What waits goes on."""
-        self._flowing.set()
+        for flowing in self._flowing.values():
+            flowing.set()
 
     async def close(self) -> None:
         """Cut for good; its connections have ended when this returns."""
@@ -85,9 +92,11 @@ class Wire:
         # A connection that was dropped has nothing more to say: that is what the wire is for.
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
-                if up and not self._flowing.is_set():
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                if not self._flowing[up].is_set():
                     self.held_bytes += len(data)
-                    await self._flowing.wait()
+                    await self._flowing[up].wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()

@@ -17,6 +17,8 @@ from store.settlement import TermsCache, lock_accounts, lock_due_accounts, settl
 from store.sql import query
 
 RETRIES_AT_ONCE = 200
+# A meter that is heard answers a token within a minute; its answer is not on its way any more.
+SILENCE_MS = 10 * 60 * 1000
 BRAKES_TOLD = 100
 
 
@@ -65,10 +67,19 @@ def end_holds(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> i
 
 def close_overdue(conn: Connection, now_ms: int) -> Overdue:
     """End commands at their expiry. An order that the meter may have obeyed is followed by a
-    reading, never by a blind repeat; tokens are carried again, for a repeat is harmless.
+    reading, never by a blind repeat; tokens are carried again, for a repeat is harmless, and do not
+    wait for their expiry where the meter is heard and silent on them.
     """
+    of: dict[str, object] = {
+        "now_ms": now_ms,
+        "silent_ms": now_ms - SILENCE_MS,
+        "silence_ms": SILENCE_MS,
+    }
     with conn.transaction():
-        rows = conn.execute(query("expire_commands"), {"now_ms": now_ms}).fetchall()
+        overdue = conn.execute(query("meters_with_overdue_commands"), of)
+        of["meters"] = supply.lock_meters(conn, overdue)
+        rows = conn.execute(query("expire_commands"), of).fetchall()
+        rows += conn.execute(query("give_up_silent_tokens"), of).fetchall()
         ended = [
             (meter, Ended(cmd, kind, state, None, attempt, first_issued_ms, issued_ms))
             for cmd, meter, kind, state, attempt, first_issued_ms, issued_ms in rows

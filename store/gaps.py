@@ -1,18 +1,20 @@
 """Readings that never came: kept as gaps, asked for, and closed with the reason.
 
 `store.sequence` says what is missing; here it is stored, in the transaction of the readings that
-show it. The clockwork asks (`ask`): a gap that the meter did not fill by itself within `GRACE_MS`,
-at most once a day and `MOST_ASKS` times, at most `ASKS_PER_MINUTE` in all, as command `resend`. A
-meter that answered and sent less has no more: `not_kept`. One that never answers: `no_answer`.
+show it, and no receipt reaches beyond it (`promised`). The clockwork asks (`ask`): a gap that the
+meter did not fill by itself within `GRACE_MS`, at most once a day and `MOST_ASKS` times, at most
+`ASKS_PER_MINUTE` in all, as command `resend`. A meter that answered and sent less has no more:
+`not_kept`. One that never answers: `no_answer`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from psycopg import Connection
 
 from store import sequence, supply
+from store.answers import Receipt
 from store.batch_meter import BatchMeter
 from store.errors import NotFound
 from store.sequence import Gap, Place
@@ -112,6 +114,31 @@ def _ends(gaps: Sequence[Gap]) -> dict[str, list[int]]:
         for end in ("after", "before")
         for part in ("boot", "seq", "ts_ms")
     }
+
+
+def promised(
+    conn: Connection, meters: Mapping[str, BatchMeter], receipts: Sequence[Receipt]
+) -> list[Receipt]:
+    """Receipts that promise no more than is held: of a meter with an open gap, up to that gap.
+
+    What lies in it may be with another worker, or gone with a broker that had taken it; until it
+    came, or the meter says that it has no more, the meter must keep it.
+    """
+    asking = sorted({meters[each.meter].id for each in receipts if each.meter in meters})
+    if not asking:
+        return list(receipts)
+    first = {
+        meter_id: (boot, seq)
+        for meter_id, boot, seq in conn.execute(query("first_open_gaps"), {"meters": asking})
+    }
+    if not first:
+        return list(receipts)
+    capped: list[Receipt] = []
+    for each in receipts:
+        meter = meters.get(each.meter)
+        end = None if meter is None else first.get(meter.id)
+        capped.append(each if end is None else min(each, Receipt(each.meter, *end)))
+    return capped
 
 
 def _open_gaps(conn: Connection, meters: Sequence[int]) -> list[tuple[int, Gap]]:

@@ -81,6 +81,7 @@ class Batch:
             self._take_ack(message)
         self._quarantine.write(self._conn, self._now_ms)
         gaps.note(self._conn, self._meters.values(), self._now_ms)
+        self.recorded.receipts = gaps.promised(self._conn, self._meters, self.recorded.receipts)
         self._reports.write(self._conn)
         self.recorded.reconnections_ms = batch_meter.write(
             self._conn, self._meters.values(), self._now_ms

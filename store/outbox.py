@@ -87,8 +87,10 @@ def release_claims(conn: Connection, ids: Sequence[str]) -> None:
 
 def retry_due(conn: Connection, now_ms: int, limit: int) -> int:
     """Carry again what ended in vain and whose back-off is over; returns how many went."""
+    of: dict[str, object] = {"now_ms": now_ms, "limit": limit}
     with conn.transaction():
-        rows = conn.execute(query("retries_due"), {"now_ms": now_ms, "limit": limit}).fetchall()
+        of["meters"] = supply.lock_meters(conn, conn.execute(query("meters_to_retry"), of))
+        rows = conn.execute(query("retries_due"), of).fetchall()
         if not rows:
             return 0
         ids = [cmd for (cmd,) in rows]

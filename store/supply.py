@@ -69,6 +69,16 @@ def meters_of_accounts(conn: Connection, accounts: Iterable[int]) -> dict[int, I
     return {account: InstalledMeter(*rest) for account, *rest in rows}
 
 
+def lock_meters(conn: Connection, rows: Iterable[tuple[int, ...]]) -> list[int]:
+    """Lock the state of meters, given as rows of a query, by id: who moves commands of a meter and
+    then gives it a new one takes these locks first, as ingest does before it takes the answers.
+    """
+    meters = sorted({meter for meter, *_ in rows})
+    if meters:
+        conn.execute(query("lock_meter_states"), {"meters": meters})
+    return meters
+
+
 def meter_of_account(conn: Connection, account_id: int) -> InstalledMeter | None:
     """The account's meter, None where it has none of its own any more."""
     return meters_of_accounts(conn, [account_id]).get(account_id)
@@ -125,6 +135,8 @@ def order_relay(
         args = {"to": "close", "why": "credit"}
     if expires_ms is None:
         return False
+    # Before its commands, also where it is desired already.
+    lock_meters(conn, [(meter.id,)])
     conn.execute(query("desire_relay"), {"meter": meter.id, "relay": wanted})
     conn.execute(
         query("supersede_relay_commands"),
@@ -270,7 +282,9 @@ def in_order(rows: Sequence[Sequence[Any]]) -> list[Queued]:
 def mark_sent(conn: Connection, ids: Sequence[str], now_ms: int) -> None:
     """The broker has these commands; nothing more is known."""
     with conn.transaction():
-        of = {"ids": list(ids), "now_ms": now_ms}
+        of: dict[str, object] = {"ids": list(ids), "now_ms": now_ms}
+        # As ingest does: two that move several commands each would wait for each other.
+        lock_meters(conn, conn.execute(query("meters_of_commands"), of))
         conn.execute(query("mark_sent"), of | {"from_states": sources("sent")})
         conn.execute(query("mark_delivering"), of)
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -16,16 +16,21 @@ STOP_S = 15.0
 
 
 class Child:
-    """One `prepaid` command as a process, with its log."""
+    """One `prepaid` command as a process, with its log; `program` is what the interpreter runs."""
 
     def __init__(
-        self, name: str, arguments: list[str], environment: Mapping[str, str], logs: Path
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        logs: Path,
+        program: Sequence[str] = ("-m", "prepaid"),
     ) -> None:
         self.name = name
         self.restarts = 0
         self.log = logs / f"{name}.log"
         self.output = logs / f"{name}.out"
-        self._arguments = [sys.executable, "-m", "prepaid", *arguments]
+        self._arguments = [sys.executable, *program, *arguments]
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._wait_s = RESTART_FIRST_S

@@ -13,6 +13,7 @@ from prepaid.scenarios.trial import (
     HOUR_MS,
     INTERVAL_MS,
     MICRO,
+    MINUTE_MS,
     MODULUS_WH,
     WAIT_S,
     Plan,
@@ -255,10 +256,10 @@ def _of_long_day(instants: Sequence[datetime]) -> int:
 
 
 async def seq_gap_and_resend(trial: Trial) -> None:
-    """Three readings are lost on the way and a receipt covers them: the meter is asked for the gap,
-    sends it from its archive, and nothing is missing.
+    """Three readings are lost on the way: no receipt reaches beyond them, the meter is asked for
+    the gap, sends it again, and nothing is missing.
     """
-    # The next one asks for a receipt, which frees these before the meter would say them again.
+    # The next one asks for a receipt, which must not free these.
     lost = range(RECEIPT_EVERY + 1, 2 * RECEIPT_EVERY)
 
     def lossy(said: Sequence[Publish]) -> list[Publish]:
@@ -271,12 +272,19 @@ async def seq_gap_and_resend(trial: Trial) -> None:
     home = await trial.household(Plan(distort=lossy))
     device = home.device
     await trial.connect(device)
-    for _ in range(4):
-        await trial.advance(HOUR_MS, device)
-        freed = await device.until(lambda: len(device.meter.state.pending) < RECEIPT_EVERY, WAIT_S)
-        trial.expect("a receipt for the hour", True, freed)
-    await trial.until_command(home, "resend", "done")
+    # Up to the reading that shows the gap, and then until it is old enough to be asked for.
+    await trial.advance((2 * RECEIPT_EVERY - 1) * INTERVAL_MS, device)
     await trial.rig.settle()
+    await trial.advance(11 * MINUTE_MS, device)
+    await trial.until_command(home, "resend", "done")
+    await trial.advance(HOUR_MS, device)
+    await trial.rig.settle()
+    freed = await device.until(lambda: len(device.meter.state.pending) < RECEIPT_EVERY, WAIT_S)
+    trial.expect("a receipt for all of it", True, freed)
+    kinds = [each.kind for each in device.heard]
+    before = [each for each in device.heard[: kinds.index("cmd")] if each.kind == "receipt"]
+    freed_to = max((orjson.loads(each.payload)["seq"] for each in before), default=0)
+    trial.expect("a receipt that reaches beyond the gap", False, freed_to >= lost.start)
     said = sorted(home.device.arrived)
     trial.expect("instants said without a gap", sorted(home.device.truth), said)
 

@@ -6,6 +6,13 @@ FROM gap
 WHERE meter_id = ANY(%(meters)s) AND closed_at IS NULL
 ORDER BY meter_id, after_boot, after_seq
 
+-- name: first_open_gaps
+-- Where what is held of these meters without a gap ends.
+SELECT DISTINCT ON (meter_id) meter_id, after_boot, after_seq
+FROM gap
+WHERE meter_id = ANY(%(meters)s) AND closed_at IS NULL
+ORDER BY meter_id, after_boot, after_seq
+
 -- name: insert_gaps
 -- New gaps, and the later parts of gaps that were filled in the middle.
 INSERT INTO gap (meter_id, after_boot, after_seq, after_ts, before_boot, before_seq, before_ts,

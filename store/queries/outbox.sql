@@ -71,9 +71,15 @@ WHERE id = ANY(%(ids)s::uuid[]) AND state = 'queued'
 -- A command ended without its effect, and a new one follows.
 UPDATE command SET retry_ms = %(retry_ms)s WHERE id = %(id)s::uuid
 
+-- name: meters_to_retry
+-- Meters with commands whose retry is due.
+SELECT DISTINCT meter_id
+FROM (SELECT meter_id FROM command WHERE retry_ms <= %(now_ms)s
+      ORDER BY retry_ms LIMIT %(limit)s) AS due
+
 -- name: retries_due
--- Commands whose retry is due; other workers' are skipped.
-SELECT id::text FROM command WHERE retry_ms <= %(now_ms)s
+-- Commands of these meters whose retry is due; other workers' are skipped.
+SELECT id::text FROM command WHERE retry_ms <= %(now_ms)s AND meter_id = ANY(%(meters)s)
 ORDER BY retry_ms LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 

@@ -63,6 +63,10 @@ FROM command c LEFT JOIN dead_letter d ON d.command_id = c.id
 WHERE c.meter_id = %(meter)s AND c.type IN ('relay', 'arm')
 ORDER BY c.ctr DESC LIMIT 1
 
+-- name: meters_of_commands
+-- Whose commands these are.
+SELECT DISTINCT meter_id FROM command WHERE id = ANY(%(ids)s::uuid[])
+
 -- name: mark_sent
 -- The broker has these; only the meter's own answer goes further.
 UPDATE command SET state = 'sent', sent_at = at_ms(%(now_ms)s), claimed_until_ms = NULL
@@ -138,6 +142,16 @@ WHERE t.meter_id = ANY(%(meters)s) AND t.on_supply_at IS NULL
   AND s.meter_id = t.meter_id AND s.reported_relay = 'closed'
 RETURNING t.reconnects, %(now_ms)s - t.credited_ms
 
+-- name: meters_with_overdue_commands
+-- Meters whose commands `expire_commands` or `give_up_silent_tokens` would end.
+SELECT c.meter_id FROM command c
+WHERE c.state IN ('queued', 'sent', 'accepted', 'executing') AND c.expires_ms <= %(now_ms)s
+UNION
+SELECT c.meter_id FROM command c JOIN meter_state s ON s.meter_id = c.meter_id
+WHERE c.type = 'token' AND c.state IN ('sent', 'accepted', 'executing')
+  AND c.expires_ms > %(now_ms)s AND c.sent_at <= at_ms(%(silent_ms)s)
+  AND s.seen_at > c.sent_at + %(silence_ms)s * interval '1 ms'
+
 -- name: expire_commands
 -- Unsaid at expiry is expired; said, or maybe said, and unanswered is unknown.
 UPDATE command
@@ -145,7 +159,21 @@ SET state = CASE WHEN state = 'queued' AND claimed_until_ms IS NULL THEN 'expire
             ELSE 'unknown' END,
     claimed_until_ms = NULL
 WHERE state IN ('queued', 'sent', 'accepted', 'executing') AND expires_ms <= %(now_ms)s
+  AND meter_id = ANY(%(meters)s)
 RETURNING id::text, meter_id, type, state, attempt, coalesce(first_issued_ms, issued_ms), issued_ms
+
+-- name: give_up_silent_tokens
+-- Tokens that were sent and never answered for good, though their meter was heard long after: a
+-- broker that died took the command or its answer with it. The back-off runs from now on, so that a
+-- meter that has just come back answers first.
+UPDATE command c SET state = 'unknown', claimed_until_ms = NULL
+FROM meter_state s
+WHERE s.meter_id = c.meter_id AND c.type = 'token' AND c.state IN ('sent', 'accepted', 'executing')
+  AND c.meter_id = ANY(%(meters)s)
+  AND c.expires_ms > %(now_ms)s
+  AND c.sent_at <= at_ms(%(silent_ms)s) AND s.seen_at > c.sent_at + %(silence_ms)s * interval '1 ms'
+RETURNING c.id::text, c.meter_id, c.type, c.state, c.attempt,
+          coalesce(c.first_issued_ms, c.issued_ms), %(now_ms)s::bigint
 
 -- name: unreconciled_meters
 -- Accounts whose meter reports another relay than desired, and where no order is under way: the

@@ -314,3 +314,60 @@ def test_the_stopwatch_runs_from_the_payment_to_the_newest_word_closed(desk: Des
     desk.pay(account, 50, "2026-03-01T04:00:00Z")
     recorded = desk.read(account, "2026-03-01T04:15:00Z", 8_200, relay="closed")
     assert (recorded.reconnections_ms, desk.took(account)) == ([], [100])
+
+
+# --- who waits for whom -------------------------------------------------------------------------
+
+
+def relay_overdue(desk: Desk) -> Callable[[psycopg.Connection], object]:
+    order(desk, meters(desk, 1)[0], "relay", to="open", why="out_of_credit")
+    desk.sent()
+    desk.now += 15 * MINUTE
+    return lambda conn: clockwork.close_overdue(conn, desk.now)
+
+
+def token_to_retry(desk: Desk) -> Callable[[psycopg.Connection], object]:
+    cmd = order(desk, meters(desk, 1)[0], "token", tokens=["1" * 20], tid=1)
+    desk.conn.execute(
+        "UPDATE command SET state = 'unknown', retry_ms = %s WHERE id = %s", (desk.now, cmd)
+    )
+    return lambda conn: outbox.retry_due(conn, desk.now, 10)
+
+
+def command_sent(desk: Desk) -> Callable[[psycopg.Connection], object]:
+    cmd = order(desk, meters(desk, 1)[0])
+    assert claimed(desk) == [cmd]
+    return lambda conn: supply.mark_sent(conn, [cmd], desk.now)
+
+
+def order_to_repeat(desk: Desk) -> Callable[[psycopg.Connection], object]:
+    account = unheard_cut(desk)
+    desk.sent()
+    desk.now += 15 * MINUTE
+    clockwork.close_overdue(desk.conn, desk.now)
+    desk.now += 1000
+    desk.read(account, desk.instant(), 8_000, relay="closed")
+    return lambda conn: clockwork.reconcile(conn, desk.terms, desk.now, 10)
+
+
+@pytest.mark.parametrize("case", [relay_overdue, token_to_retry, command_sent, order_to_repeat])
+def test_who_moves_commands_waits_for_their_meter_first(
+    desk: Desk, case: Callable[[Desk], Callable[[psycopg.Connection], object]]
+) -> None:
+    """Ingest holds the meter and then takes its commands: the other way round is a deadlock."""
+    work = case(desk)
+    with (
+        psycopg.connect(desk.url) as ingest,
+        psycopg.connect(desk.url, autocommit=True) as conn,
+    ):
+        ingest.execute("SELECT FROM meter_state FOR UPDATE")
+        pid = conn.info.backend_pid
+        working = threading.Thread(target=work, args=(conn,))
+        working.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
+        while desk.conn.execute(waiting, (pid,)).fetchone() == (0,):
+            assert working.is_alive()
+        # Errors with LockNotAvailable where the one who waits holds a command.
+        ingest.execute("SELECT FROM command FOR UPDATE NOWAIT")
+        ingest.rollback()
+        working.join()

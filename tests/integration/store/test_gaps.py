@@ -39,6 +39,40 @@ def test_a_count_that_is_missing_is_a_gap_until_it_comes(utility: Any) -> None:
     assert all(check.passed for check in audit(utility.conn))
 
 
+def receipts(recorded: Any) -> list[tuple[int, int]]:
+    return [(each.boot, each.seq) for each in recorded.receipts]
+
+
+def test_a_receipt_promises_nothing_beyond_a_gap(utility: Any) -> None:
+    """What lies in it may be with another worker or lost with a broker: the meter must keep it."""
+    supply = utility.open()
+    for seq in (1, 2):
+        utility.slot(supply.meter, seq)
+    assert receipts(utility.slot(supply.meter, 5, rcpt=True)) == [(1, 2)]
+    assert receipts(utility.slot(supply.meter, 3, hist=True)) == [(1, 3)]
+    # A new boot frees nothing of itself while the one before has a gap.
+    assert receipts(utility.slot(supply.meter, 6, boot=2, rcpt=True)) == [(1, 3)]
+    utility.slot(supply.meter, 4, hist=True)
+    assert receipts(utility.slot(supply.meter, 7, boot=2, rcpt=True)) == [(2, 7)]
+    # Another meter's gap is its own.
+    other = utility.open()
+    assert receipts(utility.slot(other.meter, 1, rcpt=True)) == [(1, 1)]
+
+
+def test_a_receipt_goes_on_once_the_meter_says_that_it_has_no_more(utility: Any) -> None:
+    supply = utility.open()
+    for seq in (1, 5):
+        utility.slot(supply.meter, seq)
+    assert receipts(utility.slot(supply.meter, 6, rcpt=True)) == [(1, 1)]
+    utility.now += 10 * MINUTE
+    gaps.ask(utility.conn, utility.now)
+    answer(utility, supply.meter, "failed", why="not_kept")
+    utility.now += MINUTE
+    gaps.ask(utility.conn, utility.now)
+    assert receipts(utility.slot(supply.meter, 8, rcpt=True)) == [(1, 6)]
+    assert receipts(utility.slot(supply.meter, 7, rcpt=True)) == [(1, 7)]
+
+
 def test_what_a_batch_brings_in_disorder_leaves_no_gap(utility: Any) -> None:
     supply = utility.open()
     utility.now = T0 + 9 * QUARTER
