@@ -47,7 +47,8 @@ def _plain(report: Report, conn: Connection[Any], meters: int) -> None:
     readings = row[0]
     _add(report, "reading", readings, row[1:])
     tables = {
-        "ledger_transaction": ("ledger entry", count(conn, "count_entries")),
+        "energy_debit": ("debit of a steady reading", count(conn, "count_debits")),
+        "ledger_posting": ("other ledger entry", count(conn, "count_entries")),
         "account_state": ("account state", meters),
         "bare_reading": ("bare table", SLOTS * meters),
     }
@@ -56,7 +57,7 @@ def _plain(report: Report, conn: Connection[Any], meters: int) -> None:
         sizes = conn.execute(statement("relation_sizes"), {"name": table}).fetchone()
         assert sizes is not None
         _add(report, subject, rows, sizes)
-        total += int(sizes[2]) if table == "ledger_transaction" else 0
+        total += int(sizes[2]) if table == "energy_debit" else 0
     report.add("reading with its entry", "all", "bytes/reading", [total / readings])
 
 

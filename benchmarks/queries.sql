@@ -119,8 +119,12 @@ SELECT pg_relation_size(%(name)s::regclass), pg_indexes_size(%(name)s::regclass)
        pg_total_relation_size(%(name)s::regclass)
 
 -- name: count_entries
--- Rows of the ledger.
-SELECT count(*) FROM ledger_transaction
+-- Rows of the ledger that are no debits of steady readings.
+SELECT count(*) FROM ledger_posting
+
+-- name: count_debits
+-- Debits of steady readings.
+SELECT count(*) FROM energy_debit
 
 -- name: compress
 -- All chunks, as the policy does after 30 days. Timescale licence only.

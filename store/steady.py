@@ -60,6 +60,8 @@ class Lane:
     seq: int
     # Whether a word "closed" of the relay says nothing new.
     closed: bool
+    # Nothing is missing: a receipt promises no more than is held (store.gaps).
+    whole: bool
     meter_version: int
     account_version: int
     account_id: int
@@ -135,7 +137,7 @@ class Lanes:
         of = {"numbers": Texts(numbers)}
         rows = []
         for row in conn.execute(query("steady_meters"), of):
-            state = state_of(row[12:], terms.positions)
+            state = state_of(row[13:], terms.positions)
             if _stands_still(row, state, now_ms):
                 rows.append((row, state))
         terms.prepare(conn, (state for _, state in rows))
@@ -170,7 +172,7 @@ def _stands_still(row: Sequence[Any], state: AccountState, now_ms: int) -> bool:
 
 
 def _lane(row: Sequence[Any], state: AccountState, terms: Terms) -> Lane | None:
-    number, meter_id, gateway, _, _, boot, seq, _, reported, waits, *versions = row[:12]
+    number, meter_id, gateway, _, _, boot, seq, _, reported, waits, gap, *versions = row[:13]
     meter_version, account_version = map(_signed, versions)
     floor = 0 if state.low_credit else low_credit_edge(state.low_credit_micro, state.expected_micro)
     steady = begin(terms, state.position, max(0, floor))
@@ -186,6 +188,7 @@ def _lane(row: Sequence[Any], state: AccountState, terms: Terms) -> Lane | None:
         boot=boot,
         seq=seq,
         closed=reported == "closed" and not waits,
+        whole=not gap,
         meter_version=meter_version,
         account_version=account_version,
         account_id=state.account_id,
@@ -271,13 +274,14 @@ class _Taking:
         others: tuple[DecodedReading, ...],
         received_ms: int | None,
     ) -> bool:
-        meter, register, ts_ms, wh, boot, seq, tq, hist, _, relay, rest = reading
+        meter, register, ts_ms, wh, boot, seq, tq, hist, rcpt, relay, rest = reading
         if (
             seq != lane.seq + 1
             or boot != lane.boot
             or register != ACTIVE_IMPORT
             or not lane.newest_ms < ts_ms < lane.due_ms
             or tq == "lost"
+            or ((rcpt or hist) and not lane.whole)
         ):
             return False
         if not hist:

@@ -2,7 +2,10 @@
 -- How far accounts are: newest entry, decisions, newest reading, the relay as reported, and of each
 -- of the newest top-ups which states it and its tokens reached.
 SELECT w.account,
-       coalesce((SELECT max(t.id) FROM ledger_transaction t WHERE t.account_id = w.account), 0),
+       greatest((SELECT max(t.id) FROM ledger_posting t WHERE t.account_id = w.account),
+                -- recorded in the order of their instants
+                (SELECT d.id FROM energy_debit d WHERE d.account_id = w.account
+                 ORDER BY d.at_ms DESC LIMIT 1), 0),
        s.decisions, coalesce(r.at_ms, ms_of(i.opened_at), 0), coalesce(m.reported_relay, ''),
        coalesce(p.marks, '{}')
 FROM unnest(%(accounts)s::bigint[]) AS w (account)
@@ -47,16 +50,33 @@ LEFT JOIN LATERAL (
 
 -- name: entries_after
 -- Ledger entries beyond one, in the order in which they were recorded.
-SELECT id, kind, at_ms, ms_of(recorded_at), customer_micro, balance_micro, energy_wh
-FROM ledger_transaction
-WHERE account_id = %(account)s AND id > %(after)s
+(SELECT id, kind, at_ms, ms_of(recorded_at), customer_micro, balance_micro, energy_wh
+ FROM ledger_posting
+ WHERE account_id = %(account)s AND id > %(after)s
+ ORDER BY id
+ LIMIT %(limit)s)
+UNION ALL
+-- Recorded in the order of their instants: those after the last one that is known.
+(SELECT d.id, 'energy', d.at_ms, d.recorded_ms, d.amounts[1], d.balance_micro, d.energy_wh
+ FROM energy_debit d
+ WHERE d.account_id = %(account)s
+   AND d.at_ms > coalesce((SELECT e.at_ms FROM energy_debit e
+                           WHERE e.account_id = %(account)s AND e.id <= %(after)s
+                           ORDER BY e.at_ms DESC LIMIT 1), -1)
+ ORDER BY d.at_ms
+ LIMIT %(limit)s)
 ORDER BY id
 LIMIT %(limit)s
 
 -- name: balance_as_recorded
 -- The balance as the ledger has it, and since when; none where nothing was recorded yet.
-SELECT balance_micro, ms_of(recorded_at) FROM ledger_transaction
-WHERE account_id = %(account)s ORDER BY id DESC LIMIT 1
+SELECT balance_micro, recorded_ms FROM (
+    (SELECT id, balance_micro, ms_of(recorded_at) AS recorded_ms FROM ledger_posting
+     WHERE account_id = %(account)s ORDER BY id DESC LIMIT 1)
+    UNION ALL
+    (SELECT id, balance_micro, recorded_ms FROM energy_debit
+     WHERE account_id = %(account)s ORDER BY at_ms DESC LIMIT 1)) newest
+ORDER BY id DESC LIMIT 1
 
 -- name: readings_beyond
 -- Readings of an account's meters beyond an instant of theirs, oldest first.
@@ -83,5 +103,5 @@ SELECT s.decided_supply, m.reported_relay, ms_of(m.reported_at)
 FROM account_state s
 LEFT JOIN LATERAL (SELECT i.meter_id FROM installation i WHERE i.account_id = s.account_id
                    ORDER BY i.opened_at DESC LIMIT 1) i ON true
-LEFT JOIN meter_state m ON m.meter_id = i.meter_id
+LEFT JOIN meter_heard m ON m.meter_id = i.meter_id
 WHERE s.account_id = %(account)s

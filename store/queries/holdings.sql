@@ -36,7 +36,10 @@ SELECT m.number, s.reported_relay FROM meter m JOIN meter_state s ON s.meter_id 
 
 -- name: newest_entry
 -- The newest row of the ledger: it grows with each commit that moves money.
-SELECT coalesce(max(id), 0) FROM ledger_transaction
+SELECT greatest((SELECT max(id) FROM ledger_posting),
+                -- of the last numbers that were given out
+                (SELECT max(id) FROM energy_debit
+                 WHERE id > (SELECT last_value FROM ledger_transaction_id_seq) - 10000), 0)
 
 -- name: backends_of
 -- Connections of one part of the system, by the name that it gives.

@@ -102,7 +102,14 @@ HOT = {
     # What every event stream is watched by, once a second.
     "account_marks": (
         {"accounts": [1, 2], "top_ups": 8, "successes": ["Accept"]},
-        {"account_state", "ledger_transaction", "installation", "reading", "top_up"},
+        {
+            "account_state",
+            "ledger_posting",
+            "energy_debit",
+            "installation",
+            "reading",
+            "top_up",
+        },
     ),
     "access_of_person": ({"person": 1}, {"person", "contact", "account", "account_grant"}),
     "top_up_of_payment": ({"channel": "a", "partner_txn_id": "b"}, {"top_up"}),
