@@ -250,9 +250,7 @@ def payment_form(
         **head,
         "partner_txn_id": number,
         "state": track.state,
-        "states": [
-            {"state": state, "at": format_instant(at_ms)} for state, at_ms in track.states()
-        ],
+        "states": answers.state_forms(track.states()),
         "quote": None
         if quote is None
         else {

@@ -152,7 +152,7 @@ def test_what_cannot_be_paid_is_refused_before_anybody_is_asked(market: Market) 
         ({"amount": "50.001"}, 422, "amount_too_precise"),
         ({"currency": "EUR"}, 422, "currency_mismatch"),
         ({"phone": "12"}, 422, "bad_phone"),
-        ({"phone": "25000000"}, 422, "bad_phone"),
+        ({"phone": "25000000"}, 422, "phone_not_mobile"),
         ({"counted": "50.00"}, 422, "counted_refused"),
         ({"color": "red"}, 422, "invalid_request"),
     ]
