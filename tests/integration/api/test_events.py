@@ -137,8 +137,8 @@ def history(site: Site, customer: Any, start: str) -> list[Event]:
 
 
 def moves(told: list[Event]) -> dict[str, list[dict[str, Any]]]:
-    """What is told in full whoever listens when; relay and tokens are told as they stand. Top-ups of
-    one millisecond have no order but that of their receipts.
+    """What is told in full whoever listens when; relay and tokens are told as they stand. Top-ups
+    of one millisecond have no order but that of their receipts.
     """
     found = {
         kind: [data for name, data, _ in told if name == kind]
