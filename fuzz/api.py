@@ -249,6 +249,8 @@ def _ask(
         "--suppress-health-check", "all", "--generation-database", "none", "--no-color",
         "--continue-on-failure", *share.more, "--warnings", "off", "--request-timeout", "30",
         "--generation-with-security-parameters", "false",
+        # A stream: it ends with the session, not with an answer.
+        "--exclude-path-regex", "/events$",
     ]  # fmt: skip
     if share.seconds is not None:
         command += ["--max-time", str(share.seconds)]

@@ -38,13 +38,14 @@ def api(
     settings = Settings()
     file = settings.partners.file
     partners = () if file is None else load_partners(file)
+    pool = make_pool(settings.database_url())
     module = open_security_module(settings.sts)
     now_ms = Clock.parse(settings.clock).now_ms
     codes = [each.code for each in partners]
     with serving_payments(settings, module, now_ms, wall_ms, codes) as desk:
         application = create_app(
             settings.api_settings(),
-            pool=make_pool(settings.database_url()),
+            pool=pool,
             security_module=module,
             now_ms=now_ms,
             wall_s=time.time,

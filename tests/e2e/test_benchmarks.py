@@ -13,7 +13,7 @@ from benchmarks.catalog import BENCHES
 from prepaid.runtime import Instance
 
 # All benches in one run, each with processes of its own; other tests may share the cores.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 SIZE = ("--meters", "20", "--repetitions", "1", "--paced", "0.2", "--months", "1")
@@ -28,7 +28,7 @@ SUBJECTS = {
     "api": {"liveness", "balance at 100/s", "quote", "payment"},
     "tokens": {"one DES block", "EA07 encode", "EA11 decode"},
     "history": {"1 months, in order", "1 months, late"},
-    "storage": {"reading", "ledger entry", "bare table"},
+    "storage": {"reading", "debit of a steady reading", "bare table"},
 }
 
 

@@ -20,7 +20,7 @@ from store.pool import borrow, make_pool
 from store.roles import Login
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.long]
 
 
 @dataclass

@@ -63,7 +63,7 @@ CORRUPTIONS = {
     ),
     "a tax in the explanation that was not charged": (
         "debits_explained",
-        f"UPDATE energy_debit SET bases[1] = bases[1] + 1000 WHERE id = {DEBIT}",
+        "UPDATE pricing SET body = jsonb_set(body, '{taxes,0,ppm}', '170000')",
     ),
     "a debit made smaller on both sides": (
         "balances_equal_entries",

@@ -277,14 +277,14 @@ def test_receipts_name_the_highest_counter_of_each_boot(utility: Any) -> None:
             utility,
             supply.meter,
             body(T0 + HOUR, {"1.8.0": OPENED_WH + 1}, boot=1, seq=7, hist=True),
-            body(T0 + 2 * HOUR, {"1.8.0": OPENED_WH + 2}, boot=1, seq=9, hist=True),
-            body(T0 + 3 * HOUR, {"1.8.0": OPENED_WH + 3}, boot=2, seq=4, rcpt=True),
-            body(T0 + 4 * HOUR, {"1.8.0": OPENED_WH + 4}, boot=2, seq=5),
+            body(T0 + 2 * HOUR, {"1.8.0": OPENED_WH + 2}, boot=1, seq=8, hist=True),
+            body(T0 + 3 * HOUR, {"1.8.0": OPENED_WH + 3}, boot=2, seq=1, rcpt=True),
+            body(T0 + 4 * HOUR, {"1.8.0": OPENED_WH + 4}, boot=2, seq=2),
         )
     )
     assert sorted(recorded.receipts) == [
-        Receipt(supply.meter, 1, 9),
-        Receipt(supply.meter, 2, 4),
+        Receipt(supply.meter, 1, 8),
+        Receipt(supply.meter, 2, 1),
     ]
 
 

@@ -104,14 +104,13 @@ CHANGES = ("UPDATE {0} SET {1} = {1}", "DELETE FROM {0}", "TRUNCATE {0} CASCADE"
 def append_only_tables() -> list[str]:
     """From the migrations' own text: every table whose changes a trigger refuses."""
     text = "\n".join(each.text for each in migrations())
-    return sorted(
-        set(
-            re.findall(
-                r"BEFORE UPDATE OR DELETE ON (\w+)\s+FOR EACH ROW EXECUTE FUNCTION refuse_change",
-                text,
-            )
+    found = set(
+        re.findall(
+            r"BEFORE UPDATE OR DELETE ON (\w+)\s+FOR EACH ROW EXECUTE FUNCTION refuse_change", text
         )
     )
+    renamed = dict(re.findall(r"ALTER TABLE (\w+) RENAME TO (\w+)", text))
+    return sorted(renamed.get(table, table) for table in found)
 
 
 def change_of(conn: Connection, change: str, table: str) -> sql.Composed:
