@@ -50,7 +50,8 @@ def test_an_address_names_every_node(url, hosts, virtual_host) -> None:
 
 
 def test_a_password_may_hold_any_letter_and_is_not_shown() -> None:
-    address = AmqpAddress.parse("amqp://u:s%40lt%3A%2C@a:1,b:2")
+    password = "s%40lt%3A%2C"
+    address = AmqpAddress.parse(f"amqp://u:{password}@a:1,b:2")
     assert address.password == "s@lt:,"
     assert "s@lt" not in repr(address)
 
