@@ -38,6 +38,7 @@ from simulators.state_file import StateFile
 KEEPALIVE_S = 60
 # A broker that does not answer a publication in this time is treated as gone.
 ANSWER_S = 30
+CANCEL_AGAIN_S = 0.5
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 # The clock may be moved by whoever owns it, so a sleeping meter looks at it now and then.
@@ -129,6 +130,18 @@ class _Interrupted(Exception):  # noqa: N818  (a fault that is wanted, caught wh
     """The link drops or the meter loses its power, by order of the faults."""
 
 
+async def _end(tasks: Sequence[asyncio.Task[object]]) -> None:
+    """Cancel until they have ended: in Python 3.11 a `wait_for` whose answer comes at the same
+    moment keeps the cancellation to itself, and its task goes on.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class _Link:
     """One meter and its connection."""
 
@@ -184,9 +197,7 @@ class _Link:
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await _end(tasks)
             # A connection that ends by our own will says so; the last will speaks for the others.
             if any(isinstance(task.exception(), _Interrupted) for task in done) or stop.is_set():
                 await self._publish(client, Publish("state", b"offline"))
