@@ -1,34 +1,58 @@
-"""Readings between which nothing happens but consumption: what they cost, in a few integers.
+"""Readings between which nothing happens but consumption: what they cost, many at once.
 
 Most readings follow the one before in the same cell of the tariff and the same block, leave the
-balance above every threshold, and move nothing else. `begin` says whether an account stands so;
-`Steady.take` then rates one reading after the other. It knows no rule of its own:
+balance above every threshold, and move nothing else. `begin` says whether an account stands so and
+what it is then: a row of few integers (`STEADY`). `take` rates the next reading of each of many
+such rows, a column at a time. It knows no rule of its own:
 
 - law: a reading that it takes gives what `advance` gives - the posting, the position, the status;
-- what it cannot take it refuses and stays as it was, and `advance` rates it instead.
+- what it cannot take it refuses and leaves as it was, and `advance` rates it instead.
+
+Its integers have 64 bits; an account whose numbers could leave them is not begun.
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from math import gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from credit_engine.days import MEMO_LIMIT, Cell, cell_at
 from credit_engine.position import Position
 from credit_engine.rating import PPM
-from credit_engine.terms import Tariff, Terms
+from credit_engine.terms import Tariff, Tax, Terms
 
 # As many taxes as a row of the ledger's lean table has room for.
 TAXES_MAX = 4
+# Of one position (credit_engine.position): the register, three bands' months and years, taxes.
+NUMBERS_MAX = 12
+# Between two readings; per Wh; of one connection: beyond them the general way rates.
+ENERGY_MAX_WH = PRICE_MAX_MICRO = POWER_MAX_W = 10**9
+# Of balances and counts, so that what comes on top of them fits, too.
+AMOUNT_MAX = 10**18
 
+# Section 6 on one base: due is `(base * factor + half) // divisor`, up to a base of `most`;
+# `place` in the numbers. A row without a tax has factor 0.
+_TAX = np.dtype([(name, np.int64) for name in (
+    "place", "factor", "half", "divisor", "most", "included")], align=True)  # fmt: skip
+_NO_TAX = (0, 0, 0, 1, AMOUNT_MAX, 0)
+# One account. `numbers` is laid out as `Position.numbers`, the first `count` of them; `month_at`
+# and `year_at` are places in it. `floor_micro`: the balance stays above it. `max_power_w`: -1 is
+# unknown. `upper_wh`: the uppermost position of the block.
+STEADY = np.dtype([
+    *((name, np.int64) for name in (
+        "at_ms", "wh", "consumed_wh", "balance_micro", "floor_micro", "max_power_w", "end_ms",
+        "upper_wh", "price_micro_per_wh", "month_at", "year_at", "count", "taxes")),
+    ("tax", _TAX, (TAXES_MAX,)),
+    ("numbers", np.int64, (NUMBERS_MAX,)),
+], align=True)  # fmt: skip
 
-class TaxOn(NamedTuple):
-    """Section 6 on one base: due is `(base * factor + half) // divisor`; `place` in the numbers."""
-
-    place: int
-    factor: int
-    half: int
-    divisor: int
-    included: bool
+Rows = NDArray[np.void]
+Integers = NDArray[np.int64]
+Marks = NDArray[np.bool_]
 
 
 @dataclass(slots=True)
@@ -48,7 +72,7 @@ class Pricing:
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """The ledger accounts that a debit moves, beside what `Steady.take` gives."""
+        """The ledger accounts that a debit moves, in the order of `Taken.amounts`."""
         taxes = (f"tax:{tax.name}" for _, tax in self.cell.energy_taxes)
         return ("customer", "revenue:energy", *taxes)
 
@@ -57,121 +81,105 @@ class Pricing:
         found = self.layouts.get(keys)
         if found is None:
             cell = self.cell
-            taxes = []
-            for key, tax in cell.energy_taxes:
-                whole = PPM + tax.ppm if tax.included else PPM
-                on = TaxOn(keys.index(key), 2 * tax.ppm, whole, 2 * whole, tax.included)
-                taxes.append(on)
+            taxes = [_tax(keys.index(key), tax) for key, tax in cell.energy_taxes]
+            taxes += [_NO_TAX] * (TAXES_MAX - len(taxes))
             month_at, year_at = keys.index(cell.month_key), keys.index(cell.year_key)
             found = self.layouts[keys] = Layout(month_at, year_at, tuple(taxes))
         return found
 
 
 class Layout(NamedTuple):
-    """Places in the numbers of a position."""
+    """Places in the numbers of a position; `taxes` as rows of `_TAX`."""
 
     month_at: int
     year_at: int
-    taxes: tuple[TaxOn, ...]
+    taxes: tuple[tuple[int, ...], ...]
 
 
-Mark = tuple[int, int, int, int, list[int]]
+def _tax(place: int, tax: Tax) -> tuple[int, ...]:
+    whole = PPM + tax.ppm if tax.included else PPM
+    shared = gcd(2 * tax.ppm, whole)
+    factor, half, divisor = 2 * tax.ppm // shared, whole // shared, 2 * whole // shared
+    most = min(AMOUNT_MAX, (2**63 - 1 - half) // factor)
+    return (place, factor, half, divisor, most, int(tax.included))
 
-# What a reading without consumption moves.
-NOTHING: tuple[int, ...] = ()
+
+class Steady(NamedTuple):
+    """An account that stands so: what prices it, and its row of `STEADY`."""
+
+    pricing: Pricing
+    row: tuple[Any, ...]
 
 
-class Steady:
-    """An account within one cell and block; `take` moves it, `position` says where it stands.
-
-    `numbers` is laid out as `Position.numbers`. `floor_micro`: the balance stays above it.
+class Taken(NamedTuple):
+    """Of each reading: whether it is taken, and for those that are: where it began, what was
+    consumed before and since (0: nothing is debited), the signed µ of `Pricing.accounts`, and of
+    each tax the month's charges with this one; of taxes that a row has not, 0.
     """
 
-    __slots__ = (
-        "at_ms",
-        "balance_micro",
-        "consumed_wh",
-        "floor_micro",
-        "layout",
-        "max_power_w",
-        "numbers",
-        "pricing",
-        "wh",
-    )
+    taken: Marks
+    from_ms: Integers
+    position_wh: Integers
+    energy_wh: Integers
+    amounts: Integers
+    bases: Integers
 
-    def __init__(self, position: Position, pricing: Pricing, floor_micro: int) -> None:
-        self.pricing = pricing
-        self.layout = pricing.layout(position.keys())
-        self.at_ms = position.at_ms
-        self.wh = position.register_wh
-        self.balance_micro = position.totals.balance_micro
-        self.floor_micro = floor_micro
-        self.consumed_wh = position.totals.consumed_wh[pricing.cell.position_key]
-        self.numbers = position.numbers()
-        self.max_power_w = position.installation.max_power_w
 
-    @property
-    def ended(self) -> bool:
-        """Whether the cell is over: the next reading begins in another."""
-        return self.at_ms >= self.pricing.end_ms
+def table(accounts: Sequence[Steady]) -> Rows:
+    """Their rows."""
+    return np.array([each.row for each in accounts], STEADY)
 
-    def take(self, at_ms: int, wh: int) -> tuple[int, ...] | None:
-        """Rate the next reading. The signed µ of `pricing.accounts`, `NOTHING` where nothing was
-        consumed; None: not steady, and nothing has changed.
-        """
-        start_ms, energy, pricing = self.at_ms, wh - self.wh, self.pricing
-        if energy < 0 or not start_ms < at_ms <= pricing.end_ms:
-            return None
-        power = self.max_power_w
-        if power is not None and (energy - 10) * 36_000_000 > 11 * power * (at_ms - start_ms):
-            return None
-        if not energy:
-            self.at_ms = at_ms
-            return NOTHING
-        consumed = self.consumed_wh + energy
-        if consumed > pricing.upper_wh:
-            return None
-        charge = debited = earned = energy * pricing.price_micro_per_wh
-        month_at, year_at, taxes = self.layout
-        # A new list: `mark` keeps the old one.
-        numbers = self.numbers.copy()
-        moved: list[int] = []
-        for place, factor, half, divisor, included in taxes:
-            base = numbers[place]
-            due = (base * factor + half) // divisor
-            base += charge
-            numbers[place] = base
-            amount = (base * factor + half) // divisor - due
-            # The ledger has no legs of zero.
-            if not amount:
-                return None
-            if included:
-                earned -= amount
-            else:
-                debited += amount
-            moved.append(amount)
-        balance = self.balance_micro - debited
-        if balance <= self.floor_micro or not earned:
-            return None
-        numbers[month_at] += energy
-        numbers[year_at] += energy
-        numbers[0] = self.wh = wh
-        self.at_ms, self.consumed_wh, self.balance_micro = at_ms, consumed, balance
-        self.numbers = numbers
-        return (-debited, earned, *moved)
 
-    def bases(self) -> list[int]:
-        """Of each tax on energy, the charges of the month so far, in µ."""
-        numbers = self.numbers
-        return [numbers[tax.place] for tax in self.layout.taxes]
+def take(rows: Rows, at_ms: Integers, wh: Integers) -> Taken:
+    """Rate the next reading of each row, and move the rows whose reading is taken."""
+    start_ms, energy = rows["at_ms"].copy(), wh - rows["wh"]
+    elapsed, power = at_ms - start_ms, rows["max_power_w"]
+    taken = (energy >= 0) & (energy <= ENERGY_MAX_WH) & (elapsed > 0) & (at_ms <= rows["end_ms"])
+    taken &= (power < 0) | ((energy - 10) * 36_000_000 <= 11 * power * elapsed)
+    moves = energy != 0
+    position, everything = rows["consumed_wh"].copy(), np.arange(len(rows))
+    charge = energy * rows["price_micro_per_wh"]
+    fits = position + energy <= rows["upper_wh"]
+    debited, earned = charge.copy(), charge.copy()
+    taxes = int(rows["taxes"].max(initial=0))
+    amounts = np.zeros((len(rows), 2 + TAXES_MAX), np.int64)
+    bases = np.zeros((len(rows), TAXES_MAX), np.int64)
+    for nth in range(taxes):
+        tax = rows["tax"][:, nth]
+        factor, half, divisor = tax["factor"], tax["half"], tax["divisor"]
+        before = rows["numbers"][everything, tax["place"]]
+        base = before + charge
+        amount = (base * factor + half) // divisor - (before * factor + half) // divisor
+        # The ledger has no legs of zero.
+        fits &= (base <= tax["most"]) & ((amount != 0) | (factor == 0))
+        included = tax["included"] != 0
+        earned -= np.where(included, amount, 0)
+        debited += np.where(included, 0, amount)
+        amounts[:, 2 + nth] = amount
+        bases[:, nth] = np.where(factor == 0, 0, base)
+    balance = rows["balance_micro"] - debited
+    fits &= (balance > rows["floor_micro"]) & (earned != 0)
+    taken &= fits | ~moves
+    amounts[:, 0], amounts[:, 1] = -debited, earned
+    rows["at_ms"] = np.where(taken, at_ms, start_ms)
+    moved = np.flatnonzero(taken & moves)
+    _move(rows, moved, wh, energy, balance, bases)
+    return Taken(taken, start_ms, position, energy, amounts, bases)
 
-    def mark(self) -> Mark:
-        """Where it stands, for `back_to`."""
-        return self.at_ms, self.wh, self.consumed_wh, self.balance_micro, self.numbers
 
-    def back_to(self, mark: Mark) -> None:
-        """As if nothing had been taken since."""
-        self.at_ms, self.wh, self.consumed_wh, self.balance_micro, self.numbers = mark
+def _move(
+    rows: Rows, moved: Integers, wh: Integers, energy: Integers, balance: Integers, bases: Integers
+) -> None:
+    """Count what was consumed and charged; `moved`: the places of the rows that it happened to."""
+    numbers, energy = rows["numbers"], energy[moved]
+    rows["wh"][moved] = numbers[moved, 0] = wh[moved]
+    rows["consumed_wh"][moved] += energy
+    rows["balance_micro"][moved] = balance[moved]
+    numbers[moved, rows["month_at"][moved]] += energy
+    numbers[moved, rows["year_at"][moved]] += energy
+    for nth in range(TAXES_MAX):
+        taxed = moved[rows["taxes"][moved] > nth]
+        numbers[taxed, rows["tax"]["place"][taxed, nth]] = bases[taxed, nth]
 
 
 def begin(terms: Terms, position: Position, floor_micro: int) -> Steady | None:
@@ -185,7 +193,31 @@ def begin(terms: Terms, position: Position, floor_micro: int) -> Steady | None:
     if position.at_ms == cell.day.start_ms:
         return None
     pricing = _pricing(terms.tariff, cell, position)
-    return None if pricing is None else Steady(position, pricing, floor_micro)
+    numbers, power = position.numbers(), position.installation.max_power_w
+    if pricing is None or len(numbers) > NUMBERS_MAX or (power or 0) > POWER_MAX_W:
+        return None
+    balance = position.totals.balance_micro
+    if balance > AMOUNT_MAX or not all(0 <= each <= AMOUNT_MAX for each in numbers):
+        return None
+    layout = pricing.layout(position.keys())
+    row = (
+        position.at_ms,
+        position.register_wh,
+        position.totals.consumed_wh[cell.position_key],
+        balance,
+        floor_micro,
+        -1 if power is None else power,
+        pricing.end_ms,
+        pricing.upper_wh,
+        pricing.price_micro_per_wh,
+        layout.month_at,
+        layout.year_at,
+        len(numbers),
+        len(cell.energy_taxes),
+        list(layout.taxes),
+        numbers + [0] * (NUMBERS_MAX - len(numbers)),
+    )
+    return Steady(pricing, row)
 
 
 def _pricing(tariff: Tariff, cell: Cell, position: Position) -> Pricing | None:
@@ -198,10 +230,12 @@ def _pricing(tariff: Tariff, cell: Cell, position: Position) -> Pricing | None:
     names = {tax.name for _, tax in cell.energy_taxes}
     if len(names) != len(cell.energy_taxes) or len(names) > TAXES_MAX:
         return None
+    if not all(0 < tax.ppm <= PPM for _, tax in cell.energy_taxes):
+        return None
     band, used_wh = cell.band, consumed[cell.position_key]
     # The block of the next Wh: one that is full to its edge ends with it.
     block = bisect_left(band.upper_wh, used_wh + 1)
-    if band.prices[block] <= 0:
+    if not 0 < band.prices[block] <= PRICE_MAX_MICRO:
         return None
     # Volume: from one block to the next the whole period is priced anew.
     if not band.graduated and bisect_left(band.upper_wh, used_wh) != block:
@@ -210,7 +244,7 @@ def _pricing(tariff: Tariff, cell: Cell, position: Position) -> Pricing | None:
     if found is None:
         if len(tariff.pricings) >= MEMO_LIMIT:
             tariff.pricings.clear()
-        upper = band.upper_wh[block] if block < len(band.upper_wh) else 2**63
+        upper = min(band.upper_wh[block], AMOUNT_MAX) if block < len(band.upper_wh) else AMOUNT_MAX
         end_ms = min(cell.end_ms, cell.day.end_ms - 1)
         found = Pricing(cell, band.prices[block], upper, end_ms)
         tariff.pricings[cell.start_ms, block] = found

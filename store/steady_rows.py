@@ -4,7 +4,6 @@ A row of a kind is laid out once, as octets; a batch is that many copies of it, 
 columns are written. See `store.binary` for the forms.
 """
 
-from array import array
 from collections.abc import Sequence
 from functools import cache
 from itertools import chain
@@ -12,7 +11,9 @@ from struct import Struct
 
 import numpy as np
 
+from credit_engine.steady import TAXES_MAX, Integers
 from schemas.identity import ACTIVE_IMPORT
+from schemas.telemetry import DecodedReading
 from store import binary
 
 _LENGTH = Struct("!i").pack
@@ -20,8 +21,7 @@ _JSONB = Struct("!ib").pack
 _NULL = binary.text(None)
 # The database's instants (2000, microseconds) from ours (1970, milliseconds).
 _TO_MICROSECONDS = binary.microseconds(0)
-# What the caller gives of each reading of the total, and of each debit before its amounts.
-READING_NUMBERS = 5
+# Of each debit before its amounts.
 DEBIT_NUMBERS = 11
 _WIDE, _NARROW = np.dtype(">i8"), np.dtype(">i4")
 
@@ -46,17 +46,16 @@ class _Layout:
             {"names": self._names, "formats": forms, "offsets": offsets, "itemsize": self.width}
         )
 
-    def rows(self, numbers: "array[int]") -> bytearray:
-        """All rows; `numbers` are those of the first row, then of the second, and so on."""
-        columns = np.frombuffer(numbers, dtype=np.int64).reshape(-1, len(self._names))
-        octets = bytearray(self._octets * len(columns))
+    def rows(self, numbers: Integers) -> bytearray:
+        """All rows; `numbers` has a row for each."""
+        octets = bytearray(self._octets * len(numbers))
         rows = np.frombuffer(octets, dtype=self._rows)
         for place, name in enumerate(self._names):
-            rows[name] = columns[:, place]
+            rows[name] = numbers[:, place]
         return octets
 
 
-def instant(ms: int) -> int:
+def instants(ms: Integers) -> Integers:
     """What a `timestamptz` column holds."""
     return ms * 1000 + _TO_MICROSECONDS
 
@@ -65,38 +64,28 @@ def instant(ms: int) -> int:
 _READING = _Layout((Struct("!h").pack(11), _WIDE, binary.text(ACTIVE_IMPORT), *[_WIDE] * 4))
 
 
-def readings(numbers: "array[int]", rests: Sequence[bytes]) -> bytes:
-    """Rows of the total: (meter, `instant`, value, boot, counter) of each, and how its row ends."""
-    octets, width = _READING.rows(numbers), _READING.width
+def readings(numbers: Integers, rests: Sequence[bytes]) -> bytes:
+    """Rows of the total: (meter, `instants`, value, boot, counter) of each, and its row's end."""
+    octets, width = bytes(_READING.rows(numbers)), _READING.width
     begun = [octets[at : at + width] for at in range(0, len(octets), width)]
     return b"".join(chain.from_iterable(zip(begun, rests, strict=True)))
 
 
-def ends(now_ms: int) -> dict[tuple[str, bool, bool], bytes]:
-    """The columns from `clock` to `verdict`, by (clock, replayed, judged)."""
-    received = binary.int8(instant(now_ms))
-    return {
-        (clock, replayed, judged): b"".join(
-            (
-                binary.text(clock),
-                _LENGTH(1) + bytes([replayed]),
-                received,
-                binary.text("accepted") if judged else _NULL,
-            )
-        )
-        for clock in ("sync", "drift")
-        for replayed in (False, True)
-        for judged in (False, True)
-    }
+def end(clock: str, replayed: bool, now_ms: int, verdict: str | None = "accepted") -> bytes:
+    """The columns from `clock` to `verdict`."""
+    received = binary.int8(binary.microseconds(now_ms))
+    flag = _LENGTH(1) + bytes([replayed])
+    return b"".join((binary.text(clock), flag, received, binary.text(verdict)))
 
 
-def other_reading(
-    meter_id: int, register: str, ts_ms: int, value_wh: int, boot: int, seq: int
-) -> bytes:
-    """A reading of another register, up to its counter."""
-    numbers = (instant(ts_ms), value_wh, boot, seq)
-    head = Struct("!hiq").pack(11, 8, meter_id) + binary.text(register)
-    return head + b"".join([binary.int8(each) for each in numbers])
+def other_reading(meter_id: int, reading: DecodedReading, now_ms: int) -> bytes:
+    """A row of a register beside the total, which nobody judges."""
+    numbers = (binary.microseconds(reading.ts_ms), reading.value_wh, reading.boot, reading.seq)
+    head = Struct("!hiq").pack(11, 8, meter_id) + binary.text(reading.register)
+    return b"".join((
+        head, *[binary.int8(each) for each in numbers],
+        end(reading.tq, reading.hist, now_ms, None), detail(reading.rest),
+    ))  # fmt: skip
 
 
 def detail(rest: bytes | None) -> bytes:
@@ -117,6 +106,13 @@ def _debit(taxes: int) -> _Layout:
     return _Layout((Struct("!h").pack(13), *columns))
 
 
-def debits(taxes: int, numbers: "array[int]") -> bytearray:
-    """Debits with so many taxes: of each the columns of `copy_debits`, then amounts and bases."""
-    return _debit(taxes).rows(numbers)
+def debits(taxes: int, numbers: Integers) -> bytearray:
+    """Debits with so many taxes; of each the columns of `copy_debits`, its amounts and bases with
+    room for all taxes that there may be.
+    """
+    bases_at = DEBIT_NUMBERS + 2 + TAXES_MAX
+    return _debit(taxes).rows(
+        np.hstack(
+            (numbers[:, : DEBIT_NUMBERS + 2 + taxes], numbers[:, bases_at : bases_at + taxes])
+        )
+    )

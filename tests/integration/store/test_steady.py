@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import clockwork, ingest
+from store import clockwork, ingest, steady
 from store.audit import audit
 from store.incoming import Incoming
 from store.sql import query
@@ -50,7 +50,7 @@ class Twins:
     def __init__(self, utility: Any, random: Random) -> None:
         self.utility, self.random = utility, random
         utility.now = OPENED
-        terms = random.choice([{}, {"reconnect_at": "3.00"}, {"emergency": EMERGENCY}])
+        terms: dict[str, Any] = random.choice([{}, {"reconnect_at": "3.00"}, {"emergency": EMERGENCY}])
         self.lean, self.general = utility.open(**terms), utility.open(**terms)
         self.lanes = Lanes()
         self.seq, self.wh, self.at_ms = 0, OPENING_WH, OPENED
@@ -59,7 +59,8 @@ class Twins:
     def message(self, supply: Any, at_ms: int, wh: int, seq: int, more: dict[str, Any]) -> Incoming:
         registers = {"2.8.0": 7, "1.8.0": wh} if more.get("both") else wh
         more = {key: value for key, value in more.items() if key != "both"}
-        return self.utility.reading(supply.meter, at_ms, registers, seq=seq, **more)
+        said: Incoming = self.utility.reading(supply.meter, at_ms, registers, seq=seq, **more)
+        return said
 
     def say(self, *said: tuple[int, int, int], **more: Any) -> None:
         """The same readings of both: (instant, register, counter)."""
@@ -233,8 +234,8 @@ CHANGES: dict[str, Callable[[Any, Any], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changed_meanwhile_is_seen(utility: Any, steady_supply: Any, change: str) -> None:
-    lane = utility.lanes.known[steady_supply.meter]
-    before = (lane.meter_version, lane.account_version)
+    lane = utility.lanes.rows[utility.lanes.known[steady_supply.meter]]
+    before = (int(lane["meter_version"]), int(lane["account_version"]))
     assert CHANGES[change](utility, steady_supply) is not False
     versions = utility.rows(
         "SELECT m.xmin::text::bigint, a.xmin::text::bigint FROM meter_state m"
@@ -266,3 +267,23 @@ def test_what_a_lost_connection_rolled_back_is_read_anew(utility: Any, steady_su
     assert utility.slot(steady_supply.meter, 5).accepted == 1
     assert utility.slot(steady_supply.meter, 6).accepted == 1
     assert [check.name for check in audit(utility.conn) if not check.passed] == []
+
+
+def test_a_price_outlives_the_batch_that_first_rated_by_it(
+    utility: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch is rolled back; what the worker knows of the price must still be true."""
+    supply = utility.open()
+    utility.top_up(supply, 50_000_000, "p", OPENED)
+    utility.slot(supply.meter, 1)
+    writing = steady._copy
+
+    def fail(*of: Any) -> None:
+        monkeypatch.setattr(steady, "_copy", writing)
+        raise ConnectionError("the server went away")
+
+    monkeypatch.setattr(steady, "_copy", fail)
+    with pytest.raises(ConnectionError):
+        utility.slot(supply.meter, 2)
+    assert utility.slot(supply.meter, 2).accepted == 1
+    assert sum(utility.rows("SELECT energy_wh FROM ledger_transaction")) == 20
