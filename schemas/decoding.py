@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from schemas import wire
 from schemas.errors import DomainError
 from schemas.identity import ACTIVE_IMPORT, is_obis
+from schemas.plain_reading import read_plain
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.telemetry import (
     Ack,
@@ -72,17 +73,12 @@ def decode_up(topic: Topic, payload: bytes, content_type: str | None, now_ms: in
 
 
 def _decode_reading(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
+    if not cbor:
+        plain = read_plain(topic.device, payload, CLOCK_SET_FROM_MS, now_ms + FUTURE_TOLERANCE_MS)
+        if plain is not None:
+            return Decoded((plain,))
     readings: list[DecodedReading] = []
     refused: list[Refused] = []
-    if not cbor:
-        # The hot path: one well-formed object, parsed and judged in one pass.
-        try:
-            form = _READING.validate_json(payload)
-        except ValidationError:
-            pass
-        else:
-            _take_reading(topic.device, form, now_ms, None, payload, readings, refused)
-            return Decoded(tuple(readings), tuple(refused))
     value = _value(payload, cbor)
     if not isinstance(value, list):
         form = _checked(_READING, value)
@@ -263,7 +259,7 @@ class _Rows:
         faults: _Faults = {}
         (register, *others) = self._cols
         tq, hist, rcpt = self._said
-        append = self.readings.append
+        append, make = self.readings.append, DecodedReading._make
         for i, slot in enumerate(slots):
             if slot is None:
                 continue
@@ -277,11 +273,9 @@ class _Rows:
                 self._take_slot(row, i, slot, faults)
                 continue
             ts_ms = self._t0_ms + i * self._step_ms
-            append(
-                DecodedReading(
-                    meter, register, ts_ms, value_wh, boot, first + i, tq, hist, rcpt, None
-                )
-            )
+            append(make((
+                meter, register, ts_ms, value_wh, boot, first + i, tq, hist, rcpt, None, None,
+            )))  # fmt: skip
         if faults:
             last = first + max(len(slots) - 1, 0)
             refused.extend(_refusals(faults, index, _row_bytes(row), meter, boot, last))

@@ -53,7 +53,7 @@ def parse(text: str) -> Topic:
     if text.startswith("pm/v1/m/") and text.endswith("/up/reading"):
         device = text[8:-11]
         if is_meter_number(device):
-            return Topic("m", device, "up", "reading")
+            return Topic._make(("m", device, "up", "reading"))
     parts = text.split("/")
     if len(parts) == 6 and parts[0] == "pm" and parts[1] == "v1":
         found = _BY_NAME.get((parts[2], parts[4], parts[5]))
