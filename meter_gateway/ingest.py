@@ -103,19 +103,40 @@ class IngestLoop:
             if deliveries is None:
                 break
             if self.decoder is None:
-                now_ms, now_ns = self.now_ms(), time.monotonic_ns()
-                messages = [self._decode(delivery, now_ms, now_ns) for delivery in deliveries]
+                portions = self._portions(deliveries)
             else:
-                messages = await self.decoder(deliveries)
-            for taken, said in _portions(deliveries, messages):
+                portions = iter([(deliveries, await self.decoder(deliveries))])
+            for taken, said in portions:
                 if committing is not None:
                     await committing
                 committing = asyncio.create_task(self._commit(terms, taken, said))
+                # It begins before the next is decoded, not after.
+                await asyncio.sleep(0)
         if committing is not None:
             await committing
 
     async def _take(self) -> list[Delivery]:
         return await self.receiver.take(self.batch_max, self.linger_s)
+
+    def _portions(
+        self, deliveries: Sequence[Delivery]
+    ) -> Iterator[tuple[Sequence[Delivery], Sequence[Incoming]]]:
+        """A commit's worth at a time, decoded as it is asked for: a gateway says many readings in
+        one message.
+        """
+        first, readings = 0, 0
+        messages: list[Incoming] = []
+        now_ms, now_ns = self.now_ms(), time.monotonic_ns()
+        for place, delivery in enumerate(deliveries):
+            message = self._decode(delivery, now_ms, now_ns)
+            said = len(message.decoded.readings)
+            if messages and readings + said > READINGS_MAX:
+                yield deliveries[first:place], messages
+                first, readings, messages = place, 0, []
+                now_ms, now_ns = self.now_ms(), time.monotonic_ns()
+            messages.append(message)
+            readings += said
+        yield deliveries[first:], messages
 
     def _decode(self, delivery: Delivery, now_ms: int, now_ns: int) -> Incoming:
         received_ms = now_ms - (now_ns - delivery.received_ns) // 1_000_000 * self.speed
@@ -206,23 +227,6 @@ def _decoded(topic: Topic, delivery: Delivery, now_ms: int) -> Decoded:
         log.exception("message_not_decoded", topic=delivery.topic)
         refused = Refused("undecodable", "We failed to read it.", None, delivery.payload)
         return Decoded(refused=(refused,))
-
-
-def _portions(
-    deliveries: Sequence[Delivery], messages: Sequence[Incoming]
-) -> Iterator[tuple[Sequence[Delivery], Sequence[Incoming]]]:
-    """A commit's worth at a time: a gateway says many readings in one message."""
-    if len(messages) != len(deliveries):
-        # A decoder of another protocol makes of a message what it will.
-        yield deliveries, messages
-        return
-    first = readings = 0
-    for place, message in enumerate(messages):
-        readings += len(message.decoded.readings)
-        if readings > READINGS_MAX and place > first:
-            yield deliveries[first:place], messages[first:place]
-            first, readings = place, len(message.decoded.readings)
-    yield deliveries[first:], messages[first:]
 
 
 async def _unless(

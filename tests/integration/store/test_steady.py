@@ -50,7 +50,9 @@ class Twins:
     def __init__(self, utility: Any, random: Random) -> None:
         self.utility, self.random = utility, random
         utility.now = OPENED
-        terms: dict[str, Any] = random.choice([{}, {"reconnect_at": "3.00"}, {"emergency": EMERGENCY}])
+        terms: dict[str, Any] = random.choice(
+            [{}, {"reconnect_at": "3.00"}, {"emergency": EMERGENCY}]
+        )
         self.lean, self.general = utility.open(**terms), utility.open(**terms)
         self.lanes = Lanes()
         self.seq, self.wh, self.at_ms = 0, OPENING_WH, OPENED
