@@ -27,9 +27,12 @@ SELECT c.account_id, i.opened_at, c.meter_id, i.opening_wh, i.closing_wh, i.max_
 FROM copied c CROSS JOIN installation i WHERE i.account_id = %(account)s;
 
 INSERT INTO account_state
-SELECT (jsonb_populate_record(s, jsonb_build_object('account_id', c.account_id, 'position',
-        jsonb_set(s.position::jsonb, '{installation,meter_id}', to_jsonb(c.number))))).*
+SELECT (jsonb_populate_record(s, jsonb_build_object('account_id', c.account_id))).*
 FROM copied c CROSS JOIN account_state s WHERE s.account_id = %(account)s;
+
+INSERT INTO account_position (account_id, position)
+SELECT c.account_id, jsonb_set(p.position::jsonb, '{installation,meter_id}', to_jsonb(c.number))::json
+FROM copied c CROSS JOIN account_position p WHERE p.account_id = %(account)s;
 
 INSERT INTO checkpoint (account_id, anchor_ms, position)
 SELECT c.account_id, p.anchor_ms,

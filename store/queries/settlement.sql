@@ -1,30 +1,31 @@
 -- name: lock_accounts
--- The states of these accounts, locked in one order so that workers never wait in a circle.
-SELECT account_id, position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+-- The states of these accounts, locked in one order so that workers never wait in a circle. Both
+-- rows: of one that is only read, a wait would leave the version from before it.
+SELECT s.account_id, p.position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
        low_credit_days, expected_micro, expected_until_ms
-FROM account_state
-WHERE account_id = ANY(%(accounts)s)
-ORDER BY account_id
+FROM account_state s JOIN account_position p ON p.account_id = s.account_id
+WHERE s.account_id = ANY(%(accounts)s)
+ORDER BY s.account_id
 FOR UPDATE
 
 -- name: read_account_state
 -- The state of one account, unlocked.
-SELECT account_id, position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
+SELECT s.account_id, p.position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
        due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
        low_credit_days, expected_micro, expected_until_ms
-FROM account_state
-WHERE account_id = %(account)s
+FROM account_state s JOIN account_position p ON p.account_id = s.account_id
+WHERE s.account_id = %(account)s
 
 -- name: lock_due_accounts
 -- Accounts for which time alone may have changed something; other workers' are skipped.
-SELECT account_id, position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+SELECT s.account_id, p.position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
        low_credit_days, expected_micro, expected_until_ms
-FROM account_state
+FROM account_state s JOIN account_position p ON p.account_id = s.account_id
 WHERE due_ms <= %(now_ms)s
 ORDER BY due_ms
 LIMIT %(limit)s
@@ -140,28 +141,38 @@ ON CONFLICT (account_id, anchor_ms) DO UPDATE SET position = excluded.position
 
 -- name: update_accounts
 -- What the engine made of the new facts, for a whole batch.
+WITH n AS (
+    SELECT * FROM unnest(
+        %(account_id)s::bigint[], %(position)s::text[], %(anchor_ms)s::bigint[],
+        %(newest_reading_ms)s::bigint[], %(has_tail)s::boolean[], %(settled_until_ms)s::bigint[],
+        %(due_ms)s::bigint[], %(balance_micro)s::bigint[], %(debt_micro)s::bigint[],
+        %(supply)s::text[], %(emergency_in_use)s::boolean[], %(low_credit)s::boolean[],
+        %(decided_supply)s::text[], %(decisions)s::bigint[])
+    AS n (account_id, position, anchor_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
+          balance_micro, debt_micro, supply, emergency_in_use, low_credit, decided_supply,
+          decisions)),
+positions AS (
+    UPDATE account_position p SET position = n.position::json
+    FROM n WHERE p.account_id = n.account_id)
 UPDATE account_state s
-SET position = n.position::json, numbers = NULL, anchor_ms = n.anchor_ms,
+SET numbers = NULL, anchor_ms = n.anchor_ms,
     newest_reading_ms = n.newest_reading_ms, has_tail = n.has_tail,
     settled_until_ms = n.settled_until_ms, due_ms = n.due_ms,
     balance_micro = n.balance_micro, debt_micro = n.debt_micro, supply = n.supply,
     emergency_in_use = n.emergency_in_use, low_credit = n.low_credit,
     decided_supply = n.decided_supply, decisions = n.decisions
-FROM unnest(%(account_id)s::bigint[], %(position)s::text[], %(anchor_ms)s::bigint[],
-            %(newest_reading_ms)s::bigint[], %(has_tail)s::boolean[],
-            %(settled_until_ms)s::bigint[], %(due_ms)s::bigint[], %(balance_micro)s::bigint[],
-            %(debt_micro)s::bigint[], %(supply)s::text[], %(emergency_in_use)s::boolean[],
-            %(low_credit)s::boolean[], %(decided_supply)s::text[], %(decisions)s::bigint[])
-    AS n (account_id, position, anchor_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
-          balance_micro, debt_micro, supply, emergency_in_use, low_credit, decided_supply, decisions)
+FROM n
 WHERE s.account_id = n.account_id
 
 -- name: create_account_state
 -- The state of a new account, before its first settlement; it is warned as its centre says.
-INSERT INTO account_state (account_id, position, anchor_ms, opened_ms, newest_reading_ms, has_tail,
+WITH begun AS (
+    INSERT INTO account_position (account_id, position)
+    VALUES (%(account)s, %(position)s::json))
+INSERT INTO account_state (account_id, anchor_ms, opened_ms, newest_reading_ms, has_tail,
                            settled_until_ms, due_ms, balance_micro, debt_micro, supply,
                            emergency_in_use, low_credit_micro, low_credit_days)
-SELECT a.id, %(position)s::json, %(anchor_ms)s, %(opened_ms)s, %(opened_ms)s, true,
+SELECT a.id, %(anchor_ms)s, %(opened_ms)s, %(opened_ms)s, true,
        %(opened_ms)s, %(opened_ms)s, 0, 0, 'connected', false,
        coalesce(c.low_credit_micro, 20000000), c.low_credit_days
 FROM account a JOIN centre c ON c.id = a.centre_id WHERE a.id = %(account)s

@@ -6,7 +6,7 @@ SELECT m.number, m.id, g.number, m.trusted, s.clock, h.boot, h.seq, s.desired_re
        EXISTS (SELECT FROM top_up t WHERE t.meter_id = m.id AND t.on_supply_at IS NULL) AS waits,
        EXISTS (SELECT FROM gap p WHERE p.meter_id = m.id AND p.closed_at IS NULL) AS gap,
        s.xmin::text::bigint, a.xmin::text::bigint,
-       a.account_id, a.position::text, a.numbers, a.anchor_ms, a.opened_ms, a.newest_reading_ms,
+       a.account_id, p.position::text, a.numbers, a.anchor_ms, a.opened_ms, a.newest_reading_ms,
        a.has_tail, a.settled_until_ms, a.due_ms, a.balance_micro, a.debt_micro, a.supply,
        a.emergency_in_use, a.terms_revision, a.low_credit_micro, a.low_credit, a.decided_supply,
        a.decisions, a.low_credit_days, a.expected_micro, a.expected_until_ms
@@ -16,6 +16,7 @@ JOIN meter_heard h ON h.meter_id = m.id
 CROSS JOIN LATERAL (SELECT i.account_id FROM installation i WHERE i.meter_id = m.id
                     ORDER BY i.opened_at DESC LIMIT 1) i
 JOIN account_state a ON a.account_id = i.account_id
+JOIN account_position p ON p.account_id = a.account_id
 LEFT JOIN gateway g ON g.id = m.gateway_id
 WHERE m.number = ANY(%(numbers)s)
 

@@ -151,7 +151,7 @@ CORRUPTIONS = {
     "an anchor that counts other taxes": (
         "states_equal_rerating",
         (
-            "UPDATE account_state SET position = "
+            "UPDATE account_position SET position = "
             f"jsonb_set(position::jsonb, '{{taxed_micro}}', '[]')::json WHERE {AN_ACCOUNT}"
         ),
     ),

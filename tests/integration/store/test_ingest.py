@@ -56,7 +56,8 @@ def contents(utility: Any) -> dict[str, Any]:
         "ledger_transaction": "id, key, amounts",
         "command": "id, state",
         "meter_state": "meter_id, boot, seq, reported_relay, desired_relay, next_ctr",
-        "account_state": "account_id, position::text, balance_micro, supply",
+        "account_state": "account_id, balance_micro, supply",
+        "account_position": "account_id, position::text",
     }
     return {
         table: utility.rows(f"SELECT {columns} FROM {table} ORDER BY {columns}")
