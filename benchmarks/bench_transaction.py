@@ -21,10 +21,10 @@ from benchmarks.processes import server_cpu_s
 from benchmarks.report import Asked, Report, Servers
 from benchmarks.sql import statement
 from store import ingest
+from store.lanes import Lanes
 from store.scratch import scratch_database
 from store.session import POINT_LOOKUPS
 from store.settlement import TermsCache
-from store.steady import Lanes
 
 BATCH = 2_000
 

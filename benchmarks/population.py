@@ -178,6 +178,8 @@ def populate(conn: Connection[Any], meters: int) -> Population:
     assert said.accepted == 1, said
     text = files("benchmarks").joinpath("population.sql").read_text(encoding="utf-8")
     with ClientCursor(conn) as cursor:
-        cursor.execute(text.encode(), {"meters": meters, "meter": meter, "account": account})
+        cursor.execute(
+            text.encode(), {"meters": meters, "meter": meter, "account": account, "number": number}
+        )
     conn.execute("VACUUM ANALYZE")
     return Population(meters)

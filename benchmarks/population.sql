@@ -26,27 +26,44 @@ SELECT c.account_id, i.opened_at, c.meter_id, i.opening_wh, i.closing_wh, i.max_
        i.modulus_wh, i.recorded_at
 FROM copied c CROSS JOIN installation i WHERE i.account_id = %(account)s;
 
-INSERT INTO account_state
-SELECT (jsonb_populate_record(s, jsonb_build_object('account_id', c.account_id))).*
-FROM copied c CROSS JOIN account_state s WHERE s.account_id = %(account)s;
+-- The rows of a table that are the template's, once for each copy, with other values where `instead`
+-- gives an expression.
+CREATE FUNCTION pg_temp.copy_rows(rows_of regclass, template text, instead jsonb) RETURNS void
+    LANGUAGE plpgsql AS $$
+DECLARE
+    names text;
+    said text;
+BEGIN
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum),
+           string_agg(coalesce(instead ->> attname::text, 's.' || quote_ident(attname)), ', '
+                      ORDER BY attnum)
+    INTO names, said
+    FROM pg_attribute WHERE attrelid = rows_of AND attnum > 0 AND NOT attisdropped;
+    EXECUTE format('INSERT INTO %%s (%%s) SELECT %%s FROM copied c CROSS JOIN %%s s WHERE %%s',
+                   rows_of, names, said, rows_of, template);
+END $$;
+
+SELECT pg_temp.copy_rows('account_state', 's.account_id = %(account)s',
+                         '{"account_id": "c.account_id"}');
+SELECT pg_temp.copy_rows('adjustment', 's.account_id = %(account)s',
+                         '{"account_id": "c.account_id", "id": "''carried-over-'' || c.account"}');
+SELECT pg_temp.copy_rows('reading', 's.meter_id = %(meter)s', '{"meter_id": "c.meter_id"}');
+
+-- A position names its meter.
+CREATE TEMP TABLE said AS
+SELECT anchor_ms, replace(position::text, %(number)s, '@meter') AS position
+FROM checkpoint WHERE account_id = %(account)s
+UNION ALL
+SELECT NULL, replace(position::text, %(number)s, '@meter')
+FROM account_position WHERE account_id = %(account)s;
 
 INSERT INTO account_position (account_id, position)
-SELECT c.account_id, jsonb_set(p.position::jsonb, '{installation,meter_id}', to_jsonb(c.number))::json
-FROM copied c CROSS JOIN account_position p WHERE p.account_id = %(account)s;
+SELECT c.account_id, replace(s.position, '@meter', c.number)::json
+FROM copied c CROSS JOIN said s WHERE s.anchor_ms IS NULL;
 
 INSERT INTO checkpoint (account_id, anchor_ms, position)
-SELECT c.account_id, p.anchor_ms,
-       jsonb_set(p.position::jsonb, '{installation,meter_id}', to_jsonb(c.number))::json
-FROM copied c CROSS JOIN checkpoint p WHERE p.account_id = %(account)s;
-
-INSERT INTO adjustment
-SELECT (jsonb_populate_record(d, jsonb_build_object('account_id', c.account_id,
-                                                    'id', 'carried-over-' || c.account))).*
-FROM copied c CROSS JOIN adjustment d WHERE d.account_id = %(account)s;
-
-INSERT INTO reading
-SELECT (jsonb_populate_record(r, jsonb_build_object('meter_id', c.meter_id))).*
-FROM copied c CROSS JOIN reading r WHERE r.meter_id = %(meter)s;
+SELECT c.account_id, s.anchor_ms, replace(s.position, '@meter', c.number)::json
+FROM copied c CROSS JOIN said s WHERE s.anchor_ms IS NOT NULL;
 
 INSERT INTO ledger_posting (account_id, key, correction, kind, from_ms, at_ms, recorded_at,
     local_day, band, energy_wh, legs, amounts, customer_micro, balance_micro, corrects, explanation)

@@ -29,10 +29,10 @@ from store.clocks import judge
 from store.errors import Unavailable
 from store.incoming import Incoming, Recorded
 from store.ingest import record, set_aside
+from store.lanes import Lanes
 from store.pool import Connection
 from store.session import Session
 from store.settlement import TermsCache
-from store.steady import Lanes
 
 log = structlog.get_logger()
 
@@ -41,8 +41,8 @@ log = structlog.get_logger()
 BATCH_MAX = RECEIVE_MAX // 2
 # Of gateways' batches: more would make a commit longer, not cheaper.
 READINGS_MAX = BATCH_MAX
-# Long enough to gather a few messages at low rates, too short to be noticed.
-LINGER_S = 0.005
+# Long enough to gather some messages at low rates, too short to be noticed.
+LINGER_S = 0.02
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 2.0
 

@@ -20,6 +20,7 @@ from store.batch_meter import BatchMeter
 from store.binary import Bools, Int8s, Texts
 from store.devices import keep_counters
 from store.incoming import Incoming, Recorded
+from store.lanes import Lanes
 from store.quarantine import Quarantine, Refusal
 from store.reports import Reports, speaks_of_itself
 from store.settlement import (
@@ -30,7 +31,6 @@ from store.settlement import (
     settle_account,
 )
 from store.sql import query
-from store.steady import Lanes
 
 BEFORE_INSTALLATION = "before_installation"
 NOT_INSTALLED = "not_installed"

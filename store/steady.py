@@ -1,71 +1,33 @@
 """The hot path: readings that move nothing but their account's register, balance and counts.
 
-A lane is what a worker knows of a meter and its account, a row of `LANE`. Lanes rate their next
-readings, all of a batch at once, without asking the database, as long as both state rows are the
-versions that they were read from (`xmin`: every change of a row, whoever makes it, gives it another
-one; migration 0018 makes the rest of what a lane knows show there, too). A batch is one guarded
-UPDATE and two COPYs: where a single row is another version than the one that was rated, nothing of
-the batch is written, what changed is read anew, and what does not fit then goes the general way. So
-a lane affects cost, never meaning.
+Lanes (`store.lanes`) rate their next readings, all of a batch at once, without asking the database.
+A batch is one guarded UPDATE and two COPYs: where a single row is another version than the one that
+was rated, nothing of the batch is written, what changed is read anew, and what does not fit then
+goes the general way. So a lane affects cost, never meaning.
 
 What a lane does not take - anything but a reading in order, inside one cell and block, above every
 threshold, of a meter that says nothing new - is left to `store.ingest`, which knows all rules.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
-import orjson
 from psycopg import Connection
 from psycopg.errors import IntegrityError
 
-from credit_engine.steady import NUMBERS_MAX, STEADY, Integers, Marks, Pricing, Rows, begin
+from credit_engine.steady import NUMBERS_MAX, Integers, Marks, Rows
 from credit_engine.steady import take as rate
-from credit_engine.thresholds import low_credit_edge, rearm_micro
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import DecodedReading
 from store import binary, clocks, steady_rows
 from store.answers import Receipt
-from store.binary import Int4s, Int8s, Packed, Texts
+from store.binary import Packed
 from store.incoming import Incoming, Recorded
-from store.ledger import numbers_of_accounts
-from store.settlement import AccountState, TermsCache, state_of
+from store.lanes import ITSELF, STRANGER, Lanes, signed, whole
+from store.settlement import TermsCache
 from store.sql import query
 
-# Lanes that a worker keeps: about half a KiB each, and their numbers.
-LANES_MAX = 1_500_000
-LANES_FIRST = 1_024
-# After it met rows that others had changed, a worker reads all anew for so many batches.
-WARY_BATCHES = 50
-# Many of a batch's lanes are more than one in so many.
-MANY_OF = 4
-
-# A meter and the account that it serves, as of the two rows' versions.
-LANE = np.dtype([
-    *((name, np.int64) for name in ("meter_id", "account_id", "gateway", "boot", "seq")),
-    ("newest_ms", np.int64),
-    # From here on time alone may change something.
-    ("due_ms", np.int64),
-    # When the newest reading since the last commit told the relay; 0: none did.
-    ("relay_ms", np.int64),
-    ("pricing_id", np.int64),
-    ("local_day", np.int64),
-    ("meter_version", np.int32),
-    ("account_version", np.int32),
-    # Whether a word "closed" of the relay says nothing new.
-    ("closed", np.bool_),
-    # Nothing is missing: a receipt promises no more than is held (store.gaps).
-    ("whole", np.bool_),
-    ("steady", STEADY),
-], align=True)  # fmt: skip
-
-# Numbers of gateways in lanes: none, and whoever is not known to be one.
-_NO_GATEWAY, _STRANGER = 0, -2
-# The message came from the meter itself.
-_ITSELF = -1
 # Later than any instant: nothing is too early for it.
 _NO_INSTANT = 2**62
 
@@ -90,194 +52,6 @@ _PlainReading = tuple[DecodedReading, tuple[DecodedReading, ...]]
 
 class _Stale(Exception):  # noqa: N818 - no error: the batch is read anew
     """A row is not the version that was rated."""
-
-
-@dataclass(slots=True)
-class Lanes:
-    """What one worker keeps between its batches. Losing it costs a look, nothing else.
-
-    `known`: the place in `rows` of each meter's lane. `gateways`: their numbers in lanes.
-    """
-
-    limit: int = LANES_MAX
-    known: dict[str, int] = field(default_factory=dict)
-    rows: Rows = field(default_factory=lambda: np.zeros(LANES_FIRST, LANE), repr=False)
-    gateways: dict[str, int] = field(default_factory=dict)
-    _pricings: dict[bytes, int] = field(default_factory=dict)
-    _free: list[int] = field(default_factory=list)
-    _used: int = 0
-    _wary: int = 0
-
-    def forget_changed(self, conn: Connection, numbers: Sequence[str], lanes: Rows) -> None:
-        """Forget those whose rows are other versions now. Where they are many, others write the
-        same accounts: then all are read at each batch for a while.
-        """
-        changed = conn.execute(
-            query("changed_meters"),
-            {
-                "number": Texts(numbers),
-                "account_id": Int8s(lanes["account_id"].tolist()),
-                "account_version": Int4s(lanes["account_version"].tolist()),
-                "meter_id": Int8s(lanes["meter_id"].tolist()),
-                "meter_version": Int4s(lanes["meter_version"].tolist()),
-            },
-        ).fetchall()
-        self.forget(number for (number,) in changed)
-        if len(changed) * MANY_OF > len(lanes):
-            self._wary = WARY_BATCHES
-
-    def ready(
-        self, conn: Connection, terms: TermsCache, numbers: Sequence[str], now_ms: int
-    ) -> None:
-        """Read the lanes of these meters that are not known or not steady any more."""
-        if self._wary:
-            self._wary -= 1
-            self.forget(numbers)
-        places = np.array([self.known.get(number, -1) for number in numbers])
-        steady = self.rows["steady"]
-        over = (
-            (places < 0)
-            | (self.rows["due_ms"][places] <= now_ms)
-            | (steady["at_ms"][places] >= steady["end_ms"][places])
-        )
-        if not over.any():
-            return
-        missing = [numbers[place] for place in np.flatnonzero(over).tolist()]
-        if len(self.known) + len(missing) > self.limit:
-            self.known.clear()
-            self._free.clear()
-            self._used = 0
-        self._load(conn, terms, missing, now_ms)
-
-    def forget(self, numbers: Iterable[str]) -> None:
-        for number in numbers:
-            place = self.known.pop(number, None)
-            if place is not None:
-                self._free.append(place)
-
-    def _load(
-        self, conn: Connection, terms: TermsCache, numbers: Sequence[str], now_ms: int
-    ) -> None:
-        self.forget(numbers)
-        of = {"numbers": Texts(numbers)}
-        rows = []
-        for row in conn.execute(query("steady_meters"), of):
-            state = state_of(row[13:], terms.positions)
-            if _stands_still(row, state, now_ms):
-                rows.append((row, state))
-        terms.prepare(conn, (state for _, state in rows))
-        pricings: dict[int, int] = {}
-        names, lanes = [], []
-        for row, state in rows:
-            agreed = terms.get(conn, state.account_id, state.terms_revision)
-            steady = begin(agreed, state.position, _floor(state))
-            if steady is None:
-                continue
-            pricing = pricings.get(id(steady.pricing))
-            if pricing is None:
-                pricing = pricings[id(steady.pricing)] = self._number(conn, steady.pricing)
-            day = binary.day_number(steady.pricing.cell.day.date)
-            names.append(row[0])
-            lanes.append(self._lane(row, state, pricing, day, steady.row))
-        places = [self._place() for _ in lanes]
-        self.rows[places] = np.array(lanes, LANE)
-        self.known.update(zip(names, places, strict=True))
-
-    def _place(self) -> int:
-        """One that no lane has."""
-        if self._free:
-            return self._free.pop()
-        if self._used == len(self.rows):
-            self.rows = np.concatenate([self.rows, np.zeros(len(self.rows), LANE)])
-        self._used += 1
-        return self._used - 1
-
-    def _lane(
-        self, row: Sequence[Any], state: AccountState, pricing: int, day: int, steady: Any
-    ) -> tuple[Any, ...]:
-        _, meter_id, gateway, _, _, boot, seq, _, reported, waits, gap, *versions = row[:13]
-        due_ms = state.due_ms
-        if state.low_credit_days is not None:
-            due_ms = min(due_ms, state.expected_until_ms)
-        number = _NO_GATEWAY
-        if gateway is not None:
-            number = self.gateways.setdefault(gateway, len(self.gateways) + 1)
-        newest_ms = max(state.newest_reading_ms, state.anchor_ms)
-        return (
-            meter_id, state.account_id, number, boot, seq, newest_ms, due_ms, 0, pricing, day,
-            *map(_signed, versions), reported == "closed" and not waits, not gap, steady,
-        )  # fmt: skip
-
-    def _number(self, conn: Connection, pricing: Pricing) -> int:
-        """The number of a pricing in the database, which is given once, in a commit of its own:
-        what rates by it may be rolled back.
-        """
-        cell = pricing.cell
-        legs = numbers_of_accounts(conn, pricing.accounts)
-        body: Mapping[str, object] = {
-            "valid_from": cell.version.valid_from.isoformat(),
-            "period": cell.position_key[0],
-            "method": cell.band.method,
-            "taxes": [
-                {"name": tax.name, "ppm": tax.ppm, "included": tax.included}
-                for _, tax in cell.energy_taxes
-            ],
-        }
-        said = orjson.dumps([cell.band.name, pricing.price_micro_per_wh, legs, body])
-        sha256 = hashlib.sha256(said).digest()
-        found = self._pricings.get(sha256)
-        if found is not None:
-            return found
-        conn.execute(
-            query("add_pricing"),
-            {
-                "sha256": sha256,
-                "band": cell.band.name,
-                "price": pricing.price_micro_per_wh,
-                "legs": legs,
-                "body": orjson.dumps(body).decode(),
-            },
-        )
-        row = conn.execute(query("find_pricing"), {"sha256": sha256}).fetchone()
-        assert row is not None, "it was there or was added"
-        self._pricings[sha256] = row[0]
-        return int(row[0])
-
-
-def _stands_still(row: Sequence[Any], state: AccountState, now_ms: int) -> bool:
-    """Whether nothing but consumption is to be expected of a meter and its account."""
-    number, _, _, trusted, clock, boot, seq, desired, *_ = row
-    edge = low_credit_edge(state.low_credit_micro, state.expected_micro)
-    balance = state.balance_micro
-    # Low stays low up to where it is re-armed; the other side ends at the edge itself.
-    level = balance <= rearm_micro(edge) if state.low_credit else balance > edge
-    return (
-        bool(trusted)
-        and clock != "lost"
-        and boot is not None
-        and seq is not None
-        and desired == "closed"
-        and state.position.installation.meter_id == number
-        and not state.has_tail
-        and state.supply == state.decided_supply == "connected"
-        and not state.emergency_in_use
-        and level
-        and state.due_ms > now_ms
-        and (state.low_credit_days is None or state.expected_until_ms > now_ms)
-    )
-
-
-def _floor(state: AccountState) -> int:
-    """What the balance must stay above: nothing happens on the way down to it."""
-    if state.low_credit:
-        return 0
-    return max(0, low_credit_edge(state.low_credit_micro, state.expected_micro))
-
-
-def _signed(version: int) -> int:
-    """A row's version, the low 32 bits of a transaction's number, as an `integer` of SQL."""
-    version &= 0xFFFF_FFFF
-    return version - 0x1_0000_0000 if version >= 0x8000_0000 else version
 
 
 class _Taking:
@@ -312,9 +86,9 @@ class _Taking:
             topic = message.topic
             if topic is None or message.frame is not None:
                 continue
-            sender, instant = _ITSELF, message.received_ms
+            sender, instant = ITSELF, message.received_ms
             if topic.side == "g":
-                sender, instant = gateways.get(topic.device, _STRANGER), None
+                sender, instant = gateways.get(topic.device, STRANGER), None
             for reading, others in _grouped(message.decoded.readings):
                 if others:
                     self._others[len(plain)] = others
@@ -372,7 +146,7 @@ class _Taking:
         lanes["newest_ms"] = np.where(taken, ts_ms, lanes["newest_ms"])
         tells = taken & _TELLS_RELAY[self._codes[readings]]
         lanes["relay_ms"] = np.where(tells, ts_ms, lanes["relay_ms"])
-        _whole(self._work)[at] = _whole(lanes)
+        whole(self._work)[at] = whole(lanes)
         charged = taken & (rated.energy_wh != 0)
         if charged.any():
             steady = lanes["steady"]
@@ -390,7 +164,7 @@ class _Taking:
         ts_ms = self._ts_ms[readings]
         fit = (self._seq[readings] == lanes["seq"] + 1) & (self._boot[readings] == lanes["boot"])
         fit &= (lanes["newest_ms"] < ts_ms) & (ts_ms < lanes["due_ms"])
-        fit &= (senders == _ITSELF) | (senders == lanes["gateway"])
+        fit &= (senders == ITSELF) | (senders == lanes["gateway"])
         fit &= ~_PROMISES[codes] | lanes["whole"]
         fit &= ~_TELLS_RELAY[codes] | lanes["closed"]
         early = ts_ms - self._received_ms[readings] > clocks.RIGHT_WITHIN_MS
@@ -408,7 +182,7 @@ class _Taking:
             readings = rest.setdefault(self._of[place], [])
             readings += (self._plain[place], *self._others.get(place, ()))
         kept: dict[int, dict[tuple[str, int], int]] = {}
-        for place in np.flatnonzero(self._accepted & (self._senders != _ITSELF)).tolist():
+        for place in np.flatnonzero(self._accepted & (self._senders != ITSELF)).tolist():
             reading = self._plain[place]
             kept.setdefault(self._of[place], {})[reading.meter, reading.boot] = reading.seq
         left: list[Incoming] = []
@@ -425,7 +199,7 @@ class _Taking:
 
     def receipts(self) -> list[Receipt]:
         """What meters asked about. Only where every reading before it is held, too."""
-        asked = self._accepted & _PROMISES[self._codes] & (self._senders == _ITSELF)
+        asked = self._accepted & _PROMISES[self._codes] & (self._senders == ITSELF)
         readings = [self._plain[place] for place in np.flatnonzero(asked)]
         return [Receipt(each.meter, each.boot, each.seq) for each in readings]
 
@@ -441,9 +215,9 @@ class _Taking:
             _copy(conn, "copy_steady_readings", *self._rows())
             if self._debits:
                 _copy(conn, "copy_debits", *self._debit_rows())
-        moved["account_version"] = _signed(row[0])
+        moved["account_version"] = signed(row[0])
         moved["relay_ms"] = 0
-        _whole(self._lanes.rows)[self._touched[self._moved]] = _whole(moved)
+        whole(self._lanes.rows)[self._touched[self._moved]] = whole(moved)
 
     def forget_changed(self, conn: Connection) -> None:
         """Read anew, next time, what another one changed."""
@@ -506,11 +280,6 @@ class _Taking:
             steady_rows.debits(int(taxes), debits[debits[:, 0] == taxes, 1:])
             for taxes in np.unique(debits[:, 0])
         ]
-
-
-def _whole(lanes: Rows) -> Integers:
-    """The same memory without its fields: moved whole, which is ten times as fast."""
-    return lanes.view(np.int64).reshape(len(lanes), LANE.itemsize // 8)
 
 
 def _copy(conn: Connection, name: str, *rows: bytes | bytearray) -> None:

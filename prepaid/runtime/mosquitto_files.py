@@ -46,7 +46,6 @@ SETTINGS = (
     f"max_keepalive {MAX_KEEPALIVE_S}",
     "queue_qos0_messages false",
     "sys_interval 10",
-    "set_tcp_nodelay false",
     "log_type error",
     "log_type warning",
     "log_type notice",

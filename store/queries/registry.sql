@@ -53,13 +53,19 @@ FROM locked WHERE locked.account_id = s.account_id
 -- name: rewind_accounts
 -- Accounts that are rated beyond an instant at which their prices change go back to a stored position
 -- before it; the next settlement rates them again from there.
+WITH back AS (
+    SELECT s.account_id, c.anchor_ms, c.position
+    FROM account_state s
+    CROSS JOIN LATERAL (SELECT c.anchor_ms, c.position FROM checkpoint c
+                        WHERE c.account_id = s.account_id AND c.anchor_ms < %(from_ms)s
+                        ORDER BY c.anchor_ms DESC LIMIT 1) c
+    WHERE s.account_id = ANY(%(accounts)s) AND s.anchor_ms >= %(from_ms)s),
+positions AS (
+    UPDATE account_position p SET position = back.position
+    FROM back WHERE p.account_id = back.account_id)
 UPDATE account_state s
-SET position = c.position, numbers = NULL, anchor_ms = c.anchor_ms, has_tail = true
-FROM account a
-CROSS JOIN LATERAL (SELECT anchor_ms, position FROM checkpoint c
-                    WHERE c.account_id = a.id AND c.anchor_ms < %(from_ms)s
-                    ORDER BY c.anchor_ms DESC LIMIT 1) c
-WHERE a.id = s.account_id AND a.id = ANY(%(accounts)s) AND s.anchor_ms >= %(from_ms)s
+SET numbers = NULL, anchor_ms = back.anchor_ms, has_tail = true
+FROM back WHERE back.account_id = s.account_id
 
 -- name: drop_checkpoints_from
 -- Positions that other prices have overtaken.

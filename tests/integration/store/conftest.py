@@ -27,11 +27,11 @@ from store import (
     vending,
 )
 from store.incoming import Incoming, Recorded
+from store.lanes import Lanes
 from store.payment_attempts import NewAttempt
 from store.payment_words import Ears, Word
 from store.registry import NewMeter
 from store.settlement import AccountState, TermsCache, read_account
-from store.steady import Lanes
 from tokens.keys import KeyAttributes, VendingKey
 from tokens.numbers import check_digit
 from tokens.security_module import SoftwareSecurityModule

@@ -157,7 +157,7 @@ CORRUPTIONS = {
     ),
     "an unreadable anchor": (
         "ledger_equals_rerating",
-        f"UPDATE account_state SET position = '{{}}' WHERE {AN_ACCOUNT}",
+        f"UPDATE account_position SET position = '{{}}' WHERE {AN_ACCOUNT}",
     ),
     "a schedule put off": (
         "states_equal_rerating",

@@ -34,8 +34,8 @@ from schemas.topics import parse
 from store import books, clockwork, ingest, registry, vending
 from store.account_audit import audit_account
 from store.incoming import Incoming
+from store.lanes import Lanes
 from store.settlement import NEVER_MS, TermsCache, read_account
-from store.steady import Lanes
 
 RATING = Path(__file__).parents[2] / "property" / "rating"
 HOUR = 3_600_000

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from store import clockwork, ingest, steady
 from store.audit import audit
 from store.incoming import Incoming
+from store.lanes import Lanes
 from store.sql import query
-from store.steady import Lanes
 
 MINUTE = 60_000
 QUARTER = 15 * MINUTE

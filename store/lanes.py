@@ -1,0 +1,248 @@
+"""What a worker knows of meters and their accounts between its batches: a lane for each.
+
+A lane is a row of `LANE`, valid as long as both state rows are the versions that it was read from
+(`xmin`: every change of a row, whoever makes it, gives it another one; migration 0018 makes the
+rest of what a lane knows show there, too). `store.steady` rates readings by them.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+from psycopg import Connection
+
+from credit_engine.steady import STEADY, Integers, Pricing, Rows, begin
+from credit_engine.thresholds import low_credit_edge, rearm_micro
+from store import binary
+from store.binary import Int4s, Int8s, Texts
+from store.ledger import numbers_of_accounts
+from store.settlement import AccountState, TermsCache, state_of
+from store.sql import query
+
+# Lanes that a worker keeps: about half a KiB each, and their numbers.
+LANES_MAX = 1_500_000
+LANES_FIRST = 1_024
+# After it met rows that others had changed, a worker reads all anew for so many batches.
+WARY_BATCHES = 50
+# Many of a batch's lanes are more than one in so many.
+MANY_OF = 4
+
+# A meter and the account that it serves, as of the two rows' versions.
+LANE = np.dtype([
+    *((name, np.int64) for name in ("meter_id", "account_id", "gateway", "boot", "seq")),
+    ("newest_ms", np.int64),
+    # From here on time alone may change something.
+    ("due_ms", np.int64),
+    # When the newest reading since the last commit told the relay; 0: none did.
+    ("relay_ms", np.int64),
+    ("pricing_id", np.int64),
+    ("local_day", np.int64),
+    ("meter_version", np.int32),
+    ("account_version", np.int32),
+    # Whether a word "closed" of the relay says nothing new.
+    ("closed", np.bool_),
+    # Nothing is missing: a receipt promises no more than is held (store.gaps).
+    ("whole", np.bool_),
+    ("steady", STEADY),
+], align=True)  # fmt: skip
+
+# Numbers of gateways in lanes: none, and whoever is not known to be one.
+NO_GATEWAY, STRANGER = 0, -2
+# The message came from the meter itself.
+ITSELF = -1
+
+
+@dataclass(slots=True)
+class Lanes:
+    """What one worker keeps between its batches. Losing it costs a look, nothing else.
+
+    `known`: the place in `rows` of each meter's lane. `gateways`: their numbers in lanes.
+    """
+
+    limit: int = LANES_MAX
+    known: dict[str, int] = field(default_factory=dict)
+    rows: Rows = field(default_factory=lambda: np.zeros(LANES_FIRST, LANE), repr=False)
+    gateways: dict[str, int] = field(default_factory=dict)
+    _pricings: dict[bytes, int] = field(default_factory=dict)
+    _free: list[int] = field(default_factory=list)
+    _used: int = 0
+    _wary: int = 0
+
+    def forget_changed(self, conn: Connection, numbers: Sequence[str], lanes: Rows) -> None:
+        """Forget those whose rows are other versions now. Where they are many, others write the
+        same accounts: then all are read at each batch for a while.
+        """
+        changed = conn.execute(
+            query("changed_meters"),
+            {
+                "number": Texts(numbers),
+                "account_id": Int8s(lanes["account_id"].tolist()),
+                "account_version": Int4s(lanes["account_version"].tolist()),
+                "meter_id": Int8s(lanes["meter_id"].tolist()),
+                "meter_version": Int4s(lanes["meter_version"].tolist()),
+            },
+        ).fetchall()
+        self.forget(number for (number,) in changed)
+        if len(changed) * MANY_OF > len(lanes):
+            self._wary = WARY_BATCHES
+
+    def ready(
+        self, conn: Connection, terms: TermsCache, numbers: Sequence[str], now_ms: int
+    ) -> None:
+        """Read the lanes of these meters that are not known or not steady any more."""
+        if self._wary:
+            self._wary -= 1
+            self.forget(numbers)
+        places = np.array([self.known.get(number, -1) for number in numbers])
+        steady = self.rows["steady"]
+        over = (
+            (places < 0)
+            | (self.rows["due_ms"][places] <= now_ms)
+            | (steady["at_ms"][places] >= steady["end_ms"][places])
+        )
+        if not over.any():
+            return
+        missing = [numbers[place] for place in np.flatnonzero(over).tolist()]
+        if len(self.known) + len(missing) > self.limit:
+            self.known.clear()
+            self._free.clear()
+            self._used = 0
+        self._load(conn, terms, missing, now_ms)
+
+    def forget(self, numbers: Iterable[str]) -> None:
+        for number in numbers:
+            place = self.known.pop(number, None)
+            if place is not None:
+                self._free.append(place)
+
+    def _load(
+        self, conn: Connection, terms: TermsCache, numbers: Sequence[str], now_ms: int
+    ) -> None:
+        self.forget(numbers)
+        of = {"numbers": Texts(numbers)}
+        rows = []
+        for row in conn.execute(query("steady_meters"), of):
+            state = state_of(row[13:], terms.positions)
+            if _stands_still(row, state, now_ms):
+                rows.append((row, state))
+        terms.prepare(conn, (state for _, state in rows))
+        pricings: dict[int, int] = {}
+        names, lanes = [], []
+        for row, state in rows:
+            agreed = terms.get(conn, state.account_id, state.terms_revision)
+            steady = begin(agreed, state.position, _floor(state))
+            if steady is None:
+                continue
+            pricing = pricings.get(id(steady.pricing))
+            if pricing is None:
+                pricing = pricings[id(steady.pricing)] = self._number(conn, steady.pricing)
+            day = binary.day_number(steady.pricing.cell.day.date)
+            names.append(row[0])
+            lanes.append(self._lane(row, state, pricing, day, steady.row))
+        places = [self._place() for _ in lanes]
+        self.rows[places] = np.array(lanes, LANE)
+        self.known.update(zip(names, places, strict=True))
+
+    def _place(self) -> int:
+        """One that no lane has."""
+        if self._free:
+            return self._free.pop()
+        if self._used == len(self.rows):
+            self.rows = np.concatenate([self.rows, np.zeros(len(self.rows), LANE)])
+        self._used += 1
+        return self._used - 1
+
+    def _lane(
+        self, row: Sequence[Any], state: AccountState, pricing: int, day: int, steady: Any
+    ) -> tuple[Any, ...]:
+        _, meter_id, gateway, _, _, boot, seq, _, reported, waits, gap, *versions = row[:13]
+        due_ms = state.due_ms
+        if state.low_credit_days is not None:
+            due_ms = min(due_ms, state.expected_until_ms)
+        number = NO_GATEWAY
+        if gateway is not None:
+            number = self.gateways.setdefault(gateway, len(self.gateways) + 1)
+        newest_ms = max(state.newest_reading_ms, state.anchor_ms)
+        return (
+            meter_id, state.account_id, number, boot, seq, newest_ms, due_ms, 0, pricing, day,
+            *map(signed, versions), reported == "closed" and not waits, not gap, steady,
+        )  # fmt: skip
+
+    def _number(self, conn: Connection, pricing: Pricing) -> int:
+        """The number of a pricing in the database, which is given once, in a commit of its own:
+        what rates by it may be rolled back.
+        """
+        cell = pricing.cell
+        legs = numbers_of_accounts(conn, pricing.accounts)
+        body: Mapping[str, object] = {
+            "valid_from": cell.version.valid_from.isoformat(),
+            "period": cell.position_key[0],
+            "method": cell.band.method,
+            "taxes": [
+                {"name": tax.name, "ppm": tax.ppm, "included": tax.included}
+                for _, tax in cell.energy_taxes
+            ],
+        }
+        said = orjson.dumps([cell.band.name, pricing.price_micro_per_wh, legs, body])
+        sha256 = hashlib.sha256(said).digest()
+        found = self._pricings.get(sha256)
+        if found is not None:
+            return found
+        conn.execute(
+            query("add_pricing"),
+            {
+                "sha256": sha256,
+                "band": cell.band.name,
+                "price": pricing.price_micro_per_wh,
+                "legs": legs,
+                "body": orjson.dumps(body).decode(),
+            },
+        )
+        row = conn.execute(query("find_pricing"), {"sha256": sha256}).fetchone()
+        assert row is not None, "it was there or was added"
+        self._pricings[sha256] = row[0]
+        return int(row[0])
+
+
+def _stands_still(row: Sequence[Any], state: AccountState, now_ms: int) -> bool:
+    """Whether nothing but consumption is to be expected of a meter and its account."""
+    number, _, _, trusted, clock, boot, seq, desired, *_ = row
+    edge = low_credit_edge(state.low_credit_micro, state.expected_micro)
+    balance = state.balance_micro
+    # Low stays low up to where it is re-armed; the other side ends at the edge itself.
+    level = balance <= rearm_micro(edge) if state.low_credit else balance > edge
+    return (
+        bool(trusted)
+        and clock != "lost"
+        and boot is not None
+        and seq is not None
+        and desired == "closed"
+        and state.position.installation.meter_id == number
+        and not state.has_tail
+        and state.supply == state.decided_supply == "connected"
+        and not state.emergency_in_use
+        and level
+        and state.due_ms > now_ms
+        and (state.low_credit_days is None or state.expected_until_ms > now_ms)
+    )
+
+
+def _floor(state: AccountState) -> int:
+    """What the balance must stay above: nothing happens on the way down to it."""
+    if state.low_credit:
+        return 0
+    return max(0, low_credit_edge(state.low_credit_micro, state.expected_micro))
+
+
+def signed(version: int) -> int:
+    """A row's version, the low 32 bits of a transaction's number, as an `integer` of SQL."""
+    version &= 0xFFFF_FFFF
+    return version - 0x1_0000_0000 if version >= 0x8000_0000 else version
+
+
+def whole(lanes: Rows) -> Integers:
+    """The same memory without its fields: moved whole, which is ten times as fast."""
+    return lanes.view(np.int64).reshape(len(lanes), LANE.itemsize // 8)
