@@ -34,6 +34,7 @@ from api.routes import (
 from api.routes import partners as partner_routes
 from api.settings import ApiSettings, Partner
 from api.signatures import Signers
+from api.spans import RequestSpans
 from api.streams import Streams
 from store import account_events
 from store.account_events import Place
@@ -150,6 +151,8 @@ def create_app(
         redirect_slashes=False,
         # Names that stay: clients are generated from them.
         generate_unique_id_function=lambda route: route.name,
+        # FastAPI's own spans and logs hold paths, query strings, addresses and what exceptions say.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.surroundings = Surroundings(
         settings=settings,
@@ -175,4 +178,6 @@ def create_app(
         pace=pace,
         new_id=lambda: secrets.token_hex(8),
     )
+    # Added last, it is outermost.
+    app.add_middleware(RequestSpans)
     return app

@@ -32,6 +32,8 @@ STRICT_TRANSPORT = "max-age=31536000"
 WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
 # Where a partner's daily file comes: more bytes than any other request.
 FILES = "/v1/partners/recon/"
+# In the place of the template of a path that no route has.
+UNMATCHED = "unmatched"
 # From a lookup of one row to the statement timeout.
 LATENCY_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
@@ -106,7 +108,7 @@ class Edge:
             try:
                 await self._guarded(scope, receive, send_safely, headers)
             except Exception:
-                _log.exception("request_failed", route=_route(scope), method=scope["method"])
+                _log.exception("request_failed", route=route_of(scope), method=scope["method"])
                 if status:
                     # The answer has begun: the connection must break, so that nobody trusts it.
                     raise
@@ -148,7 +150,7 @@ class Edge:
         await self._app(scope, receive_bounded, send)
 
     def _report(self, scope: Scope, state: dict[str, object], status: int, seconds: float) -> None:
-        route = _route(scope)
+        route = route_of(scope)
         self._metrics.requests.labels(scope["method"], route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         facts = {name: state[name] for name in ("caller", "code", "cause") if name in state}
@@ -171,6 +173,6 @@ def _answer(error: TooManyRequests, wait_s: int) -> ASGIApp:
     )
 
 
-def _route(scope: Scope) -> str:
+def route_of(scope: Scope) -> str:
     """The template of the path: paths hold account numbers, and labels must stay few."""
-    return str(getattr(scope.get("route"), "path", "unmatched"))
+    return str(getattr(scope.get("route"), "path", UNMATCHED))

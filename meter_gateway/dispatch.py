@@ -23,6 +23,7 @@ from paho.mqtt.properties import Properties
 
 from meter_gateway.checked_client import CheckedClient
 from meter_gateway.receiver import BrokerAddress
+from meter_gateway.spans import counting, gateway_tracer
 from schemas.commands import Command, gateway_receipts, payload, receipt
 from schemas.errors import DomainError
 from schemas.signing import SigningKey
@@ -66,6 +67,7 @@ class Dispatcher:
         self._speed = speed
         self._signing_key = signing_key
         self._pacing = pacing
+        self._tracer = gateway_tracer()
         self._claimed: list[str] = []
         self._answers: asyncio.Queue[tuple[str, bytes, int]] = asyncio.Queue(ANSWERS_MAX)
 
@@ -156,11 +158,13 @@ class Dispatcher:
         )
         if rows:
             self._claimed = ids = [each.command.cmd for each in rows]
-            await asyncio.gather(*(self._publish(client, *row) for row in rows))
-            client.raise_refused()
-            await self._session.run(partial(mark_sent, ids=ids, now_ms=self._now_ms()))
-            self._claimed = []
-            log.info("commands_sent", count=len(ids))
+            with counting(self._tracer, "dispatch.send") as span:
+                span.set_attribute("prepaid.commands", len(ids))
+                await asyncio.gather(*(self._publish(client, *row) for row in rows))
+                client.raise_refused()
+                await self._session.run(partial(mark_sent, ids=ids, now_ms=self._now_ms()))
+                self._claimed = []
+                log.info("commands_sent", count=len(ids))
         return len(rows)
 
     async def _publish(

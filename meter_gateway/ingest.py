@@ -16,9 +16,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+from opentelemetry import trace
+from opentelemetry.trace import Tracer
 
 from meter_gateway.inbox import RECEIVE_MAX, Delivery
 from meter_gateway.metrics import GatewayMetrics
+from meter_gateway.spans import counting, gateway_tracer
 from schemas.commands import time_answer
 from schemas.decoding import decode_up
 from schemas.errors import DomainError
@@ -93,6 +96,7 @@ class IngestLoop:
     # Where the topics are not the contract's.
     decoder: Decoder | None = None
     lanes: Lanes = field(default_factory=Lanes)
+    tracer: Tracer = field(default_factory=gateway_tracer)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then the batch at hand is finished."""
@@ -172,7 +176,17 @@ class IngestLoop:
         self, terms: TermsCache, deliveries: Sequence[Delivery], messages: Sequence[Incoming]
     ) -> None:
         began_ns = time.monotonic_ns()
-        recorded = await self._record(terms, messages)
+        with counting(self.tracer, "ingest.commit") as span:
+            span.set_attribute("prepaid.messages", len(messages))
+            recorded = await self._record(terms, messages)
+            span.set_attributes(
+                {
+                    "prepaid.accepted": recorded.accepted,
+                    "prepaid.duplicate": recorded.duplicate,
+                    "prepaid.quarantined": recorded.quarantined,
+                    "prepaid.commands": recorded.commands,
+                }
+            )
         committed_ns = time.monotonic_ns()
         self.receiver.acknowledge(deliveries)
         self.downlink.receipts(recorded.receipts, recorded.answers)
@@ -215,6 +229,7 @@ class IngestLoop:
             except Unavailable as error:
                 log.warning("database_away", reason=str(error), retry_s=retry_s)
                 self.metrics.database_away.inc()
+                trace.get_current_span().add_event("database_away")
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, RETRY_LAST_S)
 

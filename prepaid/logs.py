@@ -5,6 +5,7 @@ import sys
 from collections.abc import MutableMapping
 
 import structlog
+from opentelemetry import trace
 
 # 20 digits in a row, in blocks or not, are an STS token.
 _TOKEN = re.compile(r"\b(?:\d{4}[ -]?){4}\d{4}\b")
@@ -41,12 +42,25 @@ def _masked(text: str) -> str:
     return _E164.sub(r"…\1", _EMAIL.sub(r"…@\1", text))
 
 
+def name_span(
+    _: object, __: str, event: MutableMapping[str, object]
+) -> MutableMapping[str, object]:
+    """Add `trace_id` and `span_id` to a line that is written inside a recorded span."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        context = span.get_span_context()
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+        event["span_id"] = trace.format_span_id(context.span_id)
+    return event
+
+
 def configure(*, as_json: bool, level: str = "info") -> None:
     """JSON lines for programs, aligned text for people."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         processors=[
             structlog.contextvars.merge_contextvars,
+            name_span,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

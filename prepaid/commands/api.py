@@ -9,7 +9,7 @@ import typer
 from api import server
 from api.app import create_app
 from api.paying import NO_PAYMENTS
-from prepaid import logs
+from prepaid import logs, traces
 from prepaid.clock import Clock, wall_ms
 from prepaid.demo.codes import code_delivery
 from prepaid.payment_methods import serving_payments
@@ -35,6 +35,7 @@ def api(
     pay, and PREPAID_PAYMENTS__FILE for the ways in which customers pay themselves.
     """
     logs.configure(as_json=json_logs)
+    traces.set_up("prepaid-api")
     settings = Settings()
     file = settings.partners.file
     partners = () if file is None else load_partners(file)

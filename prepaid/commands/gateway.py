@@ -15,7 +15,7 @@ from meter_gateway.gateway import (
     stop_on_signals,
 )
 from meter_gateway.ingest import BATCH_MAX
-from prepaid import logs
+from prepaid import logs, traces
 from prepaid.clock import Clock
 from prepaid.settings import Settings
 from prepaid.trust.files import broker_tls, dispatch_tls, dispatch_url, ingest_url, load_signing_key
@@ -58,6 +58,7 @@ def gateway(
     --ephemeral, or afterwards by --leave under its name.
     """
     logs.configure(as_json=json_logs)
+    traces.set_up("prepaid-gateway")
     configured = Settings()
     clock = Clock.parse(configured.clock)
     settings = GatewaySettings(
