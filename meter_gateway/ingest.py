@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from opentelemetry import trace
@@ -103,7 +103,7 @@ class IngestLoop:
         terms = TermsCache()
         committing: asyncio.Task[None] | None = None
         while True:
-            deliveries = await _unless(stopping, self._take())
+            deliveries = await _unless(stopping, self._take(), committing)
             if deliveries is None:
                 break
             if self.decoder is None:
@@ -245,14 +245,24 @@ def _decoded(topic: Topic, delivery: Delivery, now_ms: int) -> Decoded:
 
 
 async def _unless(
-    stopping: asyncio.Event, work: Awaitable[list[Delivery]]
+    stopping: asyncio.Event, work: Awaitable[list[Delivery]], beside: "asyncio.Task[None] | None"
 ) -> list[Delivery] | None:
-    """The result of `work`, or None when stopping comes first."""
+    """The result of `work`, or None when stopping comes first. Errors: those of `beside`, at once:
+    with nothing new to take, nobody would look at it again.
+    """
     working = asyncio.ensure_future(work)
     stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({working, stop}, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if working.done():
-        return working.result()
-    working.cancel()
-    return None
+    waited: set[asyncio.Future[Any]] = {working, stop}
+    if beside is not None:
+        waited.add(beside)
+    try:
+        while not (working.done() or stop.done()):
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if beside in waited and beside.done():
+                waited.discard(beside)
+                beside.result()
+    finally:
+        stop.cancel()
+        if not working.done():
+            working.cancel()
+    return working.result() if working.done() else None
