@@ -265,7 +265,7 @@ def test_the_ledger_is_the_answer_to_the_set_of_facts(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=30,
+            max_examples=20,
             stateful_step_count=12,
             deadline=None,
             suppress_health_check=list(HealthCheck),
