@@ -1,6 +1,7 @@
 """A run: round after round one fault, what recovery took, and whether every law holds."""
 
 import asyncio
+import math
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -278,9 +279,8 @@ class Run:
 
 
 def worst(values: Iterable[float | None], percent: int) -> float | None:
-    """The percentile by the nearest rank; None where one never came, or there are none."""
-    known = list(values)
-    if not known or any(value is None for value in known):
-        return None
-    ordered = sorted(value for value in known if value is not None)
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+    """The percentile by the nearest rank, where None is what never came: longer than all others.
+    None where there are none.
+    """
+    ordered = sorted(values, key=lambda value: math.inf if value is None else value)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else None

@@ -115,11 +115,13 @@ def test_a_bounded_folder_is_full_when_told_and_nothing_stays() -> None:
         ([3.0, 1.0, 2.0], 50, 2.0),
         ([3.0, 1.0, 2.0], 99, 3.0),
         ([1.0], 50, 1.0),
-        ([1.0, None], 50, None),
+        ([1.0, None], 50, 1.0),
+        ([None, 1.0], 99, None),
+        ([None, None, 1.0], 50, None),
         ([], 99, None),
     ],
 )
-def test_a_percentile_is_one_of_the_values_and_never_where_one_never_came(
+def test_a_percentile_is_one_of_the_values_and_what_never_came_is_the_longest(
     values: list[float | None], percent: int, expected: float | None
 ) -> None:
     assert worst(values, percent) == expected
