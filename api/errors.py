@@ -51,22 +51,22 @@ class RequestRefused(ApiError):  # noqa: N818 - a state of the world, as in HTTP
         self.pointer = pointer
 
 
-class Unauthorized(ApiError):  # noqa: N818 - as above
+class Unauthorized(ApiError):  # noqa: N818 - a state of the world, as in HTTP
     """The caller is not known."""
 
 
-class Forbidden(ApiError):  # noqa: N818 - as above
+class Forbidden(ApiError):  # noqa: N818 - a state of the world, as in HTTP
     """The caller is known and may not do this."""
 
 
-class BodyTooLarge(ApiError):  # noqa: N818 - as above
+class BodyTooLarge(ApiError):  # noqa: N818 - a state of the world, as in HTTP
     """More bytes than any request of the contract has."""
 
     def __init__(self, limit: int) -> None:
         super().__init__("body_too_large", f"Send at most {limit} bytes.")
 
 
-class TooManyRequests(ApiError):  # noqa: N818 - as above
+class TooManyRequests(ApiError):  # noqa: N818 - a state of the world, as in HTTP
     """More than one may send in a minute; `retry_after_s` from now there is room again."""
 
     def __init__(self, retry_after_s: int) -> None:
@@ -74,7 +74,7 @@ class TooManyRequests(ApiError):  # noqa: N818 - as above
         self.retry_after_s = retry_after_s
 
 
-class TooManyStreams(ApiError):  # noqa: N818 - as above
+class TooManyStreams(ApiError):  # noqa: N818 - a state of the world, as in HTTP
     """As many streams are open as may be; `retry_after_s` from now one may have ended."""
 
     def __init__(self, retry_after_s: int, whose: str) -> None:

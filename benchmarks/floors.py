@@ -71,7 +71,7 @@ class Floor(ABC):
     def make(self, conn: Connection[Any]) -> None:  # noqa: B027 - not every floor has one
         """Its tables, once."""
 
-    def empty(  # noqa: B027 - as above
+    def empty(  # noqa: B027 - not every floor has one
         self, conn: Connection[Any], meters: int, value_wh: int
     ) -> None:
         """Before each repetition; every meter stands at `value_wh`."""
@@ -84,7 +84,7 @@ class Floor(ABC):
     def stored(self, conn: Connection[Any]) -> int:
         """Rows that are committed."""
 
-    def forget(self) -> None:  # noqa: B027 - as above
+    def forget(self) -> None:  # noqa: B027 - not every floor has one
         """What the broker keeps of it, after each repetition."""
 
     def _ready(self, command: list[str]) -> Running:

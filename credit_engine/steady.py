@@ -12,7 +12,6 @@ Its integers have 64 bits; an account whose numbers could leave them is not begu
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import gcd
 from typing import Any, NamedTuple
@@ -123,11 +122,6 @@ class Taken(NamedTuple):
     energy_wh: Integers
     amounts: Integers
     bases: Integers
-
-
-def table(accounts: Sequence[Steady]) -> Rows:
-    """Their rows."""
-    return np.array([each.row for each in accounts], STEADY)
 
 
 def take(rows: Rows, at_ms: Integers, wh: Integers) -> Taken:

@@ -171,7 +171,7 @@ class Dispatcher:
         self, client: CheckedClient, meter: str, gateway: str | None, command: Command
     ) -> None:
         left_s = max((command.expires_ms - self._now_ms()) // 1000 // self._speed, 1)
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho's
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho has no types
         properties.MessageExpiryInterval = left_s
         topic = Topic("g", gateway, "dn", "cmd") if gateway else Topic("m", meter, "dn", "cmd")
         key = self._signing_key

@@ -94,14 +94,16 @@ class Inbox:
 
     async def take(self, most: int, linger_s: float) -> list[Delivery]:
         """Wait for at least one message, linger a little, and take up to `most`."""
-        while not self._pending:
-            self._arrived.clear()
-            await self._wait()
-        if linger_s and len(self._pending) < most:
-            await asyncio.sleep(linger_s)
         taken: list[Delivery] = []
-        while self._pending and len(taken) < most:
-            taken.append(self._pending.popleft())
+        # A connection that is lost while we linger takes its messages with it: wait once more.
+        while not taken:
+            while not self._pending:
+                self._arrived.clear()
+                await self._wait()
+            if linger_s and len(self._pending) < most:
+                await asyncio.sleep(linger_s)
+            while self._pending and len(taken) < most:
+                taken.append(self._pending.popleft())
         return taken
 
     async def until_idle(self) -> None:

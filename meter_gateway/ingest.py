@@ -106,9 +106,6 @@ class IngestLoop:
             deliveries = await _unless(stopping, self._take(), committing)
             if deliveries is None:
                 break
-            if not deliveries:
-                # The connection was lost while we waited for more: the broker sends them again.
-                continue
             if self.decoder is None:
                 portions = self._portions(deliveries)
             else:

@@ -18,7 +18,7 @@ class Unusable(PartnerError):  # noqa: N818 - a state of the world
     """Mend the program or its settings."""
 
 
-class Refused(PartnerError):  # noqa: N818 - as above
+class Refused(PartnerError):  # noqa: N818 - a state of the world
     """Nothing was done: `code` for programs, the message for people, `pointers` to the fields."""
 
     def __init__(self, status: int, code: str, detail: str, pointers: Sequence[str] = ()) -> None:
@@ -28,7 +28,7 @@ class Refused(PartnerError):  # noqa: N818 - as above
         self.pointers = tuple(pointers)
 
 
-class OutcomeUnknown(PartnerError):  # noqa: N818 - as above
+class OutcomeUnknown(PartnerError):  # noqa: N818 - a state of the world
     """The request may have been done. Ask for the payment by its number, or send the same again; do
     not give the money back before the answer is known.
     """

@@ -18,7 +18,7 @@ class NotSent(Exception):  # noqa: N818 - a state of the world, not a defect
     """The request never left: it was not done."""
 
 
-class Lost(Exception):  # noqa: N818 - as above
+class Lost(Exception):  # noqa: N818 - a state of the world, not a defect
     """The request left, and no answer that can be read came back: it may have been done."""
 
 

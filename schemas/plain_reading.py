@@ -1,4 +1,4 @@
-"""The message that nearly every message is, read in a fifth of the time: a meter's plain reading.
+"""What nearly every message is, a plain reading of a meter, read in less than half of the time.
 
 One object with the total and perhaps what was measured beside it, in plain ASCII. `read_plain`
 knows no rule of its own:

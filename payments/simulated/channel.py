@@ -2,11 +2,12 @@
 
 import random
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 # What becomes of a payment: `late` ones are under way for so many checks first.
@@ -85,7 +86,7 @@ class Response:
     reply: Reply = "whole"
 
 
-class SimulatedChannel:
+class SimulatedChannel(ABC):
     """A context in which the channel listens at `url` (port 0: any free one). A subclass answers;
     `lock` is held then.
     """
@@ -134,7 +135,7 @@ class SimulatedChannel:
                 self.end_headers()
                 self.wfile.write(sent)
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+            def log_message(self, *_: Any) -> None:
                 """A passcode stands in these requests: nothing is printed."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -142,11 +143,11 @@ class SimulatedChannel:
         host, port = self._server.server_address[:2]
         self.url = f"http://{host!s}:{port}"
 
+    @abstractmethod
     def answer(self, request: Request) -> Response:
         """What to answer to one request."""
-        raise NotImplementedError
 
-    def afterwards(self, request: Request, response: Response) -> None:
+    def afterwards(self, request: Request, response: Response) -> None:  # noqa: B027 - most do nothing
         """What happens once it is answered."""
 
     def __enter__(self) -> Self:

@@ -67,7 +67,7 @@ def config(
     user: Annotated[
         str | None, typer.Option(help="Account that mosquitto runs as; only root names one.")
     ] = None,
-    address: Annotated[str, typer.Option(help="Where devices connect.")] = "0.0.0.0",  # noqa: S104  (TLS with client certificates)
+    address: Annotated[str, typer.Option(help="Where devices connect.")] = "0.0.0.0",  # noqa: S104 - devices come from outside
     port: Annotated[int, typer.Option(min=1, max=65535, help="TLS with certificates.")] = 8883,
     password_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="TLS with passwords; none without.")

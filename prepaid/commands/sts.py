@@ -30,7 +30,7 @@ from tokens.slips import likely_slips
 from tokens.sta import SAMPLE_TABLES, SubstitutionTables
 from tokens.vectors import check_lines
 
-PASSPHRASE_VARIABLE = "PREPAID_STS__KEY_PASSPHRASE"  # noqa: S105  (a name, not a passphrase)
+PASSPHRASE_VARIABLE = "PREPAID_STS__KEY_PASSPHRASE"  # noqa: S105 - a name, not a passphrase
 OWNER_ONLY = 0o600
 
 app = typer.Typer(

@@ -35,23 +35,3 @@ async def test_a_failed_commit_is_noticed_while_nothing_arrives(
     with pytest.raises(ZeroDivisionError):
         async with asyncio.timeout(30):
             await loop.run(asyncio.Event())
-
-
-async def test_nothing_taken_is_nothing_committed() -> None:
-    """A connection that was lost between the first message and the end of the linger."""
-    stopping = asyncio.Event()
-
-    class Emptied(OnceOnly):
-        async def take(self, limit: int, linger_s: float) -> list[Delivery]:
-            if not self.deliveries:
-                stopping.set()
-                await asyncio.Event().wait()
-            self.deliveries.clear()
-            return []
-
-    receiver: Any = Emptied()
-    nothing: Any = None
-    loop = IngestLoop(receiver, nothing, nothing, lambda: 0, GatewayMetrics(1))
-    async with asyncio.timeout(30):
-        await loop.run(stopping)
-    assert loop.metrics.messages_committed == 0

@@ -293,6 +293,16 @@ def site(database_url: str) -> Iterator[Site]:
 
 
 @pytest.fixture
+def defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls meets a defect of ours, whose words are nobody's business."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret of the machine")
+
+    monkeypatch.setattr("store.reads.principal_of_key", fail)
+
+
+@pytest.fixture
 def hasty_site(database_url: str) -> Iterator[Site]:
     """One that takes 3 requests a minute of a caller and 9 of an address."""
     settings = ApiSettings(requests_per_minute=3, requests_per_minute_of_address=9)

@@ -71,13 +71,8 @@ def test_a_refusal_is_no_error_of_ours(site: Site, recorded_spans: Any) -> None:
     assert facts(unmatched) == ("GET", attributes, StatusCode.UNSET)
 
 
-def test_a_defect_is_an_error_that_quotes_nothing(
-    site: Site, recorded_spans: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError("secret of the machine")
-
-    monkeypatch.setattr("store.reads.principal_of_key", fail)
+@pytest.mark.usefixtures("defect")
+def test_a_defect_is_an_error_that_quotes_nothing(site: Site, recorded_spans: Any) -> None:
     site.client.get("/v1/accounts", headers={"Authorization": "Bearer x"})
     (span,) = ended(site, recorded_spans)
     attributes = {

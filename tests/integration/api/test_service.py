@@ -141,13 +141,8 @@ def test_one_line_is_logged_per_request_without_keys_numbers_or_tokens(site: Sit
         assert secret not in said
 
 
-def test_a_defect_is_a_problem_with_the_requests_id(
-    site: Site, refused: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError("secret of the machine")
-
-    monkeypatch.setattr("store.reads.principal_of_key", fail)
+@pytest.mark.usefixtures("defect")
+def test_a_defect_is_a_problem_with_the_requests_id(site: Site, refused: Any) -> None:
     with structlog.testing.capture_logs() as lines:
         response = site.client.get("/v1/accounts", headers={"Authorization": "Bearer x"})
         # The line of a request is written once its answer is on the way.

@@ -14,7 +14,7 @@ from credit_engine.facts import Reading
 from credit_engine.outcome import Outcome
 from credit_engine.position import Position, genesis
 from credit_engine.scenario import Scenario, parse_scenario
-from credit_engine.steady import Pricing, begin, table, take
+from credit_engine.steady import STEADY, Pricing, begin, take
 
 MINUTE = 60_000
 
@@ -88,7 +88,7 @@ def test_what_is_taken_is_what_the_engine_gives(
     ]
     # All of them at once: none of them may touch another.
     now = [position for position, _ in starts]
-    rows = table([steady for _, steady in starts])
+    rows = np.array([steady.row for _, steady in starts], STEADY)
     for _ in range(10 if starts else 0):
         readings = [drawn(random, row) for row in rows]
         before = rows.copy()
