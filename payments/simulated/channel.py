@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 # What becomes of a payment: `late` ones are under way for so many checks first.
@@ -135,7 +135,7 @@ class SimulatedChannel(ABC):
                 self.end_headers()
                 self.wfile.write(sent)
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
                 """A passcode stands in these requests: nothing is printed."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
