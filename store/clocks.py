@@ -2,11 +2,13 @@
 
 A clock is measured where a device says what time it is now: its hello, its time request, and a
 reading from the future (a late reading is late, not wrong: its instant is the end of an interval).
-Within a minute it is right (`sync`); within a quarter of an hour its readings are taken and it is
-told the time (`drift`); beyond that it is `lost`: from then on its readings are stored with the
-verdict `clock_lost` and charge nothing until a person resolves each, or all of a meter at once: at
-a corrected instant, which makes it a reading like any other, or discarded. What came stays as it
-came; corrected, it is a second row, whose clock is `edited`.
+Where a clock was lost, a live reading of just now measures it, too: what was wrong may have been
+our own clock for a moment, and no device says hello because of that. Within a minute it is right
+(`sync`); within a quarter of an hour its readings are taken and it is told the time (`drift`);
+beyond that it is `lost`: from then on its readings are stored with the verdict `clock_lost` and
+charge nothing until a person resolves each, or all of a meter at once: at a corrected instant,
+which makes it a reading like any other, or discarded. What came stays as it came; corrected, it is
+a second row, whose clock is `edited`.
 """
 
 from collections.abc import Sequence

@@ -81,9 +81,18 @@ class Reports:
             self._measure(meter, said_ms - received_ms)
 
     def reading(self, meter: BatchMeter, reading: DecodedReading, received_ms: int) -> None:
-        """A live reading from the future measures a clock, too; a late one is only late."""
+        """A live reading from the future measures a clock, too; a late one is only late.
+
+        One of just now shows that a clock that was lost is right again.
+        """
+        if reading.hist:
+            return
         offset_ms = reading.ts_ms - received_ms
-        if offset_ms > clocks.RIGHT_WITHIN_MS and not reading.hist:
+        early = offset_ms > clocks.RIGHT_WITHIN_MS
+        right_again = (
+            meter.clock == "lost" and reading.tq != "lost" and clocks.judge(offset_ms) == "sync"
+        )
+        if early or right_again:
             self._measure(meter, offset_ms)
 
     def _hello(self, meter: BatchMeter, hello: Hello, payload: bytes) -> None:

@@ -87,6 +87,45 @@ def test_a_live_reading_from_the_future_is_taken_and_noticed(utility: Any) -> No
     assert utility.rows("SELECT verdict FROM reading") == ["accepted"]
 
 
+def live(utility: Any, meter: str, ts_ms: int, wh: int, received_ms: int, **form: Any) -> None:
+    """A reading that the broker is known not to have held back."""
+    utility.record(message_at(utility.reading(meter, ts_ms, wh, **form), received_ms))
+
+
+def test_a_live_reading_of_just_now_shows_that_a_lost_clock_is_right_again(utility: Any) -> None:
+    supply = utility.open()
+    utility.now = T0 + HOUR
+    # Our own clock went back: the meter's seems to be ahead.
+    heard(
+        utility,
+        supply.meter,
+        "hello",
+        utility.now - 20 * MINUTE,
+        boot=1,
+        ts=format_instant(utility.now),
+    )
+    assert utility.rows("SELECT clock FROM meter_state") == ["lost"]
+    live(utility, supply.meter, utility.now, OPENED_WH + 5, utility.now + MINUTE)
+    assert utility.rows("SELECT clock FROM meter_state") == ["sync"]
+    assert utility.rows("SELECT verdict FROM reading") == ["accepted"]
+    changes = utility.rows("SELECT judged, offset_ms FROM clock_change ORDER BY id")
+    assert changes == [("lost", 20 * MINUTE), ("sync", -MINUTE)]
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "form"),
+    [(MINUTE + 1, {}), (0, {"hist": True}), (0, {"tq": "lost"})],
+    ids=["late", "replayed", "lost by its own word"],
+)
+def test_no_other_reading_puts_a_lost_clock_right(utility: Any, late_ms: int, form: Any) -> None:
+    supply = utility.open()
+    utility.now = T0 + HOUR
+    heard(utility, supply.meter, "hello", utility.now, boot=1, ts=format_instant(T0))
+    live(utility, supply.meter, utility.now, OPENED_WH + 5, utility.now + late_ms, **form)
+    assert utility.rows("SELECT clock FROM meter_state") == ["lost"]
+    assert utility.rows("SELECT verdict FROM reading") == ["clock_lost"]
+
+
 BEHIND = 3 * HOUR
 
 
