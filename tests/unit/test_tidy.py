@@ -4,7 +4,8 @@ import ast
 import re
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,14 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def faults(paths: Iterable[Path], look: Callable[[Path], list[str]]) -> dict[str, list[str]]:
+    """What `look` finds in each file where it finds something."""
+    return {name_of(path): found for path in paths if (found := look(path))}
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -75,16 +82,19 @@ def test_the_packages_are_found() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in MODULES} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=name_of)
-def test_functions_fit_on_a_screen_and_modules_in_a_head(path: Path) -> None:
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MODULE_LINES
-    long = {
-        node.name: (node.end_lineno or 0) - node.lineno + 1
-        for node in functions(path)
-        if (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES
-    }
-    assert long == {}
+def test_functions_fit_on_a_screen_and_modules_in_a_head() -> None:
+    def too_long(path: Path) -> list[str]:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        return [
+            *([f"{lines} lines"] if lines > MODULE_LINES else []),
+            *(
+                f"{node.name}: {last - node.lineno + 1} lines"
+                for node in functions(path)
+                if (last := node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES
+            ),
+        ]
+
+    assert faults([*MODULES, *TESTS], too_long) == {}
 
 
 def impurities(path: Path) -> Iterator[str]:
@@ -107,11 +117,9 @@ def impurities(path: Path) -> Iterator[str]:
                     yield f"line {node.lineno}: {name}"
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.relative_to(ROOT).parts[0] in PURE], ids=name_of
-)
-def test_pure_packages_know_no_float_no_clock_and_no_chance(path: Path) -> None:
-    assert list(impurities(path)) == []
+def test_pure_packages_know_no_float_no_clock_and_no_chance() -> None:
+    pure = [path for path in MODULES if path.relative_to(ROOT).parts[0] in PURE]
+    assert faults(pure, lambda path: list(impurities(path))) == {}
 
 
 @pytest.mark.parametrize("bad", ["0.5", "float(1)", "1 / 2", "datetime.now()", "import random"])
@@ -121,12 +129,8 @@ def test_an_impurity_is_seen(tmp_path: Path, bad: str) -> None:
     assert list(impurities(module)) != []
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.relative_to(ROOT).parts[0] != "store"], ids=name_of
-)
-def test_sql_lives_in_the_store(path: Path) -> None:
-    if name_of(path) in SQL_EXCEPTIONS:
-        return
+def statements(path: Path) -> list[str]:
+    """SQL in a module, outside its docstrings."""
     tree = tree_of(path)
     documented = {
         id(node.body[0].value)
@@ -135,7 +139,7 @@ def test_sql_lives_in_the_store(path: Path) -> None:
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    found = [
+    return [
         node.value
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant)
@@ -143,37 +147,58 @@ def test_sql_lives_in_the_store(path: Path) -> None:
         and id(node) not in documented
         and SQL.search(node.value)
     ]
-    assert found == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_names_say_what_is_inside(path: Path) -> None:
-    if name_of(path) in NAME_EXCEPTIONS:
-        return
-    assert not set(path.stem.split("_")) & FORBIDDEN_NAMES
-    classes = [node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+def test_sql_lives_in_the_store() -> None:
+    elsewhere = [
+        path
+        for path in MODULES
+        if path.relative_to(ROOT).parts[0] != "store" and name_of(path) not in SQL_EXCEPTIONS
+    ]
+    assert faults(elsewhere, statements) == {}
+
+
+def test_names_say_what_is_inside() -> None:
     vague = re.compile(r"(Utils?|Helpers?|Common|Manager|Service|Misc)$")
-    assert [name for name in classes if vague.search(name)] == []
 
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_module_shadows_the_standard_library(path: Path) -> None:
-    if name_of(path) not in STDLIB_EXCEPTIONS:
-        assert path.stem not in sys.stdlib_module_names or path.stem.startswith("__")
-
-
-@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=name_of)
-def test_what_is_switched_off_or_left_open_says_why(path: Path) -> None:
-    with path.open("rb") as source:
-        comments = [
-            (token.start[0], token.string)
-            for token in tokenize.tokenize(source.readline)
-            if token.type == tokenize.COMMENT
+    def vague_names(path: Path) -> list[str]:
+        classes = [node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+        return [
+            *(set(path.stem.split("_")) & FORBIDDEN_NAMES),
+            *(name for name in classes if vague.search(name)),
         ]
-    assert [line for line, text in comments if re.search(r"\b(TODO|FIXME|XXX)\b", text)] == []
-    if path in MODULES:
-        bare = re.compile(r"(noqa: [A-Z0-9, ]+|type: ignore(\[[\w, -]+\])?)\s*$")
-        assert [line for line, text in comments if bare.search(text)] == []
+
+    named = [path for path in MODULES if name_of(path) not in NAME_EXCEPTIONS]
+    assert faults(named, vague_names) == {}
+
+
+def test_no_module_shadows_the_standard_library() -> None:
+    shadows = [
+        name_of(path)
+        for path in MODULES
+        if path.stem in sys.stdlib_module_names and not path.stem.startswith("__")
+    ]
+    assert sorted(shadows) == sorted(STDLIB_EXCEPTIONS)
+
+
+def test_what_is_switched_off_or_left_open_says_why() -> None:
+    bare = re.compile(r"(noqa: [A-Z0-9, ]+|type: ignore(\[[\w, -]+\])?)\s*$")
+    later = re.compile(r"\b(TODO|FIXME|XXX)\b")
+
+    def unexplained(path: Path) -> list[str]:
+        with path.open("rb") as source:
+            comments = [
+                (token.start[0], token.string)
+                for token in tokenize.tokenize(source.readline)
+                if token.type == tokenize.COMMENT
+            ]
+        return [
+            f"line {line}: {text}"
+            for line, text in comments
+            if later.search(text) or (path in MODULES and bare.search(text))
+        ]
+
+    assert faults([*MODULES, *TESTS], unexplained) == {}
 
 
 def test_nothing_of_this_machine_and_no_secret_goes_in() -> None:
@@ -190,19 +215,20 @@ def test_nothing_of_this_machine_and_no_secret_goes_in() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_constant_holds_a_secret(path: Path) -> None:
-    found = [
-        target.id
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str | bytes)
-        and len(node.value.value) >= 12
-        for target in node.targets
-        if isinstance(target, ast.Name)
-        and SECRET_NAME.search(target.id)
-        # The name of an environment variable is no secret.
-        and not target.id.endswith("_VARIABLE")
-    ]
-    assert found == []
+def test_no_constant_holds_a_secret() -> None:
+    def secrets(path: Path) -> list[str]:
+        return [
+            target.id
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str | bytes)
+            and len(node.value.value) >= 12
+            for target in node.targets
+            if isinstance(target, ast.Name)
+            and SECRET_NAME.search(target.id)
+            # The name of an environment variable is no secret.
+            and not target.id.endswith("_VARIABLE")
+        ]
+
+    assert faults(MODULES, secrets) == {}
