@@ -13,7 +13,7 @@ from prometheus_client import start_http_server
 from meter_gateway.amqp import AmqpAddress, AmqpReceiver
 from meter_gateway.clockwork import run_clockwork
 from meter_gateway.dispatch import Dispatcher
-from meter_gateway.ingest import BATCH_MAX, IngestLoop, Source
+from meter_gateway.ingest import BATCH_MAX, COMMITS, IngestLoop, Source
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
 from meter_gateway.tls import TlsFiles
@@ -103,14 +103,14 @@ class Gateway:
                 settings.metrics_port, addr="127.0.0.1", registry=self.metrics.registry
             )
         sessions = [
-            Session(settings.database_url, "ingest", POINT_LOOKUPS),
             Session(settings.database_url, "dispatch"),
             Session(settings.database_url, "clockwork", POINT_LOOKUPS),
+            *(Session(settings.database_url, "ingest", POINT_LOOKUPS) for _ in range(COMMITS)),
         ]
         dispatcher = Dispatcher(
             sending,
             f"prepaid-dispatch-{settings.name}",
-            sessions[1],
+            sessions[0],
             settings.now_ms,
             settings.speed,
             settings.signing_key,
@@ -118,7 +118,7 @@ class Gateway:
         )
         ingest = IngestLoop(
             receiver,
-            sessions[0],
+            sessions[2:],
             dispatcher,
             settings.now_ms,
             self.metrics,
@@ -127,7 +127,7 @@ class Gateway:
         )
         alarm = TokenAlarm(self.metrics.registry)
         clockwork = run_clockwork(
-            sessions[2], settings.now_ms, stopping, settings.keep_days, alarm, self.metrics
+            sessions[1], settings.now_ms, stopping, settings.keep_days, alarm, self.metrics
         )
         receiving = asyncio.create_task(receiver.run(), name="receiver")
         ended = asyncio.Event()

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-# The window: twice the largest batch, so that the next batch fills while one commits; larger
-# windows gained nothing in the trial of docs/adr/0002.
-RECEIVE_MAX = 8000
+# The window: thrice the largest batch, so that the next batch fills while two commit.
+RECEIVE_MAX = 12_000
 # A broker that has nothing to hand out for this long, while nothing is unacknowledged, holds
 # nothing back: what it sends from then on was said just now.
 QUIET_S = 0.05

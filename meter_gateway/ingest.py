@@ -1,19 +1,23 @@
 """The ingest loop: broker -> batch -> one commit -> acknowledge.
 
 - Source: a `Source` (`Receiver`, `AmqpReceiver`), at most `RECEIVE_MAX` unacknowledged messages.
-- Bound: one batch commits while the next is decoded; nothing else is held.
+- Bound: as many batches commit as there are sessions while one more is decoded; nothing else is
+  held. Two that are about the same device commit one after the other.
 - When the database is away: the same batch is tried again until it is back; the window fills,
   and the broker keeps the rest.
 - Delivery: at least once from the broker, exactly once in effect by the database's keys.
 - Order: none is relied on.
-- On stop: the batch at hand is committed and acknowledged; the rest stays with the broker.
+- Acknowledged in the order received, each batch after its commit.
+- On stop: the batches at hand are committed and acknowledged; the rest stays with the broker.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import cycle
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from opentelemetry import trace
@@ -39,9 +43,11 @@ from store.settlement import TermsCache
 
 log = structlog.get_logger()
 
-# Half the window, so that acknowledging one batch always makes room for the next: with more, a
-# full window and a waiting batch would stop each other.
-BATCH_MAX = RECEIVE_MAX // 2
+# Batches that a worker commits at a time.
+COMMITS = 2
+# So that these commit while the next fills. Acknowledging one must always make room for the next,
+# or a full window and a waiting batch would stop each other.
+BATCH_MAX = RECEIVE_MAX // (COMMITS + 1)
 # Of gateways' batches: more would make a commit longer, not cheaper.
 READINGS_MAX = BATCH_MAX
 # Long enough to gather some messages at low rates, too short to be noticed.
@@ -81,11 +87,29 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Hand:
+    """Commits one batch at a time."""
+
+    session: Session
+    terms: TermsCache = field(default_factory=TermsCache)
+
+
+class _Committing(NamedTuple):
+    """A batch that is being committed, and the devices that it is about."""
+
+    task: asyncio.Task[None]
+    devices: set[str]
+
+
+@dataclass(frozen=True, slots=True)
 class IngestLoop:
-    """One worker's loop; `now_ms` is the system's clock, which a demonstration may speed up."""
+    """One worker's loop; `now_ms` is the system's clock, which a demonstration may speed up.
+
+    `sessions`: a batch commits on each, so that the database works on one while we rate another.
+    """
 
     receiver: Source
-    session: Session
+    sessions: Sequence[Session]
     downlink: Downlink
     now_ms: Callable[[], int]
     metrics: GatewayMetrics
@@ -99,25 +123,35 @@ class IngestLoop:
     tracer: Tracer = field(default_factory=gateway_tracer)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping`; then the batch at hand is finished."""
-        terms = TermsCache()
-        committing: asyncio.Task[None] | None = None
-        while True:
-            deliveries = await _unless(stopping, self._take(), committing)
-            if deliveries is None:
-                break
-            if self.decoder is None:
-                portions = self._portions(deliveries)
-            else:
-                portions = iter([(deliveries, await self.decoder(deliveries))])
-            for taken, said in portions:
-                if committing is not None:
-                    await committing
-                committing = asyncio.create_task(self._commit(terms, taken, said))
-                # It begins before the next is decoded, not after.
-                await asyncio.sleep(0)
-        if committing is not None:
-            await committing
+        """Until `stopping`; then the batches at hand are finished."""
+        hands = cycle([_Hand(session) for session in self.sessions])
+        committing: deque[_Committing] = deque()
+        try:
+            while True:
+                tasks = [each.task for each in committing]
+                deliveries = await _unless(stopping, self._take(), tasks)
+                if deliveries is None:
+                    break
+                if self.decoder is None:
+                    portions = self._portions(deliveries)
+                else:
+                    portions = iter([(deliveries, await self.decoder(deliveries))])
+                for taken, said in portions:
+                    devices = _devices(said)
+                    while len(committing) == len(self.sessions) or not all(
+                        devices.isdisjoint(each.devices) for each in committing
+                    ):
+                        await committing.popleft().task
+                    before = committing[-1].task if committing else None
+                    work = self._commit(next(hands), taken, said, before)
+                    committing.append(_Committing(asyncio.create_task(work), devices))
+                    # It begins before the next is decoded, not after.
+                    await asyncio.sleep(0)
+            while committing:
+                await committing.popleft().task
+        finally:
+            for each in committing:
+                each.task.cancel()
 
     async def _take(self) -> list[Delivery]:
         return await self.receiver.take(self.batch_max, self.linger_s)
@@ -173,12 +207,17 @@ class IngestLoop:
             self.downlink.answer(answer_to, time_answer(asked_ms, received_ms, self.now_ms()))
 
     async def _commit(
-        self, terms: TermsCache, deliveries: Sequence[Delivery], messages: Sequence[Incoming]
+        self,
+        hand: _Hand,
+        deliveries: Sequence[Delivery],
+        messages: Sequence[Incoming],
+        before: "asyncio.Task[None] | None",
     ) -> None:
+        """`before`: the batch that is acknowledged before this one."""
         began_ns = time.monotonic_ns()
         with counting(self.tracer, "ingest.commit") as span:
             span.set_attribute("prepaid.messages", len(messages))
-            recorded = await self._record(terms, messages)
+            recorded = await self._record(hand, messages)
             span.set_attributes(
                 {
                     "prepaid.accepted": recorded.accepted,
@@ -188,6 +227,8 @@ class IngestLoop:
                 }
             )
         committed_ns = time.monotonic_ns()
+        if before is not None:
+            await before
         self.receiver.acknowledge(deliveries)
         self.downlink.receipts(recorded.receipts, recorded.answers)
         self.metrics.committed(recorded, messages, self.now_ms())
@@ -195,37 +236,39 @@ class IngestLoop:
         oldest_ns = min(delivery.received_ns for delivery in deliveries)
         self.metrics.lag.observe((committed_ns - oldest_ns) / 1e9)
 
-    async def _record(self, terms: TermsCache, messages: Sequence[Incoming]) -> Recorded:
+    async def _record(self, hand: _Hand, messages: Sequence[Incoming]) -> Recorded:
         try:
-            return await self._try(self._recording(terms, messages))
+            return await self._try(hand, self._recording(hand, messages))
         except Exception:
             # Not the input's fault, or an input that we did not think of: one message must not
             # hold up the others, and none may be lost.
             log.exception("batch_failed", messages=len(messages))
         total = Recorded()
         for message in messages:
-            total.add(await self._record_alone(terms, message))
+            total.add(await self._record_alone(hand, message))
         return total
 
     def _recording(
-        self, terms: TermsCache, messages: Sequence[Incoming]
+        self, hand: _Hand, messages: Sequence[Incoming]
     ) -> Callable[[Connection], Recorded]:
-        return lambda conn: record(conn, terms, messages, self.now_ms(), self.lanes)
+        return lambda conn: record(conn, hand.terms, messages, self.now_ms(), self.lanes)
 
-    async def _record_alone(self, terms: TermsCache, message: Incoming) -> Recorded:
+    async def _record_alone(self, hand: _Hand, message: Incoming) -> Recorded:
         try:
-            return await self._try(self._recording(terms, [message]))
+            return await self._try(hand, self._recording(hand, [message]))
         except Exception as error:
             log.exception("message_set_aside", topic=message.topic_text)
             detail = f"{type(error).__name__}: {error}"
-            return await self._try(lambda conn: set_aside(conn, message, detail, self.now_ms()))
+            return await self._try(
+                hand, lambda conn: set_aside(conn, message, detail, self.now_ms())
+            )
 
-    async def _try(self, work: Callable[..., Recorded]) -> Recorded:
+    async def _try(self, hand: _Hand, work: Callable[..., Recorded]) -> Recorded:
         """Do it; while the database is away, wait and do it again."""
         retry_s = RETRY_FIRST_S
         while True:
             try:
-                return await self.session.run(work)
+                return await hand.session.run(work)
             except Unavailable as error:
                 log.warning("database_away", reason=str(error), retry_s=retry_s)
                 self.metrics.database_away.inc()
@@ -244,23 +287,32 @@ def _decoded(topic: Topic, delivery: Delivery, now_ms: int) -> Decoded:
         return Decoded(refused=(refused,))
 
 
+def _devices(messages: Sequence[Incoming]) -> set[str]:
+    """Whoever spoke, and the meters that they spoke of."""
+    devices = {message.topic.device for message in messages if message.topic is not None}
+    for message in messages:
+        if message.topic is None or message.topic.side == "g":
+            devices.update(message.meters())
+    return devices
+
+
 async def _unless(
-    stopping: asyncio.Event, work: Awaitable[list[Delivery]], beside: "asyncio.Task[None] | None"
+    stopping: asyncio.Event,
+    work: Awaitable[list[Delivery]],
+    beside: Sequence["asyncio.Task[None]"],
 ) -> list[Delivery] | None:
     """The result of `work`, or None when stopping comes first. Errors: those of `beside`, at once:
-    with nothing new to take, nobody would look at it again.
+    with nothing new to take, nobody would look at them again.
     """
     working = asyncio.ensure_future(work)
     stop = asyncio.create_task(stopping.wait())
-    waited: set[asyncio.Future[Any]] = {working, stop}
-    if beside is not None:
-        waited.add(beside)
+    waited: set[asyncio.Future[Any]] = {working, stop, *beside}
     try:
         while not (working.done() or stop.done()):
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if beside in waited and beside.done():
-                waited.discard(beside)
-                beside.result()
+            for each in [task for task in beside if task in waited and task.done()]:
+                waited.discard(each)
+                each.result()
     finally:
         stop.cancel()
         if not working.done():

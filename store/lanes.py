@@ -6,6 +6,7 @@ rest of what a lane knows show there, too). `store.steady` rates readings by the
 """
 
 import hashlib
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,13 +60,18 @@ ITSELF = -1
 class Lanes:
     """What one worker keeps between its batches. Losing it costs a look, nothing else.
 
-    `known`: the place in `rows` of each meter's lane. `gateways`: their numbers in lanes.
+    `known`: the place in `rows` of each meter's lane. `gateways`: their numbers in lanes. Threads
+    may share it, each with meters of its own, and hold `lock` while they read or change it; nobody
+    waits for that with a transaction open.
     """
 
     limit: int = LANES_MAX
     known: dict[str, int] = field(default_factory=dict)
     rows: Rows = field(default_factory=lambda: np.zeros(LANES_FIRST, LANE), repr=False)
     gateways: dict[str, int] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    # Counts how often all were forgotten: places from before belong to others now.
+    age: int = 0
     _pricings: dict[bytes, int] = field(default_factory=dict)
     _free: list[int] = field(default_factory=list)
     _used: int = 0
@@ -110,13 +116,21 @@ class Lanes:
             self.known.clear()
             self._free.clear()
             self._used = 0
+            self.age += 1
         self._load(conn, terms, missing, now_ms)
 
+    def keep(self, places: Integers, lanes: Rows, age: int) -> None:
+        """Lanes as a commit left them; `age` is that of when they were read."""
+        with self.lock:
+            if age == self.age:
+                whole(self.rows)[places] = whole(lanes)
+
     def forget(self, numbers: Iterable[str]) -> None:
-        for number in numbers:
-            place = self.known.pop(number, None)
-            if place is not None:
-                self._free.append(place)
+        with self.lock:
+            for number in numbers:
+                place = self.known.pop(number, None)
+                if place is not None:
+                    self._free.append(place)
 
     def _load(
         self, conn: Connection, terms: TermsCache, numbers: Sequence[str], now_ms: int

@@ -63,6 +63,7 @@ class _Taking:
 
     def __init__(self, lanes: Lanes, messages: Sequence[Incoming], now_ms: int) -> None:
         self._lanes = lanes
+        self._age = lanes.age
         self._now_ms = now_ms
         self._messages = messages
         self._plain: list[DecodedReading] = []
@@ -217,7 +218,7 @@ class _Taking:
                 _copy(conn, "copy_debits", *self._debit_rows())
         moved["account_version"] = signed(row[0])
         moved["relay_ms"] = 0
-        whole(self._lanes.rows)[self._touched[self._moved]] = whole(moved)
+        self._lanes.keep(self._touched[self._moved], moved, self._age)
 
     def forget_changed(self, conn: Connection) -> None:
         """Read anew, next time, what another one changed."""
@@ -317,8 +318,9 @@ def take(
     if not numbers:
         return messages, Recorded()
     for _ in range(2):
-        lanes.ready(conn, terms, numbers, now_ms)
-        taking = _Taking(lanes, messages, now_ms)
+        with lanes.lock:
+            lanes.ready(conn, terms, numbers, now_ms)
+            taking = _Taking(lanes, messages, now_ms)
         if not taking.accepted:
             break
         try:

@@ -63,7 +63,9 @@ async def run_adapter(
     receiver = Receiver(
         address, f"prepaid-adapter-{settings.name}", adapter.filters, settings.session_expiry_s
     )
-    ingest = IngestLoop(receiver, session, _NoDownlink(), settings.now_ms, metrics, decoder=adapter)
+    ingest = IngestLoop(
+        receiver, [session], _NoDownlink(), settings.now_ms, metrics, decoder=adapter
+    )
     running = [
         asyncio.create_task(receiver.run(), name="receiver"),
         asyncio.create_task(requests.run(), name="requests"),

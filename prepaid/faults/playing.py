@@ -30,8 +30,13 @@ async def play(
     """Every round of the course on one system; a signal ends it after the round at hand."""
     played: list[Round] = []
     ended = asyncio.Event()
+
+    def end() -> None:
+        progress("ending after the round at hand")
+        ended.set()
+
     for each in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(each, ended.set)
+        asyncio.get_running_loop().add_signal_handler(each, end)
     with tempfile.TemporaryDirectory(prefix="prepaid-meters-") as memories:
         async with system_up(wanted, progress) as system:
             load = Load(system, wanted.seed)

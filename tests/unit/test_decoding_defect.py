@@ -18,7 +18,7 @@ def test_a_message_that_breaks_the_decoder_is_refused_whole(
 
     monkeypatch.setattr(ingest, "decode_up", broken)
     nothing: Any = None
-    loop = IngestLoop(nothing, nothing, nothing, lambda: 0, GatewayMetrics(1))
+    loop = IngestLoop(nothing, [nothing], nothing, lambda: 0, GatewayMetrics(1))
     delivery = Delivery("pm/v1/m/37000000017/up/reading", b"{}", None, 1, 0, nothing)
     decoded = loop._decode(delivery, 0, 0).decoded
     [refused] = decoded.refused

@@ -23,7 +23,7 @@ def test_every_message_is_in_one_portion_of_bounded_size(sizes: list[int]) -> No
     messages = [message(size) for size in sizes]
     deliveries: list[Any] = list(range(len(sizes)))
     nothing: Any = None
-    loop = IngestLoop(nothing, nothing, nothing, lambda: 0, GatewayMetrics(1))
+    loop = IngestLoop(nothing, [nothing], nothing, lambda: 0, GatewayMetrics(1))
     with patch.object(IngestLoop, "_decode", lambda _, place, *__: messages[place]):
         portions = list(loop._portions(deliveries))
     assert [each for taken, _ in portions for each in taken] == deliveries

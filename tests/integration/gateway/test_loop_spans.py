@@ -81,7 +81,7 @@ def reading(seq: int, wh: int) -> bytes:
 async def ingest(session: Session, payloads: list[bytes], batch: int = 100) -> None:
     stopping = asyncio.Event()
     source: Any = Once(payloads, stopping)
-    loop = IngestLoop(source, session, Silent(), now_ms, GatewayMetrics(1), batch)
+    loop = IngestLoop(source, [session], Silent(), now_ms, GatewayMetrics(1), batch)
     try:
         async with asyncio.timeout(PATIENCE_S):
             await loop.run(stopping)

@@ -359,7 +359,7 @@ async def test_a_message_that_breaks_us_is_set_aside_and_the_rest_goes_on(
     metrics = GatewayMetrics(1)
     loop = IngestLoop(
         receiver=receiver,  # type: ignore[arg-type]
-        session=session,
+        sessions=[session],
         downlink=Silent(),
         now_ms=lambda: utility.now,
         metrics=metrics,
