@@ -1,9 +1,11 @@
 """The lean way of steady readings and the general way are one: the books are equal."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from store import clockwork, ingest, steady
 from store.audit import audit
 from store.incoming import Incoming
 from store.lanes import Lanes
+from store.settlement import TermsCache
 from store.sql import query
 
 MINUTE = 60_000
@@ -210,6 +213,60 @@ def test_two_workers_of_one_fleet_neither_lose_nor_double(utility: Any, steady_s
     assert sum(utility.rows("SELECT energy_wh FROM ledger_transaction")) == 59 * 10
     assert debited(utility) > 20
     assert [check.name for check in audit(utility.conn) if not check.passed] == []
+
+
+def test_two_threads_share_lanes_that_are_too_few(utility: Any) -> None:
+    """Each forgets all lanes again and again, while the other rates or writes by some of them."""
+    shares = [[utility.open() for _ in range(4)] for _ in range(2)]
+    for supply in [*shares[0], *shares[1]]:
+        utility.top_up(supply, 50_000_000, supply.number, OPENED)
+    slots = range(1, 25)
+    utility.now = OPENED + slots[-1] * QUARTER
+    said = [
+        [[utility.reading(each.meter, OPENED + slot * QUARTER, OPENING_WH + slot * 10, seq=slot)
+          for each in share] for slot in slots]
+        for share in shares
+    ]  # fmt: skip
+    lanes = Lanes(limit=5)
+
+    def record_all(batches: list[list[Incoming]]) -> int:
+        with psycopg.connect(utility.url, autocommit=True) as conn:
+            terms = TermsCache()
+            return sum(
+                ingest.record(conn, terms, batch, utility.now, lanes).accepted for batch in batches
+            )
+
+    with ThreadPoolExecutor(len(said)) as threads:
+        accepted = list(threads.map(record_all, said))
+    assert accepted == [4 * len(slots)] * 2
+    assert lanes.age > len(slots)
+    assert debited(utility) > 4 * len(slots)
+    energy = "SELECT sum(energy_wh)::bigint FROM ledger_transaction GROUP BY account_id"
+    assert utility.rows(energy) == [len(slots) * 10] * 8
+    assert [check.name for check in audit(utility.conn) if not check.passed] == []
+
+
+def test_a_place_that_went_to_another_meter_is_left_to_it(
+    utility: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the commit of a batch and the keeping of its lanes another thread forgot them all."""
+    ours, theirs = utility.open(), utility.open()
+    for supply in (ours, theirs):
+        utility.top_up(supply, 50_000_000, supply.number, OPENED)
+        utility.slot(supply.meter, 1)
+    lanes = utility.lanes = Lanes(limit=1)
+    keep = Lanes.keep
+
+    def late(self: Lanes, *of: Any) -> None:
+        lanes.ready(utility.conn, utility.terms, [theirs.meter], utility.now)
+        keep(self, *of)
+
+    monkeypatch.setattr(Lanes, "keep", late)
+    before = debited(utility)
+    utility.slot(ours.meter, 2)
+    assert debited(utility) == before + 1
+    [their_id] = utility.rows("SELECT id FROM meter WHERE number = %s", theirs.meter)
+    assert lanes.rows[lanes.known[theirs.meter]]["meter_id"] == their_id
 
 
 CHANGES: dict[str, Callable[[Any, Any], object]] = {
