@@ -11,6 +11,7 @@ After each part every reading must be stored and every balance must be what it m
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from benchmarks import population
@@ -23,10 +24,12 @@ from benchmarks.processes import peak_memory_mib, tree_cpu_s
 from benchmarks.report import Asked, Report, Servers
 from benchmarks.stage import METERS_A_GATEWAY, Stage, opened, with_generator
 
-# Slots of one flat-out repetition, and of its batches: some ten seconds of work for a large fleet.
+# Slots of a flat-out repetition; a fleet of which one slot is a minute's work says only one.
 SLOTS = 2
-BATCH_SLOTS = 2
-# The slowest floors are given less, so that they take as long as we do.
+MANY_METERS = 200_000
+# What a floor is given at most: it looks at no account, so that more would only take longer. The
+# slowest is given less, so that it takes as long as we do.
+FLOOR_MESSAGES_MAX = {"shell": 400_000, "literal stack": 80_000, "npm batch": 400_000}
 FLOOR_SLOTS = {"shell": 2, "literal stack": 1, "npm batch": 2}
 OFFERED = (1_000, 5_000)
 # At most so many slots a paced stretch: small fleets have few messages in a day.
@@ -53,13 +56,14 @@ def run(servers: Servers, asked: Asked) -> Report:
 
 
 def _flat_out(report: Report, stage: Stage, servers: Servers, asked: Asked) -> None:
+    slots = 1 if asked.meters > MANY_METERS else SLOTS
+    count = slots * asked.meters
+
     def singles() -> Cost:
-        count = SLOTS * asked.meters
         return stage.publish(stage.fleet.singles(count)[0], count)[0]
 
     def batches() -> Cost:
-        readings = BATCH_SLOTS * asked.meters
-        return stage.publish(stage.fleet.batches(BATCH_SLOTS), readings)[0]
+        return stage.publish(stage.fleet.batches(slots), count)[0]
 
     subjects: dict[str, Callable[[], Cost]] = {GATEWAY: singles, BATCHES: batches}
     for kind in FLOORS:
@@ -88,7 +92,8 @@ def _floor(stage: Stage, floor: Floor) -> Cost:
     slots, meters = FLOOR_SLOTS[floor.name], stage.fleet.meters
     first = population.FIRST_SLOT + 1
     bodies = [population.payload(slot) for slot in range(first, first + slots)]
-    messages = [(topic(number), body) for body in bodies for number in stage.fleet.numbers]
+    said = ((topic(number), body) for body in bodies for number in stage.fleet.numbers)
+    messages = list(islice(said, FLOOR_MESSAGES_MAX[floor.name]))
     file = stage.load.prepare(messages)
     floor.empty(stage.conn, meters, population.register_wh(population.FIRST_SLOT))
     meter = Meter(
@@ -126,7 +131,6 @@ def _paced(report: Report, stage: Stage, servers: Servers, asked: Asked) -> None
             latencies[rate].append(found)
             if len(found) < wanted:
                 missing.append(f"{wanted - len(found)} of {wanted} at {rate}/s")
-            stage.finish_slot()
             asked.progress(f"{rate:,}/s: p99 {quantile(found, 0.99):.0f} ms ({repetition + 1})")
     for rate in OFFERED:
         name = f"gateway at {rate:,}/s"
@@ -134,6 +138,7 @@ def _paced(report: Report, stage: Stage, servers: Servers, asked: Asked) -> None
         for share, word in ((0.5, "p50"), (0.99, "p99")):
             each = [quantile(found, share) for found in latencies[rate]]
             report.add(name, f"latency {word}", "ms", each)
+    stage.finish_slot()
     report.check("paced: every receipt that was asked for came", missing)
     check_fleet(report, stage.conn, asked.meters, stage.fleet.slot, "paced")
 
@@ -167,8 +172,8 @@ def _backlog(report: Report, stage: Stage, servers: Servers, asked: Asked) -> No
         costs.append(cost)
         p99s.append(quantile(found, 0.99))
         memories.append(stage.workers.peak_memory_mib)
-        stage.finish_slot()
         asked.progress(f"backlog: {cost.rate:,.0f}/s ({repetition + 1})")
+    stage.finish_slot()
     report.add_costs("backlog", costs)
     report.add("backlog", "live latency p99", "ms", p99s)
     report.add("backlog", "memory of a worker", "MiB", memories)
