@@ -53,12 +53,19 @@ class Inbox:
         # Until the broker was seen with nothing to hand out it may be working off a backlog.
         self.prompt = False
         self._unacknowledged = 0
-        # How many ever came: equal twice, nothing came between.
+        # How many ever came, and how often some were acknowledged: equal twice, nothing happened
+        # between.
         self.received = 0
+        self.acknowledgements = 0
 
     @property
     def full(self) -> bool:
         return len(self._pending) >= self._window
+
+    @property
+    def room(self) -> bool:
+        """Whether the broker may send more before anything is acknowledged."""
+        return self._unacknowledged < self._window
 
     @property
     def idle(self) -> bool:
@@ -80,13 +87,14 @@ class Inbox:
         self.received += 1
         if delivery.packet_id is not None:
             self._unacknowledged += 1
-            if self._unacknowledged >= self._window:
+            if not self.room:
                 self.prompt = False
         if not self._arrived.is_set():
             self._arrived.set()
 
     def acknowledged(self, deliveries: Sequence[Delivery]) -> None:
         """Those of this connection no longer count; those of a lost one count no more already."""
+        self.acknowledgements += 1
         self._unacknowledged -= sum(
             each.connection is self._link and each.packet_id is not None for each in deliveries
         )

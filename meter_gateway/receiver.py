@@ -117,6 +117,7 @@ class Receiver:
         self._session_expiry_s = session_expiry_s
         self._inbox = Inbox()
         self._connection: _Connection | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._leaving = leaving
         self._left = False
         self.connected = asyncio.Event()
@@ -150,6 +151,27 @@ class Receiver:
             ids = [each.packet_id for each in of_one if each.packet_id is not None]
             if ids:
                 connection.acknowledge(ids)
+        self._ask_what_is_held()
+
+    def _ask_what_is_held(self) -> None:
+        """Find out, unless we know, whether the broker holds anything back."""
+        if self._inbox.prompt or self._connection is None:
+            return
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._nothing_held(self._connection))
+
+    async def _nothing_held(self, connection: "_Connection") -> None:
+        """A broker that left room in the window, and was given none meanwhile, has nothing more:
+        before it answers it has sent what it could. On a line that is never quiet nothing else
+        shows it.
+        """
+        before = None
+        while before != self._inbox.acknowledgements:
+            before = self._inbox.acknowledgements
+            if not await connection.answered() or connection is not self._connection:
+                return
+        if self._inbox.room:
+            self._inbox.prompt = True
 
     async def leave(self) -> None:
         """Give up the share for good: nothing new, what the session still holds, then its end.
@@ -199,6 +221,7 @@ class Receiver:
             await connection.admitted
         self._connection = connection
         self._inbox.open(connection)
+        self._ask_what_is_held()
         self.connected.set()
         if self._leaving:
             connection.unsubscribe()
@@ -253,6 +276,8 @@ class Receiver:
 
     def _forget(self) -> None:
         self._connection = None
+        if self._asking is not None:
+            self._asking.cancel()
         self._inbox.forget()
         self.connected.clear()
 
