@@ -8,7 +8,7 @@ Laws (rating contract, section 11), with `p` a position and facts as a set:
 - the legs of each posting sum to zero, and no instant is charged twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from credit_engine.consumption import Interval, judge, walk
 from credit_engine.days import cell_at, day_at
@@ -30,27 +30,39 @@ from credit_engine.terms import Terms
 from credit_engine.timeline import Timeline, distinct
 
 
-def advance(terms: Terms, position: Position, facts: Iterable[Fact], until_ms: int) -> Outcome:
+def advance(
+    terms: Terms,
+    position: Position,
+    facts: Iterable[Fact],
+    until_ms: int,
+    *,
+    keep_at: Collection[int] = (),
+) -> Outcome:
     """Rate the facts since `position` up to `until_ms` (an instant not before it).
 
     Facts come in any order, duplicates included; readings that conflict keep the order in which
     they arrived. All lie at or after the position, readings after it; a fact after `until_ms` is
     not yet a fact. Postings at the instant of the position are part of the answer, except energy.
+    `keep_at`: instants of accepted readings whose positions are wanted among the checkpoints.
     Errors: CreditError with late_fact, unknown_top_up, top_up_conflict, reversal_conflict,
     adjustment_conflict, exchange_conflict.
     """
     given = facts if isinstance(facts, Sequence) else tuple(facts)
-    if len(given) == 1:
+    if len(given) == 1 and not keep_at:
         reading = given[0]
         if isinstance(reading, Reading):
             outcome = _next_reading(terms, position, reading, until_ms)
             if outcome is not None:
                 return outcome
-    return rate_in_general(terms, position, given, until_ms)
+    return rate_in_general(terms, position, given, until_ms, keep_at)
 
 
 def rate_in_general(
-    terms: Terms, position: Position, facts: Sequence[Fact], until_ms: int
+    terms: Terms,
+    position: Position,
+    facts: Sequence[Fact],
+    until_ms: int,
+    keep_at: Collection[int] = (),
 ) -> Outcome:
     """`advance` without its short path; the same answer for every input."""
     if until_ms < position.at_ms:
@@ -68,7 +80,7 @@ def rate_in_general(
         (fact for fact in facts if isinstance(fact, Adjustment)),
         intervals,
     )
-    timeline = Timeline(terms, position, kept, until_ms)
+    timeline = Timeline(terms, position, kept, until_ms, keep_at)
     timeline.run()
     day = day_at(terms.tariff, until_ms)
     books = timeline.books

@@ -83,7 +83,8 @@ class Outcome:
     `postings`: every posting after the given position and up to `until`, in the order of section
     7; the same call with more facts may give others (`settlement.settle` finds the difference).
     `verdicts`: one per reading and exchange, in the order given. `checkpoints`: the position after
-    the first accepted reading of each local day. `totals`: after all postings, for quotes.
+    the first accepted reading of each local day, and at each instant that was wanted. `totals`:
+    after all postings, for quotes.
     """
 
     position: Position

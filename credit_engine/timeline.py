@@ -4,7 +4,7 @@ Consumption is posted cell by cell up to each event; requests, top-ups, edges of
 end never cut a segment: the balance inside one is worked out without posting it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from itertools import pairwise
 from typing import NamedTuple
@@ -43,15 +43,24 @@ class Facts(NamedTuple):
 class Timeline:
     """One run over the facts after `position`."""
 
-    def __init__(self, terms: Terms, position: Position, facts: Facts, until_ms: int) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        position: Position,
+        facts: Facts,
+        until_ms: int,
+        keep_at: Collection[int] = (),
+    ) -> None:
         self.terms = terms
+        self._keep_at = keep_at
         self.start = position
         self.facts = facts
         self.until_ms = until_ms
         self.books = Books(terms, position.totals)
         self.supply = SupplyState(terms, position)
         self.positions: list[Position] = []
-        self.checkpoints = 0  # how many of `positions`, from the first, begin a local day
+        # How many of `positions`, from the first, begin a local day or are wanted.
+        self.checkpoints = 0
         self._interval = 0
         self._cursor_ms = facts.intervals[0].start_ms if facts.intervals else until_ms
 
@@ -97,12 +106,12 @@ class Timeline:
         return events
 
     def _anchors(self) -> list[Interval]:
-        """The last interval, and the first that ends in each local day."""
+        """The last interval, the first that ends in each local day, and those that are wanted."""
         anchors: list[Interval] = []
-        tariff = self.terms.tariff
+        tariff, keep_at = self.terms.tariff, self._keep_at
         end_ms = day_at(tariff, self.start.at_ms).end_ms if self.start.at_ms > GENESIS_MS else None
         for interval in self.facts.intervals:
-            if end_ms is None or interval.end_ms >= end_ms:
+            if end_ms is None or interval.end_ms >= end_ms or interval.end_ms in keep_at:
                 anchors.append(interval)
                 end_ms = day_at(tariff, interval.end_ms).end_ms
         self.checkpoints = len(anchors)

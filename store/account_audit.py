@@ -248,7 +248,8 @@ def _rate(
             state.position,
         )
     facts, known = stored_facts(conn, state.account_id, start.at_ms)
-    outcome = advance(agreed, start, facts, state.settled_until_ms)
+    keep_at = {anchor_ms for anchor_ms, _ in _checkpoints(conn, state.account_id)}
+    outcome = advance(agreed, start, facts, state.settled_until_ms, keep_at=keep_at)
     return _Rating(state, start, facts, known, outcome)
 
 

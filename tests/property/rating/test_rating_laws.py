@@ -200,7 +200,16 @@ def test_a_late_fact_is_settled_from_any_older_position(invent: Invent, random: 
 @randoms
 def test_any_checkpoint_gives_the_rest_of_the_same_answer(invent: Invent, random: Random) -> None:
     scenario = parse_scenario(invent(random))
-    whole = rated(scenario)
+    ends = {
+        each.at_ms
+        for each in rated(scenario).verdicts
+        if each.judgement == "accepted" and isinstance(each.fact, Reading)
+    }
+    wanted = {at_ms for at_ms in ends if random.random() < 1 / 3}
+    start = genesis(scenario.terms, scenario.installation)
+    whole = advance(scenario.terms, start, scenario.facts, scenario.until_ms, keep_at=wanted)
+    assert replace(whole, checkpoints=()) == replace(rated(scenario), checkpoints=())
+    assert wanted <= {each.at_ms for each in whole.checkpoints}
     for checkpoint in whole.checkpoints:
         stored = Position.from_json(checkpoint.to_json())
         assert stored == checkpoint
