@@ -288,6 +288,10 @@ def account_answer(account: Account) -> AccountAnswer:
 
 
 def balance_answer(account: Account, found: Balance) -> BalanceAnswer:
+    return balance_of_account(account.number, account.currency, found)
+
+
+def balance_of_account(number: str, currency: str, found: Balance) -> BalanceAnswer:
     status, meter, left = found.status, found.supply, found.days_left
     reading = None
     if meter is not None and meter.reading_ms is not None and meter.reading_wh is not None:
@@ -297,8 +301,8 @@ def balance_answer(account: Account, found: Balance) -> BalanceAnswer:
     limit = found.emergency_limit_micro
     return BalanceAnswer.model_validate(
         {
-            "account": account.number,
-            "balance": money(status.balance_micro, account.currency),
+            "account": number,
+            "balance": money(status.balance_micro, currency),
             "as_of": format_instant(status.at_ms),
             "buys_wh": None if found.buys is None else found.buys.energy_wh,
             "days_left": {"low": left.low, "likely": left.likely, "high": left.high}
@@ -317,9 +321,9 @@ def balance_answer(account: Account, found: Balance) -> BalanceAnswer:
                 "in_use": status.emergency_in_use,
                 "available": status.emergency_available,
                 "on_request": found.emergency_on_request,
-                "limit": None if limit is None else money(limit, account.currency),
+                "limit": None if limit is None else money(limit, currency),
             },
-            "debt": money(status.debt_outstanding_micro, account.currency),
+            "debt": money(status.debt_outstanding_micro, currency),
             "last_reading": reading,
         }
     )

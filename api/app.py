@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import BaseRoute, Route
 
 from api.code_delivery import CodeDelivery, Courier
 from api.dependencies import Surroundings
@@ -13,6 +14,7 @@ from api.edge import Edge, Metrics
 from api.errors import Problem, answer_errors
 from api.pace import Pace
 from api.paying import NO_PAYMENTS, Payments
+from api.plain_balances import PlainBalances
 from api.routes import (
     accounts,
     customer_sign_in,
@@ -38,7 +40,9 @@ from api.spans import RequestSpans
 from api.streams import Streams
 from store import account_events
 from store.account_events import Place
+from store.balances import Balances
 from store.pool import Pool, borrow
+from store.settlement import TermsCache
 from tokens.security_module import SecurityModule
 
 # Of this contract, not of the release: it grows when a name or a meaning changes.
@@ -81,7 +85,7 @@ class Api(FastAPI):
 
 
 def _lifespan(
-    pool: Pool, courier: Courier
+    pool: Pool, courier: Courier, balances: Balances
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -92,9 +96,19 @@ def _lifespan(
             yield
         finally:
             courier.stop()
+            await balances.close()
             pool.close()
 
     return lifespan
+
+
+def _balance_route() -> BaseRoute:
+    (found,) = (
+        each
+        for each in accounts.router.routes
+        if isinstance(each, Route) and each.name == accounts.show_balance.__name__
+    )
+    return found
 
 
 def _streams(pool: Pool, settings: ApiSettings) -> Streams:
@@ -137,6 +151,8 @@ def create_app(
     )
 
     courier = Courier(pool, code_delivery, wall_s)
+    terms = TermsCache()
+    balances = Balances(pool.conninfo, terms)
     app = Api(
         title="prepaid",
         version=CONTRACT_VERSION,
@@ -144,7 +160,7 @@ def create_app(
         # The pages load scripts from elsewhere; the description itself stays at /openapi.json.
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(pool, courier),
+        lifespan=_lifespan(pool, courier, balances),
         responses={
             "default": {"model": Problem, "description": "A refusal, with its stable code."}
         },
@@ -154,7 +170,7 @@ def create_app(
         # FastAPI's own spans and logs hold paths, query strings, addresses and what exceptions say.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.surroundings = Surroundings(
+    app.state.surroundings = around = Surroundings(
         settings=settings,
         pool=pool,
         security_module=security_module,
@@ -166,10 +182,12 @@ def create_app(
         payments=payments,
         streams=_streams(pool, settings),
         code_queued=courier.wake,
+        terms=terms,
     )
     answer_errors(app)
     for module in ROUTES:
         app.include_router(module.router)
+    app.add_middleware(PlainBalances, around=around, balances=balances, route=_balance_route())
     app.add_middleware(
         Edge,
         metrics=metrics,

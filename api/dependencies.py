@@ -228,7 +228,9 @@ def account_for(*roles: Role, act: Act = "see") -> Callable[..., Account]:
     return account_of_caller
 
 
-OwnAccount = Annotated[Account, Depends(account_for("customer", *OPERATOR_ROLES))]
+# Who may see an account and with it its balance; api.plain_balances asks the same of a caller.
+BALANCE_ROLES: tuple[Role, ...] = ("customer", *OPERATOR_ROLES)
+OwnAccount = Annotated[Account, Depends(account_for(*BALANCE_ROLES))]
 # Whose holder may act on it: himself, and who serves him at a desk.
 ServedAccount = Annotated[Account, Depends(account_for("customer", "desk", "supervisor", "admin"))]
 # Who may pay for it, also one who may not see it: what is answered tells nothing of its use.

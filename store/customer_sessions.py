@@ -145,8 +145,8 @@ def _begin(conn: Connection, person: int, wall_ms: int) -> NewSession:
 def touch(conn: Connection, session_id: int, seen_ms: int, wall_ms: int) -> None:
     """The session is used now."""
     if wall_ms - seen_ms >= SEEN_EVERY_MS:
-        of = {"session": session_id, "wall_ms": wall_ms}
-        conn.execute(query("touch_customer_session"), of)
+        of = {"sessions": [session_id], "wall_ms": wall_ms}
+        conn.execute(query("touch_customer_sessions"), of)
 
 
 def listed(conn: Connection, person_id: int, wall_ms: int) -> list[CustomerSession]:

@@ -16,13 +16,13 @@ from psycopg import Connection
 from credit_engine.days import HOUR_MS, local_time, midnight_ms
 from credit_engine.errors import CreditError
 from credit_engine.forecast import MIN_DAYS, DaysLeft, Reason, days_left, quantile
-from credit_engine.outcome import Status
+from credit_engine.outcome import Outcome, Status
 from credit_engine.quote import Quote, quote
 from credit_engine.terms import Terms
 from schemas.errors import DomainError
 from store.customer_sessions import IDLE_MS
 from store.errors import Conflict, NotFound
-from store.forecasts import usage
+from store.forecasts import Usage, usage
 from store.operators import OperatorRole
 from store.pool import snapshot
 from store.settlement import AccountState, TermsCache, look, read_account
@@ -283,26 +283,31 @@ def balance(conn: Connection, terms: TermsCache, account_id: int, now_ms: int) -
     with snapshot(conn):
         state, agreed = terms_of(conn, terms, account_id)
         outcome = look(conn, terms, state, now_ms)
-        status = outcome.status
-        buys = None
-        try:
-            # What is in the balance has paid its share of debt: all of it buys energy and taxes.
-            paid = replace(outcome.totals, balance_micro=0, debt_micro=0)
-            buys = quote(agreed, paid, status.at_ms, max(status.balance_micro, 0))
-        except CreditError as error:
-            if error.code not in {"free_energy", "no_tariff"}:
-                raise
         used = usage(conn, account_id, agreed, state)
         row = conn.execute(query("supply_of_account"), {"account": account_id}).fetchone()
-        offer = agreed.emergency
-        return Balance(
-            status=status,
-            buys=buys,
-            days_left=days_left(status.balance_micro, used.costs_micro),
-            emergency_limit_micro=None if offer is None else offer.limit_micro,
-            emergency_on_request=offer is not None and offer.on_request,
-            supply=None if row is None else Supply(*row),
-        )
+    return balance_of(agreed, outcome, used, None if row is None else Supply(*row))
+
+
+def balance_of(agreed: Terms, outcome: Outcome, used: Usage, supply: Supply | None) -> Balance:
+    """What an account's outcome as of now means to its holder."""
+    status = outcome.status
+    buys = None
+    try:
+        # What is in the balance has paid its share of debt: all of it buys energy and taxes.
+        paid = replace(outcome.totals, balance_micro=0, debt_micro=0)
+        buys = quote(agreed, paid, status.at_ms, max(status.balance_micro, 0))
+    except CreditError as error:
+        if error.code not in {"free_energy", "no_tariff"}:
+            raise
+    offer = agreed.emergency
+    return Balance(
+        status=status,
+        buys=buys,
+        days_left=days_left(status.balance_micro, used.costs_micro),
+        emergency_limit_micro=None if offer is None else offer.limit_micro,
+        emergency_on_request=offer is not None and offer.on_request,
+        supply=supply,
+    )
 
 
 def usual_energy(conn: Connection, terms: TermsCache, account_id: int, days: int) -> int:

@@ -130,6 +130,8 @@ class TermsCache:
     _terms: dict[int, tuple[int, Terms]] = field(default_factory=dict)
     _tariffs: dict[bytes, Tariff] = field(default_factory=dict)
     _agreed: dict[tuple[bytes, str], Terms] = field(default_factory=dict)
+    # Digests by tariff and how many versions it has: one is added at times, none ever changes.
+    _shared: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def get(self, conn: Connection, account_id: int, revision: int) -> Terms:
         kept = self._terms.get(account_id)
@@ -148,6 +150,13 @@ class TermsCache:
         if missing:
             self._load(conn, missing)
 
+    def agreed(self, tariff: int, versions: int, terms: str) -> Terms | None:
+        """The terms that read so under a tariff with so many versions; None for a tariff that no
+        account was loaded with yet.
+        """
+        digest = self._shared.get((tariff, versions))
+        return None if digest is None else self._parse(digest, terms)
+
     def _load(self, conn: Connection, revisions: Mapping[int, int]) -> None:
         if len(self._terms) + len(revisions) > self.limit:
             self._terms.clear()
@@ -159,15 +168,22 @@ class TermsCache:
             lost = revisions.keys() - {row[0] for row in found}
             raise SettlementError(min(lost), "it has no terms")
         parsed: dict[str, bytes] = {}
-        for account_id, tariff, agreed in found:
+        for account_id, tariff, agreed, shared, versions in found:
             digest = parsed.get(tariff)
             if digest is None:
                 digest = parsed[tariff] = self._parse_tariff(tariff)
-            terms = self._agreed.get((digest, agreed))
-            if terms is None:
-                terms = parse_account(orjson.loads(agreed), self._tariffs[digest])
-                self._agreed[digest, agreed] = terms
-            self._terms[account_id] = (revisions[account_id], terms)
+            if shared is not None:
+                self._shared[shared, versions] = digest
+            self._terms[account_id] = (revisions[account_id], self._parse(digest, agreed))
+
+    def _parse(self, digest: bytes, agreed: str) -> Terms:
+        terms = self._agreed.get((digest, agreed))
+        if terms is None:
+            if len(self._agreed) >= self.limit:
+                self._agreed.clear()
+            terms = parse_account(orjson.loads(agreed), self._tariffs[digest])
+            self._agreed[digest, agreed] = terms
+        return terms
 
     def _parse_tariff(self, text: str) -> bytes:
         form = orjson.loads(text)

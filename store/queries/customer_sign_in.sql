@@ -40,9 +40,11 @@ INSERT INTO customer_session (sha256, person_id, began_ms, seen_ms, expires_ms)
 VALUES (%(sha256)s, %(person)s, %(wall_ms)s, %(wall_ms)s, %(expires_ms)s)
 RETURNING id
 
--- name: touch_customer_session
--- A session was used; not more often written than idle time needs.
-UPDATE customer_session SET seen_ms = greatest(seen_ms, %(wall_ms)s) WHERE id = %(session)s
+-- name: touch_customer_sessions
+-- Sessions are in use; one that somebody else notes meanwhile is left to him.
+UPDATE customer_session SET seen_ms = greatest(seen_ms, %(wall_ms)s)
+WHERE id IN (SELECT id FROM customer_session WHERE id = ANY(%(sessions)s::bigint[])
+             FOR NO KEY UPDATE SKIP LOCKED)
 
 -- name: customer_sessions
 -- A person's sessions that still work, newest first.

@@ -33,13 +33,16 @@ FOR UPDATE SKIP LOCKED
 
 -- name: terms_of_accounts
 -- Everything that prices accounts, as the mappings of rating.md section 10: the tariff as text, the
--- same for all accounts that share it, and the account's own terms.
+-- same for all accounts that share it, and the account's own terms; with a shared tariff also which
+-- it is, and how many versions it has.
 WITH asked AS MATERIALIZED (
     SELECT a.id, a.tariff_id, a.terms::text AS terms,
            EXISTS (SELECT FROM tariff_assignment s WHERE s.account_id = a.id) AS assigned
     FROM account a WHERE a.id = ANY(%(accounts)s)
 ), shared AS MATERIALIZED (
-    SELECT t.id, jsonb_build_object(
+    SELECT t.id,
+           (SELECT count(*) FROM tariff_version v WHERE v.tariff_id = t.id) AS versions,
+           jsonb_build_object(
                'timezone', t.timezone, 'currency', t.currency, 'holidays', t.holidays,
                'tariff', jsonb_build_object('versions', coalesce(
                    (SELECT jsonb_agg(v.body || jsonb_build_object('valid_from', v.valid_from::text)
@@ -47,14 +50,14 @@ WITH asked AS MATERIALIZED (
                     FROM tariff_version v WHERE v.tariff_id = t.id), '[]')))::text AS form
     FROM tariff t WHERE t.id IN (SELECT tariff_id FROM asked WHERE NOT assigned)
 )
-SELECT a.id, s.form, a.terms FROM asked a JOIN shared s ON s.id = a.tariff_id WHERE NOT a.assigned
+SELECT a.id, s.form, a.terms, s.id, s.versions FROM asked a JOIN shared s ON s.id = a.tariff_id WHERE NOT a.assigned
 UNION ALL
 SELECT a.id, jsonb_build_object(
            'timezone', t.timezone, 'currency', t.currency, 'holidays', t.holidays,
            'tariff', jsonb_build_object('versions', coalesce(
                (SELECT jsonb_agg(v.body || jsonb_build_object('valid_from', v.valid_from::text)
                                  ORDER BY v.valid_from)
-                FROM account_version v WHERE v.account_id = a.id), '[]')))::text, a.terms
+                FROM account_version v WHERE v.account_id = a.id), '[]')))::text, a.terms, NULL, NULL
 FROM asked a JOIN tariff t ON t.id = a.tariff_id WHERE a.assigned
 
 -- name: installations_of_account

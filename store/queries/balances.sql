@@ -1,0 +1,72 @@
+-- name: balances_asked_for
+-- What balances need, for many askers at once: who asks, his part in the account, and the account's
+-- state, terms, use of the last days and supply. Nothing for what a caller is to be refused.
+SELECT q.place, w.role, w.customer_id, w.operator_id, w.name, w.centres, w.person_id, w.session_id,
+       w.began_ms, w.seen_ms,
+       CASE WHEN w.person_id IS NULL THEN NULL
+            WHEN EXISTS (SELECT FROM contact k JOIN person p ON p.phone = k.address
+                         WHERE k.customer_id = a.customer_id AND k.channel = 'phone'
+                           AND k.ended_ms IS NULL AND k.verified_ms IS NOT NULL
+                           AND p.id = w.person_id) THEN 'owner'
+            ELSE (SELECT g.role FROM account_grant g
+                  WHERE g.account_id = a.id AND g.person_id = w.person_id
+                    AND g.withdrawn_ms IS NULL) END AS access,
+       a.number, t.currency, a.tariff_id,
+       (SELECT count(*) FROM tariff_version v WHERE v.tariff_id = a.tariff_id) AS versions,
+       CASE WHEN EXISTS (SELECT FROM tariff_assignment x WHERE x.account_id = a.id) THEN NULL
+            ELSE a.terms::text END AS terms,
+       s.account_id, p.position::text, s.numbers, s.anchor_ms, s.opened_ms, s.newest_reading_ms,
+       s.has_tail, s.settled_until_ms, s.due_ms, s.balance_micro, s.debt_micro, s.supply,
+       s.emergency_in_use, s.terms_revision, s.low_credit_micro, s.low_credit, s.decided_supply,
+       s.decisions, s.low_credit_days, s.expected_micro, s.expected_until_ms,
+       d.days, d.micros, d.whs, l.meter, l.desired_relay, l.reported_relay, l.reported_ms, l.online,
+       l.heard_ms, l.reading_ms, l.reading_wh
+FROM unnest(%(sha256s)s::bytea[], %(numbers)s::text[]) WITH ORDINALITY AS q (sha256, number, place)
+CROSS JOIN LATERAL (
+    SELECT coalesce(o.role, k.role) AS role, k.customer_id, o.id AS operator_id, o.name, o.centres,
+           NULL::bigint AS person_id, NULL::bigint AS session_id, 0::bigint AS began_ms,
+           0::bigint AS seen_ms
+    FROM access_key k LEFT JOIN operator o ON o.id = k.operator_id
+    WHERE k.sha256 = q.sha256 AND k.revoked_at IS NULL AND o.disabled_at IS NULL
+    UNION ALL
+    SELECT o.role, NULL, o.id, o.name, o.centres, NULL, NULL, 0, 0
+    FROM operator_session e JOIN operator o ON o.id = e.operator_id
+    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s
+      AND o.disabled_at IS NULL
+    UNION ALL
+    SELECT 'customer', 0, NULL, NULL, NULL, e.person_id, e.id, e.began_ms, e.seen_ms
+    FROM customer_session e
+    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s
+      AND e.seen_ms > %(wall_ms)s - %(idle_ms)s::bigint
+) w
+JOIN account a ON a.number = q.number
+    AND (w.person_id IS NOT NULL OR w.customer_id IS NULL OR a.customer_id = w.customer_id)
+    AND (w.centres IS NULL OR a.centre_id = ANY(w.centres))
+JOIN tariff t ON t.id = a.tariff_id
+JOIN account_state s ON s.account_id = a.id
+JOIN account_position p ON p.account_id = a.id
+CROSS JOIN LATERAL (
+    -- Days beyond those that count are left out later: where they begin is a matter of the zone.
+    SELECT array_agg(n.local_day - DATE '1970-01-01') AS days, array_agg(n.micro) AS micros,
+           array_agg(n.wh) AS whs
+    FROM (SELECT local_day, -sum(customer_micro)::bigint AS micro, sum(energy_wh)::bigint AS wh
+          FROM ledger_transaction
+          WHERE account_id = a.id AND at_ms > s.anchor_ms - 1382400000 AND at_ms <= s.anchor_ms
+            AND kind IN ('energy', 'standing', 'daily_debt')
+          GROUP BY local_day) n
+) d
+LEFT JOIN LATERAL (
+    SELECT m.number AS meter, h.desired_relay, h.reported_relay,
+           ms_of(h.reported_at) AS reported_ms, h.online, ms_of(h.seen_at) AS heard_ms,
+           ms_of(r.ts) AS reading_ms, r.value_wh AS reading_wh
+    FROM installation i
+    JOIN meter m ON m.id = i.meter_id
+    JOIN meter_heard h ON h.meter_id = m.id
+    LEFT JOIN LATERAL (
+        SELECT ts, value_wh FROM reading
+        WHERE meter_id = m.id AND register = '1.8.0' AND verdict = 'accepted' AND ts > i.opened_at
+        ORDER BY ts DESC LIMIT 1
+    ) r ON true
+    WHERE i.account_id = a.id
+    ORDER BY i.opened_at DESC LIMIT 1
+) l ON true
