@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import BodyTooLarge, TooManyRequests, problem
@@ -28,6 +28,10 @@ SAFE_HEADERS = {
 }
 # Who came by TLS once does not come without it for a year; over plain HTTP it means nothing.
 STRICT_TRANSPORT = "max-age=31536000"
+# As the wire has them.
+_RAW_SAFE_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
+_STRICT = (b"strict-transport-security", STRICT_TRANSPORT.encode())
+_REQUEST_ID_HEADER = b"x-request-id"
 # What watches over the service asks as often as it likes.
 WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
 # Where a partner's daily file comes: more bytes than any other request.
@@ -58,6 +62,20 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
+        # Routes and statuses are few; to look one up by its labels takes longer than to count.
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        counter = self._counters.get((method, route, status))
+        if counter is None:
+            counter = self.requests.labels(method, route, str(status))
+            self._counters[method, route, status] = counter
+        timer = self._timers.get(route)
+        if timer is None:
+            timer = self._timers[route] = self.seconds.labels(route)
+        counter.inc()
+        timer.observe(seconds)
 
 
 class Edge:
@@ -96,12 +114,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                out = MutableHeaders(scope=message)
-                out["X-Request-Id"] = request_id
-                for name, value in SAFE_HEADERS.items():
-                    out.setdefault(name, value)
-                if scope["scheme"] == "https":
-                    out.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
+                message = message | {"headers": _safe(message, request_id, scope["scheme"])}
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -151,8 +164,7 @@ class Edge:
 
     def _report(self, scope: Scope, state: dict[str, object], status: int, seconds: float) -> None:
         route = route_of(scope)
-        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-        self._metrics.seconds.labels(route).observe(seconds)
+        self._metrics.count(scope["method"], route, status, seconds)
         facts = {name: state[name] for name in ("caller", "code", "cause") if name in state}
         _log.info(
             "request_served",
@@ -162,6 +174,16 @@ class Edge:
             milliseconds=round(seconds * 1000),
             **facts,
         )
+
+
+def _safe(message: Message, request_id: str, scheme: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer with those that every answer has and it does not say itself."""
+    said = [each for each in message.get("headers", ()) if each[0] != _REQUEST_ID_HEADER]
+    names = {name for name, _ in said}
+    added = [each for each in _RAW_SAFE_HEADERS if each[0] not in names]
+    if scheme == "https" and _STRICT[0] not in names:
+        added.append(_STRICT)
+    return [*said, (_REQUEST_ID_HEADER, request_id.encode("latin-1")), *added]
 
 
 def _answer(error: TooManyRequests, wait_s: int) -> ASGIApp:
