@@ -10,6 +10,8 @@ from credit_engine.rating import block_lines, share_of_top_up, tax_due
 from credit_engine.terms import Terms
 
 QUOTE_STEP_WH = 100
+# Of what so much costs it is guessed how much an amount buys: 10 kWh.
+_SAMPLE_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,10 @@ def quote(terms: Terms, totals: Totals, at_ms: int, amount_micro: int) -> Quote:
             (version, last),
         )
     debt, owed, rest = _split(terms, totals, cell, amount_micro)
+    sample = _cost_micro(totals, cell, _SAMPLE_STEPS * QUOTE_STEP_WH)
     energy = QUOTE_STEP_WH * _greatest(
-        lambda steps: _cost_micro(totals, cell, steps * QUOTE_STEP_WH) <= rest
+        lambda steps: _cost_micro(totals, cell, steps * QUOTE_STEP_WH) <= rest,
+        near=rest * _SAMPLE_STEPS // sample if sample > 0 else 1,
     )
     energy_lines = _energy_lines(totals, cell, energy)
     cost = sum(line.amount_micro for line in energy_lines)
@@ -126,12 +130,22 @@ def _cost_micro(totals: Totals, cell: Cell, energy_wh: int) -> int:
     return sum(line.amount_micro for line in _energy_lines(totals, cell, energy_wh))
 
 
-def _greatest(holds: Callable[[int], bool]) -> int:
-    """The greatest number for which `holds`, given that it holds for 0 and then fails for good."""
-    upper = 1
-    while holds(upper):
-        upper *= 2
-    lower = upper // 2
+def _greatest(holds: Callable[[int], bool], near: int = 1) -> int:
+    """The greatest number for which `holds`, given that it holds for 0 and then fails for good.
+
+    The better the guess `near`, the fewer numbers are tried; it changes nothing else.
+    """
+    step = 1
+    if holds(near):
+        lower, upper = near, near + 1
+        while holds(upper):
+            lower, step = upper, step * 2
+            upper += step
+    else:
+        lower, upper = near - 1, near
+        while lower > 0 and not holds(lower):
+            upper, step = lower, step * 2
+            lower = max(0, lower - step)
     while upper - lower > 1:
         middle = (lower + upper) // 2
         lower, upper = (middle, upper) if holds(middle) else (lower, middle)
