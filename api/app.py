@@ -41,7 +41,7 @@ from api.streams import Streams
 from store import account_events
 from store.account_events import Place
 from store.balances import Balances
-from store.pool import Pool, borrow
+from store.pool import Pool, borrow, url_of
 from store.settlement import TermsCache
 from tokens.security_module import SecurityModule
 
@@ -152,7 +152,7 @@ def create_app(
 
     courier = Courier(pool, code_delivery, wall_s)
     terms = TermsCache()
-    balances = Balances(pool.conninfo, terms)
+    balances = Balances(url_of(pool), terms)
     app = Api(
         title="prepaid",
         version=CONTRACT_VERSION,

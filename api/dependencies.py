@@ -1,13 +1,15 @@
 """What routes ask for, as Annotated aliases: the surroundings, a connection, the caller, a page."""
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import Depends, Header, Path, Query, Request
+from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
@@ -21,7 +23,8 @@ from api.streams import Streams
 from schemas.contacts import typed_digits
 from store import customer_sessions, idempotency, operators, reads
 from store.contacts import ONLINE, Actor
-from store.pool import Connection, Pool, borrow
+from store.errors import Unavailable
+from store.pool import WAIT_S, Connection, Pool, borrow
 from store.reads import Account, Act, Principal, Role
 from store.settlement import TermsCache
 from tokens.security_module import SecurityModule
@@ -51,6 +54,11 @@ class Surroundings:
     code_queued: Callable[[], None]
     payments: Payments = NO_PAYMENTS
     terms: TermsCache = field(default_factory=TermsCache)
+    # Requests that may hold a connection at once: as many as the pool has.
+    turns: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turns", asyncio.Semaphore(self.pool.max_size))
 
     def wall_ms(self) -> int:
         """Real time: sessions, second factors and bounds on tries go by it."""
@@ -66,9 +74,19 @@ def surroundings(request: Request) -> Surroundings:
 Around = Annotated[Surroundings, Depends(surroundings)]
 
 
-def connection(around: Around) -> Iterator[Connection]:
-    with borrow(around.pool) as conn:
-        yield conn
+async def connection(around: Around) -> AsyncIterator[Connection]:
+    """A connection of the pool. Who has one goes on in threads, so that nobody may wait for one in
+    a thread: else the waiting take the threads of those for whom they wait.
+    """
+    try:
+        await asyncio.wait_for(around.turns.acquire(), WAIT_S)
+    except TimeoutError:
+        raise Unavailable("every connection is in use") from None
+    try:
+        async with contextmanager_in_threadpool(borrow(around.pool)) as conn:
+            yield conn
+    finally:
+        around.turns.release()
 
 
 # Given back before the answer is sent: a slow reader must not keep a connection.

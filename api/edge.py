@@ -29,7 +29,9 @@ SAFE_HEADERS = {
 # Who came by TLS once does not come without it for a year; over plain HTTP it means nothing.
 STRICT_TRANSPORT = "max-age=31536000"
 # As the wire has them.
-_RAW_SAFE_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
+_RAW_SAFE_HEADERS = [
+    (name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()
+]
 _STRICT = (b"strict-transport-security", STRICT_TRANSPORT.encode())
 _REQUEST_ID_HEADER = b"x-request-id"
 # What watches over the service asks as often as it likes.
@@ -114,7 +116,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = message | {"headers": _safe(message, request_id, scope["scheme"])}
+                message = {**message, "headers": _safe(message, request_id, scope["scheme"])}
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -25,7 +25,9 @@ class RequestSpans:
         self._tracer = trace.get_tracer("prepaid.api")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        # Without a provider there is nobody to give spans to.
+        untold = isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        if untold or scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         known = scope["method"] in METHODS

@@ -19,7 +19,7 @@ _PHONE = re.compile(r"\+?\d{6,}(\d{2})\b")
 # With its plus sign a number is a phone wherever it stands; an e-mail address has its sign, too.
 _E164 = re.compile(r"\+\d{6,13}(\d{2})\b")
 _EMAIL = re.compile(r"[^\s@<>\"'=,;:/]+@([\w-]+\.[\w.-]+)")
-# What all of these have, and most texts have not: an at sign or six digits, blanks and hyphens aside.
+# All of these have, and most texts have not, an at sign or six digits, blanks and hyphens aside.
 _SUSPECT = re.compile(r"@|(?:\d[ -]?){6}")
 # Fields that hold what a person is called.
 _NAME_KEYS = frozenset({"holder", "customer_name", "person_name"})

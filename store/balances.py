@@ -120,13 +120,27 @@ class Balances:
                 found = await conn.execute(
                     query("balances_asked_for"), of, prepare=True, binary=True
                 )
-                return {row[0]: row for row in await found.fetchall()}
+                rows = await found.fetchall()
+                await self._learn(conn, rows)
+                return {row[0]: row for row in rows}
             except psycopg.Error:
                 await self._drop()
                 if fresh:
                     break
         self._away_until_s = time.monotonic() + PAUSE_S
         return {}
+
+    async def _learn(self, conn: AsyncConnection[Any], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Load the tariffs that are not known yet, each with one account that has it."""
+        unknown: dict[tuple[int, int], int] = {}
+        for row in rows:
+            _, _, tariff, versions, words = row[_ACCOUNT]
+            if words is not None and not self._terms.knows(tariff, versions):
+                unknown[tariff, versions] = row[_STATE][0]
+        if unknown:
+            of = {"accounts": list(unknown.values())}
+            found = await conn.execute(query("terms_of_accounts"), of)
+            self._terms.learn(await found.fetchall())
 
     async def _touch(self, sessions: Mapping[int, int]) -> None:
         """Sessions that are used again, after their answers: nobody waits for it."""

@@ -46,9 +46,7 @@ def usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState)
     return _usage(days, found)
 
 
-def usage_among(
-    found: Mapping[date, tuple[int, int]], agreed: Terms, state: AccountState
-) -> Usage:
+def usage_among(found: Mapping[date, tuple[int, int]], agreed: Terms, state: AccountState) -> Usage:
     """As `usage`, from sums (µ, Wh) by local day that hold those days and perhaps others."""
     return _usage(_days(agreed, state)[0], found)
 

@@ -11,7 +11,7 @@ from store.errors import Unavailable
 from store.session import NOTICE_SILENCE
 
 # Callers above hold connections and know no driver.
-__all__ = ["Connection", "Pool", "borrow", "make_pool", "snapshot"]
+__all__ = ["Connection", "Pool", "borrow", "make_pool", "snapshot", "url_of"]
 
 Pool = ConnectionPool[Connection]
 
@@ -42,6 +42,12 @@ def make_pool(url: str, *, min_size: int = 1, max_size: int = 10) -> Pool:
         open=False,
         name="api",
     )
+
+
+def url_of(pool: Pool) -> str:
+    """Where a pool's connections lead."""
+    assert isinstance(pool.conninfo, str), "make_pool gives a text"
+    return pool.conninfo
 
 
 def _limit_statements(conn: Connection) -> None:

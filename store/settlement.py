@@ -150,31 +150,39 @@ class TermsCache:
         if missing:
             self._load(conn, missing)
 
+    def knows(self, tariff: int, versions: int) -> bool:
+        """Whether a tariff with so many versions was learnt with any account."""
+        return (tariff, versions) in self._shared
+
     def agreed(self, tariff: int, versions: int, terms: str) -> Terms | None:
-        """The terms that read so under a tariff with so many versions; None for a tariff that no
-        account was loaded with yet.
-        """
+        """The terms that read so under a tariff with so many versions; None for an unknown one."""
         digest = self._shared.get((tariff, versions))
         return None if digest is None else self._parse(digest, terms)
 
     def _load(self, conn: Connection, revisions: Mapping[int, int]) -> None:
-        if len(self._terms) + len(revisions) > self.limit:
-            self._terms.clear()
-            self._agreed.clear()
         found = conn.execute(
             query("terms_of_accounts"), {"accounts": Int8s(list(revisions))}
         ).fetchall()
         if len(found) != len(revisions):
             lost = revisions.keys() - {row[0] for row in found}
             raise SettlementError(min(lost), "it has no terms")
+        if len(self._terms) + len(revisions) > self.limit:
+            self._terms.clear()
+        for account_id, agreed in self.learn(found).items():
+            self._terms[account_id] = (revisions[account_id], agreed)
+
+    def learn(self, found: Iterable[Sequence[Any]]) -> dict[int, Terms]:
+        """The terms by account of rows of `terms_of_accounts`; what they share is kept."""
         parsed: dict[str, bytes] = {}
+        learnt: dict[int, Terms] = {}
         for account_id, tariff, agreed, shared, versions in found:
             digest = parsed.get(tariff)
             if digest is None:
                 digest = parsed[tariff] = self._parse_tariff(tariff)
             if shared is not None:
                 self._shared[shared, versions] = digest
-            self._terms[account_id] = (revisions[account_id], self._parse(digest, agreed))
+            learnt[account_id] = self._parse(digest, agreed)
+        return learnt
 
     def _parse(self, digest: bytes, agreed: str) -> Terms:
         terms = self._agreed.get((digest, agreed))
