@@ -1,7 +1,8 @@
 """The API as users run it: latency of balances, quotes and payments at offered rates.
 
-The floor is the same server's liveness answer, which asks no database. Every balance is compared
-with the independent expectation; every payment must come back with a token.
+The floors are the same server's liveness answer, which asks no database, and, for balances at the
+rate of a fleet's customers, one row by its key through the same framework. Every balance is
+compared with the independent expectation; every payment must come back with a token.
 """
 
 import base64
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ import psycopg
 from psycopg import Connection
 
 from api.signatures import sign
-from benchmarks import population
+from benchmarks import balance_load, population
+from benchmarks.balance_load import BalanceLoad, Holders
 from benchmarks.latencies import quantile
 from benchmarks.ledger_checks import count as count_of
 from benchmarks.load import LoadError
@@ -47,6 +49,8 @@ ATTRIBUTES = KeyAttributes(
 )
 BANK = "bench-bank"
 PAYEES = 1_000
+# From one address come all of them here; the bound itself is not what is measured.
+ENOUGH_A_MINUTE = 10_000_000
 # Of a paced stretch: five kinds of requests take their turns.
 SHARE = 0.5
 WARM_UP = 3
@@ -75,6 +79,7 @@ class Desk:
         self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         self.signing_key = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         self.payees = list(_payees(conn, fleet))
+        self._paid_for = frozenset(self.payees)
         self.paid = 0
         expected = population.expected_balance_micro(population.FIRST_SLOT)
         self._expected = format_micro(expected)
@@ -96,13 +101,17 @@ class Desk:
         return Request("GET", f"/v1/accounts/{self._account(place)}/balance", self._headers)
 
     def _wrong_balance(self, place: int, answered: Answered) -> str | None:
-        if self._fleet.number(place) in self.payees:
+        if self._fleet.number(place) in self._paid_for:
             return _refused(200)(place, answered)
         body = answered.body
         found = body["balance"]["amount"] if isinstance(body, dict) and "balance" in body else None
         if found is None or answered.status != 200:
             return f"status {answered.status}"
         return None if found == self._expected else f"{found}, not {self._expected}"
+
+    def expected(self, number: str) -> str | None:
+        """What the account of a meter has left; None where it may have been paid for."""
+        return None if number in self._paid_for else self._expected
 
     def _quote(self, place: int) -> Request:
         path = f"/v1/accounts/{self._account(place)}/quotes"
@@ -165,13 +174,19 @@ def run(servers: Servers, asked: Asked) -> Report:
     with ExitStack() as stack:
         url = stack.enter_context(scratch_database(servers.database_url))
         conn = stack.enter_context(psycopg.connect(url, autocommit=True))
-        desk = Desk(conn, population.populate(conn, asked.meters), now_ms)
+        fleet = population.populate(conn, asked.meters)
+        desk = Desk(conn, fleet, now_ms)
+        holders = Holders(fleet, min(fleet.meters, balance_load.HOLDERS))
+        holders.sign_in(conn)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prepaid-bench-")))
         environment = _secrets(folder, desk) | {
             "PREPAID_DATABASE__URL": url,
             "PREPAID_CLOCK": f"{time.time_ns() // 1_000_000}:{now_ms}:1",
+            "PREPAID_API__REQUESTS_PER_MINUTE": str(ENOUGH_A_MINUTE),
+            "PREPAID_API__REQUESTS_PER_MINUTE_OF_ADDRESS": str(ENOUGH_A_MINUTE),
         }
-        process, address = stack.enter_context(_serving(environment, folder))
+        served = _serving(("prepaid", "api", "--port", "0", "--json"), environment, folder)
+        process, address = stack.enter_context(served)
         found: dict[str, list[tuple[list[float], Cost]]] = {
             each.name: [] for each in desk.offered()
         }
@@ -199,8 +214,27 @@ def run(servers: Servers, asked: Asked) -> Report:
                 values = [quantile(latencies, share) for latencies, _ in runs]
                 report.add(name, f"latency {word}", "ms", values)
         report.check("every answer is right", wrong)
+        load = BalanceLoad(conn, holders, desk.expected)
+        floor = stack.enter_context(_serving(("benchmarks.row_server",), environment, folder))
+        _measure_balances(load, asked, (process, address), floor)
+        load.tell(report)
         _check_ledger(report, conn, desk)
     return report
+
+
+def _measure_balances(
+    load: BalanceLoad,
+    asked: Asked,
+    subject: tuple[subprocess.Popen[str], str],
+    floor: tuple[subprocess.Popen[str], str],
+) -> None:
+    servers = ((balance_load.BALANCE, *subject), (balance_load.ROW, *floor))
+    for name, _, address in servers:
+        load.warm_up(name, address)
+    for repetition in range(asked.repetitions):
+        for name, process, address in rotated(servers, repetition):
+            load.measure(name, address, process.pid, asked.paced_s)
+            asked.progress(f"{name} ({repetition + 1})")
 
 
 def _check_ledger(report: Report, conn: Connection[Any], desk: Desk) -> None:
@@ -236,13 +270,13 @@ def _secrets(folder: Path, desk: Desk) -> dict[str, str]:
 
 @contextmanager
 def _serving(
-    environment: Mapping[str, str], folder: Path
+    module: Sequence[str], environment: Mapping[str, str], folder: Path
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`prepaid api` on a free port: the process and its address. Errors: LoadError."""
-    log = folder / "api.log"
+    """A server on a free port that says its address: the process and that. Errors: LoadError."""
+    log = folder / f"{module[0]}.log"
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prepaid", "api", "--port", "0"],
+            [sys.executable, "-m", *module],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -137,3 +137,35 @@ SELECT sum(after_compression_total_bytes) FROM chunk_compression_stats('reading'
 -- name: count_top_ups
 -- Payments that were credited.
 SELECT count(*) FROM top_up WHERE channel = 'bench-bank'
+
+-- name: give_sessions
+-- The accounts of some meters get holders of their own, who signed in an hour ago: of meter n, `number`, the
+-- key of the session is %(prefix)s and the number.
+WITH chosen AS MATERIALIZED (
+    SELECT number, 'B-' || number::bigint AS account, '+222' || number AS phone
+    FROM unnest(%(numbers)s::text[]) AS number
+), holder AS (
+    INSERT INTO customer (name, created_at)
+    SELECT 'Holder ' || number, at_ms(%(wall_ms)s) FROM chosen
+    RETURNING id, name
+), moved AS (
+    UPDATE account a SET customer_id = h.id
+    FROM chosen c JOIN holder h ON h.name = 'Holder ' || c.number
+    WHERE a.number = c.account
+), reached AS (
+    INSERT INTO contact (customer_id, channel, address, registered_ms, verified_ms)
+    SELECT h.id, 'phone', c.phone, %(wall_ms)s, %(wall_ms)s
+    FROM chosen c JOIN holder h ON h.name = 'Holder ' || c.number
+), known AS (
+    INSERT INTO person (phone, created_ms) SELECT phone, %(wall_ms)s FROM chosen
+    RETURNING id, phone
+)
+INSERT INTO customer_session (sha256, person_id, began_ms, seen_ms, expires_ms)
+SELECT sha256(convert_to(%(prefix)s || c.number, 'UTF8')), k.id, %(wall_ms)s - 3600000,
+       %(wall_ms)s - 3600000, %(wall_ms)s + 86400000
+FROM chosen c JOIN known k ON k.phone = c.phone
+
+-- name: row_of_account
+-- The floor of a balance: one row of one table, by the number of its account.
+SELECT s.balance_micro FROM account a JOIN account_state s ON s.account_id = a.id
+WHERE a.number = %(account)s
