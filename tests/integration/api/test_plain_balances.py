@@ -1,0 +1,197 @@
+"""Balances that are answered from a shared statement: word for word what the route would say."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from itertools import count
+from typing import Any
+
+import pytest
+
+from store import operators, reads, registry, tariffs
+from store.balances import Asked, Balances, SeenBalance
+from store.customer_sessions import SEEN_EVERY_MS
+
+Site = Any
+PHONES: Iterator[str] = (f"+2224{number:07d}" for number in count(6000001))
+VARYING = {"date", "x-request-id"}
+
+
+@pytest.fixture
+def of_route(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The accounts whose balance the route looked up itself."""
+    seen: list[int] = []
+    look = reads.balance
+
+    def noting(conn: Any, terms: Any, account_id: int, now_ms: int) -> reads.Balance:
+        seen.append(account_id)
+        return look(conn, terms, account_id, now_ms)
+
+    monkeypatch.setattr(reads, "balance", noting)
+    return seen
+
+
+def balance(site: Site, account: str, headers: dict[str, str]) -> Any:
+    return site.client.get(f"/v1/accounts/{account}/balance", headers=headers)
+
+
+def by_the_route(site: Site, account: str, headers: dict[str, str]) -> Any:
+    async def nothing(*_: object) -> SeenBalance | None:
+        return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Balances, "find", nothing)
+        return balance(site, account, headers)
+
+
+def said(answer: Any) -> tuple[int, bytes, dict[str, str]]:
+    kept = {name: value for name, value in answer.headers.items() if name not in VARYING}
+    return answer.status_code, answer.content, kept
+
+
+def used_for_days(site: Site, days: int, **terms: Any) -> Any:
+    """A customer whose meter said a register at noon of each day."""
+    customer = site.open(**terms)
+    for day in range(1, days + 1):
+        site.read(customer, f"2026-03-{day:02d}T12:00:00Z", 100_000 + day * day * 700)
+    return customer
+
+
+@pytest.mark.parametrize("days", [0, 1, 3, 9, 20])
+def test_an_answer_is_that_of_the_route(site: Site, of_route: list[int], days: int) -> None:
+    emergency = {"limit": "20.00", "activation": "on_request"}
+    customer = used_for_days(site, days, emergency=emergency)
+    phone = next(PHONES)
+    site.reach(customer, phone)
+    callers = (customer.headers, site.signed_in(phone), site.operator)
+    plain = [said(balance(site, customer.number, each)) for each in callers]
+    assert {status for status, _, _ in plain} == {200}
+    # An account without any reading has facts beside its state: the route looks them up.
+    assert of_route == ([] if days else [customer.account_id] * len(callers))
+    assert plain == [said(by_the_route(site, customer.number, each)) for each in callers]
+
+
+def test_time_alone_moves_an_answer(site: Site, of_route: list[int]) -> None:
+    customer = used_for_days(site, 3)
+    before = balance(site, customer.number, customer.headers).json()
+    site.clock.set("2026-03-05T00:00:00Z")
+    after = balance(site, customer.number, customer.headers)
+    # Two midnights, each 1.20 and its VAT, that no worker has posted.
+    moved = float(before["balance"]["amount"]) - float(after.json()["balance"]["amount"])
+    assert round(moved, 6) == 2 * 1.392
+    assert of_route == []
+    assert said(after) == said(by_the_route(site, customer.number, customer.headers))
+
+
+def test_what_came_after_the_last_reading_is_looked_up_by_the_route(
+    site: Site, of_route: list[int]
+) -> None:
+    customer = used_for_days(site, 2)
+    site.clock.set("2026-03-02T13:00:00Z")
+    assert site.pay(customer, "20.00", "t1").status_code == 201
+    paid = balance(site, customer.number, customer.headers)
+    assert of_route == [customer.account_id]
+    assert said(paid) == said(by_the_route(site, customer.number, customer.headers))
+
+
+def test_an_account_with_a_tariff_of_its_own_is_looked_up_by_the_route(
+    site: Site, of_route: list[int]
+) -> None:
+    customer = used_for_days(site, 1)
+    tariffs.assign(
+        site.conn,
+        customer.account_id,
+        "social",
+        date(2026, 3, 9),
+        who="admin",
+        reason="test",
+        now_ms=site.clock.now,
+    )
+    assert balance(site, customer.number, customer.headers).status_code == 200
+    assert of_route == [customer.account_id]
+
+
+def test_who_may_not_see_an_account_is_told_so_by_the_route(
+    site: Site, refused: Any, of_route: list[int]
+) -> None:
+    customer, other = used_for_days(site, 1), used_for_days(site, 1)
+    site.reach(customer, next(PHONES))
+    phone = next(PHONES)
+    body = {"phone": phone, "role": "payer"}
+    path = f"/v1/accounts/{customer.number}/grants"
+    assert site.client.post(path, headers=customer.headers, json=body).status_code == 201
+    payer = site.signed_in(phone)
+    registry.add_centre(site.conn, "south", "South")
+    operators.add(site.conn, "far", "desk", ("south",), who="test", now_ms=site.clock.now)
+    key = operators.add_access_key(site.conn, "far", "t", who="test", now_ms=site.clock.now)
+    elsewhere = {"Authorization": f"Bearer {key}"}
+    for headers in (other.headers, payer, elsewhere):
+        assert refused(balance(site, customer.number, headers)) == (404, "not_found")
+    key = customer.headers["Authorization"].removeprefix("Bearer ")
+    for value, code in (
+        ("Bearer nobody", "access_key_unknown"),
+        (f"Bearer {'x' * 200}", "access_key_unknown"),
+        (f"Basic {key}", "access_key_missing"),
+    ):
+        headers = {"Authorization": value}
+        assert refused(balance(site, customer.number, headers)) == (401, code)
+    assert refused(balance(site, customer.number, {})) == (401, "access_key_missing")
+    assert balance(site, customer.number, {"authorization": f"bearer {key}"}).status_code == 200
+    assert of_route == [customer.account_id]
+
+
+def test_a_session_that_ended_or_lay_idle_sees_nothing(site: Site, refused: Any) -> None:
+    customer, phone = used_for_days(site, 1), next(PHONES)
+    site.reach(customer, phone)
+    session = site.signed_in(phone)
+    assert balance(site, customer.number, session).status_code == 200
+    site.clock.wall += 31 * 24 * 3600
+    assert refused(balance(site, customer.number, session)) == (401, "access_key_unknown")
+    session = site.signed_in(phone)
+    site.conn.execute("UPDATE customer_session SET ended_ms = began_ms")
+    assert refused(balance(site, customer.number, session)) == (401, "access_key_unknown")
+
+
+def test_a_session_in_use_is_noted(site: Site, of_route: list[int]) -> None:
+    customer, phone = used_for_days(site, 1), next(PHONES)
+    site.reach(customer, phone)
+    session = site.signed_in(phone)
+    site.clock.wall += SEEN_EVERY_MS // 1000
+    for _ in range(2):  # the second waits for what the first left to do
+        assert balance(site, customer.number, session).status_code == 200
+    newest = site.conn.execute("SELECT max(seen_ms) FROM customer_session").fetchone()
+    assert newest == (site.wall_ms(),)
+    assert of_route == []
+
+
+def test_who_asks_for_balances_too_often_waits(hasty_site: Site, refused: Any) -> None:
+    site = hasty_site
+    customer = used_for_days(site, 1)
+    answers = [balance(site, customer.number, customer.headers) for _ in range(8)]
+    late = next(each for each in answers if each.status_code != 200)
+    assert refused(late) == (429, "too_many_requests")
+    assert int(late.headers["retry-after"]) >= 1
+
+
+def test_each_of_many_who_ask_at_once_is_given_his_own(site: Site) -> None:
+    customers = [used_for_days(site, 1) for _ in range(7)]
+
+    def ask(place: int) -> bool:
+        customer, other = (customers[(place + more) % 7] for more in (0, 1))
+        own = balance(site, customer.number, customer.headers)
+        foreign = balance(site, other.number, customer.headers)
+        return own.json()["account"] == customer.number and foreign.status_code == 404
+
+    # More than the framework has threads and the pool connections.
+    with ThreadPoolExecutor(60) as pool:
+        assert all(pool.map(ask, range(180)))
+
+
+async def test_a_database_that_is_away_gives_none_and_is_left_alone_for_a_while(
+    site: Site,
+) -> None:
+    balances = Balances("postgresql://127.0.0.1:1/nowhere", site.terms)
+    asked = Asked(b"x" * 32, "A-1", site.clock.now, site.wall_ms())
+    assert await balances.find(asked) is None
+    assert await balances.find(asked) is None
+    await balances.close()
