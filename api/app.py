@@ -125,6 +125,20 @@ def _streams(pool: Pool, settings: ApiSettings) -> Streams:
     )
 
 
+def _surround(app: FastAPI, around: Surroundings, balances: Balances) -> None:
+    """What stands around the routes, from the inside out."""
+    app.add_middleware(PlainBalances, around=around, balances=balances, route=_balance_route())
+    app.add_middleware(
+        Edge,
+        metrics=around.metrics,
+        body_limit=around.settings.body_limit_bytes,
+        file_limit=around.settings.file_limit_bytes,
+        pace=around.pace,
+        new_id=lambda: secrets.token_hex(8),
+    )
+    app.add_middleware(RequestSpans)
+
+
 def create_app(
     settings: ApiSettings,
     *,
@@ -187,15 +201,5 @@ def create_app(
     answer_errors(app)
     for module in ROUTES:
         app.include_router(module.router)
-    app.add_middleware(PlainBalances, around=around, balances=balances, route=_balance_route())
-    app.add_middleware(
-        Edge,
-        metrics=metrics,
-        body_limit=settings.body_limit_bytes,
-        file_limit=settings.file_limit_bytes,
-        pace=pace,
-        new_id=lambda: secrets.token_hex(8),
-    )
-    # Added last, it is outermost.
-    app.add_middleware(RequestSpans)
+    _surround(app, around, balances)
     return app

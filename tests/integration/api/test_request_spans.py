@@ -116,8 +116,10 @@ def test_no_span_holds_what_a_request_is_about(site: Site, recorded_spans: Any) 
     site.get(customer, "/entries", limit=3)
     site.client.get(f"/v1/accounts/A-99?meter={customer.meter}", headers=customer.headers)
     site.client.post("/v1/auth/otp", json={"phone": "+22236123456"})
-    # Whoever calls may put anything in the place of a method.
-    site.client.request(customer.number, f"/v1/accounts/{customer.number}/balance")
+    # Whoever calls may put any method there is in its place; another word is no HTTP.
+    site.client.request("PURGE", f"/v1/accounts/{customer.number}/balance")
+    odd = site.client.request(customer.number, f"/v1/accounts/{customer.number}/balance")
+    assert (odd.status_code, customer.number in odd.text) == (400, False)
     site.client.get("/healthz", headers={"baggage": f"account={customer.number}"})
     spans = ended(site, recorded_spans)
     assert len(spans) == 6

@@ -38,7 +38,7 @@ def test_an_api_that_does_not_start_says_why(tmp_path):
     environment = {name: value for name, value in os.environ.items() if "PREPAID_" not in name}
     with (
         pytest.raises(LoadError, match=r"The API did not start.*PREPAID_DATABASE__URL"),
-        _serving(environment, tmp_path),
+        _serving(("prepaid", "api", "--port", "0"), environment, tmp_path),
     ):
         pass
 
