@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+import structlog
 from fastapi import FastAPI
 from httpx import Client, Response
 from psycopg import Connection
@@ -293,13 +294,19 @@ def site(database_url: str) -> Iterator[Site]:
 
 
 @pytest.fixture
-def defect(monkeypatch: pytest.MonkeyPatch) -> None:
+def defect(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whoever calls meets a defect of ours, whose words are nobody's business."""
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret of the machine")
 
     monkeypatch.setattr("store.reads.principal_of_key", fail)
+    # Written out with all that its frames hold, as is the default, it takes half a minute.
+    before = structlog.get_config()
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, plain])
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture
