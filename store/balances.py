@@ -132,11 +132,11 @@ class Balances:
 
     async def _learn(self, conn: AsyncConnection[Any], rows: Sequence[tuple[Any, ...]]) -> None:
         """Load the tariffs that are not known yet, each with one account that has it."""
-        unknown: dict[tuple[int, int], int] = {}
+        unknown: dict[tuple[int, str], int] = {}
         for row in rows:
-            _, _, tariff, versions, words = row[_ACCOUNT]
-            if words is not None and not self._terms.knows(tariff, versions):
-                unknown[tariff, versions] = row[_STATE][0]
+            _, _, tariff, edition, words = row[_ACCOUNT]
+            if words is not None and not self._terms.knows(tariff, edition):
+                unknown[tariff, edition] = row[_STATE][0]
         if unknown:
             of = {"accounts": list(unknown.values())}
             found = await conn.execute(query("terms_of_accounts"), of)
@@ -203,8 +203,8 @@ def _seen(terms: TermsCache, row: tuple[Any, ...], asked: Asked) -> SeenBalance 
     access: Access | None = row[_ACCESS]
     if caller.person_id is not None and (access is None or "see" not in MAY[access]):
         return None
-    number, currency, tariff, versions, words = row[_ACCOUNT]
-    agreed = None if words is None else terms.agreed(tariff, versions, words)
+    number, currency, tariff, edition, words = row[_ACCOUNT]
+    agreed = None if words is None else terms.agreed(tariff, edition, words)
     state = state_of(row[_STATE], PositionCache())
     if agreed is None or state.has_tail or state.position.register_at_ms != state.anchor_ms:
         return None

@@ -130,8 +130,8 @@ class TermsCache:
     _terms: dict[int, tuple[int, Terms]] = field(default_factory=dict)
     _tariffs: dict[bytes, Tariff] = field(default_factory=dict)
     _agreed: dict[tuple[bytes, str], Terms] = field(default_factory=dict)
-    # Digests by tariff and how many versions it has: one is added at times, none ever changes.
-    _shared: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    # Digests by tariff and edition, as `terms_of_accounts` has them.
+    _shared: dict[tuple[int, str], bytes] = field(default_factory=dict)
 
     def get(self, conn: Connection, account_id: int, revision: int) -> Terms:
         kept = self._terms.get(account_id)
@@ -150,13 +150,13 @@ class TermsCache:
         if missing:
             self._load(conn, missing)
 
-    def knows(self, tariff: int, versions: int) -> bool:
-        """Whether a tariff with so many versions was learnt with any account."""
-        return (tariff, versions) in self._shared
+    def knows(self, tariff: int, edition: str) -> bool:
+        """Whether this edition of a tariff was learnt with any account."""
+        return (tariff, edition) in self._shared
 
-    def agreed(self, tariff: int, versions: int, terms: str) -> Terms | None:
-        """The terms that read so under a tariff with so many versions; None for an unknown one."""
-        digest = self._shared.get((tariff, versions))
+    def agreed(self, tariff: int, edition: str, terms: str) -> Terms | None:
+        """The terms that read so under an edition of a tariff; None for an unknown one."""
+        digest = self._shared.get((tariff, edition))
         return None if digest is None else self._parse(digest, terms)
 
     def _load(self, conn: Connection, revisions: Mapping[int, int]) -> None:
@@ -175,12 +175,12 @@ class TermsCache:
         """The terms by account of rows of `terms_of_accounts`; what they share is kept."""
         parsed: dict[str, bytes] = {}
         learnt: dict[int, Terms] = {}
-        for account_id, tariff, agreed, shared, versions in found:
+        for account_id, tariff, agreed, shared, edition in found:
             digest = parsed.get(tariff)
             if digest is None:
                 digest = parsed[tariff] = self._parse_tariff(tariff)
             if shared is not None:
-                self._shared[shared, versions] = digest
+                self._shared[shared, edition] = digest
             learnt[account_id] = self._parse(digest, agreed)
         return learnt
 

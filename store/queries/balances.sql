@@ -12,7 +12,8 @@ SELECT q.place, w.role, w.customer_id, w.operator_id, w.name, w.centres, w.perso
                   WHERE g.account_id = a.id AND g.person_id = w.person_id
                     AND g.withdrawn_ms IS NULL) END AS access,
        a.number, t.currency, a.tariff_id,
-       (SELECT count(*) FROM tariff_version v WHERE v.tariff_id = a.tariff_id) AS versions,
+       (SELECT count(*) FROM tariff_version v WHERE v.tariff_id = a.tariff_id)
+           || md5(t.holidays::text) AS edition,
        CASE WHEN EXISTS (SELECT FROM tariff_assignment x WHERE x.account_id = a.id) THEN NULL
             ELSE a.terms::text END AS terms,
        s.account_id, p.position::text, s.numbers, s.anchor_ms, s.opened_ms, s.newest_reading_ms,

@@ -34,14 +34,15 @@ FOR UPDATE SKIP LOCKED
 -- name: terms_of_accounts
 -- Everything that prices accounts, as the mappings of rating.md section 10: the tariff as text, the
 -- same for all accounts that share it, and the account's own terms; with a shared tariff also which
--- it is, and how many versions it has.
+-- it is, and its edition: how many versions it has, and its holidays. No version ever changes.
 WITH asked AS MATERIALIZED (
     SELECT a.id, a.tariff_id, a.terms::text AS terms,
            EXISTS (SELECT FROM tariff_assignment s WHERE s.account_id = a.id) AS assigned
     FROM account a WHERE a.id = ANY(%(accounts)s)
 ), shared AS MATERIALIZED (
     SELECT t.id,
-           (SELECT count(*) FROM tariff_version v WHERE v.tariff_id = t.id) AS versions,
+           (SELECT count(*) FROM tariff_version v WHERE v.tariff_id = t.id)
+               || md5(t.holidays::text) AS edition,
            jsonb_build_object(
                'timezone', t.timezone, 'currency', t.currency, 'holidays', t.holidays,
                'tariff', jsonb_build_object('versions', coalesce(
@@ -50,7 +51,7 @@ WITH asked AS MATERIALIZED (
                     FROM tariff_version v WHERE v.tariff_id = t.id), '[]')))::text AS form
     FROM tariff t WHERE t.id IN (SELECT tariff_id FROM asked WHERE NOT assigned)
 )
-SELECT a.id, s.form, a.terms, s.id, s.versions FROM asked a JOIN shared s ON s.id = a.tariff_id WHERE NOT a.assigned
+SELECT a.id, s.form, a.terms, s.id, s.edition FROM asked a JOIN shared s ON s.id = a.tariff_id WHERE NOT a.assigned
 UNION ALL
 SELECT a.id, jsonb_build_object(
            'timezone', t.timezone, 'currency', t.currency, 'holidays', t.holidays,
