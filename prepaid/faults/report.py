@@ -44,10 +44,10 @@ compare all readings since the beginning; its law that counters grow with the ti
 out once the system's clock was stepped.
 
 *First commit* is from the lifting of the fault to the next commit that moves money, *drained* to
-the moment at which everything measured up to then is committed; *never*: by the end of the round it
-was not all, as where a wrong clock of the system's refused readings as future ones. Both include the
-back-off of whoever was cut off. A round ends when all laws hold. *Restarts* are processes that ended
-by themselves and were started again by the supervisor.
+the moment at which everything measured up to then is committed; *never*: by the end of the round
+it was not all, as where a wrong clock of the system's refused readings as future ones. Both
+include the back-off of whoever was cut off. A round ends when all laws hold. *Restarts* are
+processes that ended by themselves and were started again by the supervisor.
 
 A meter of this run keeps no archive: what a receipt frees is gone. So the rounds `broker-kill`,
 `broker-amnesia` and `broker-full`, in which the broker forgets what it had acknowledged, show that
