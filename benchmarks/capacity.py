@@ -18,9 +18,9 @@ DAY_S = 86_400
 
 # Of each core: the other half is for bursts, backlogs, vacuum and whoever else is there.
 USED = 0.5
-# The measured tables are small enough for the caches; in the trial a fleet of a million cost up to
-# twice as much for each reading as one of 20,000.
-LARGE_FLEET, LARGE_FACTOR = 1_000_000, 2
+# From this fleet on a reading costs more, as much more as was measured with it.
+LARGE_FLEET = 1_000_000
+LARGE_RUN = f"end-to-end-at-{LARGE_FLEET}.json"
 # Below this rate batches are small, and a reading costs what was measured at 1,000/s.
 LOW_RATE_S = 2_000
 # One database server, as can be bought without asking anybody.
@@ -39,7 +39,9 @@ CONCENTRATED = 100
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """For one reading: CPU in µs, and bytes on disk; for one account: bytes."""
+    """For one reading: CPU in µs, and bytes on disk; for one account: bytes. `..._growth`: how many
+    times as much CPU it is in a large fleet.
+    """
 
     worker_us: float
     database_us: float
@@ -47,6 +49,8 @@ class Costs:
     reading_bytes: float
     entry_bytes: float
     account_bytes: float
+    worker_growth: float
+    database_growth: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Need:
 def costs(folder: Path, subject: str = ALONE) -> Costs:
     """Of a gateway's subject in the kept reports. Errors: KeyError where a figure is missing."""
     speed = _figures(folder / "end-to-end.json")
+    large = _figures(folder / LARGE_RUN)
     size = _figures(folder / "storage.json")
     reading = size["reading", "all"]
     return Costs(
@@ -77,14 +82,25 @@ def costs(folder: Path, subject: str = ALONE) -> Costs:
         reading_bytes=reading,
         entry_bytes=size["reading with its entry", "all"] - reading,
         account_bytes=size["account state", "all"],
+        worker_growth=_growth(large, speed, "cpu worker"),
+        database_growth=_growth(large, speed, "cpu database, all"),
     )
+
+
+def _growth(
+    large: Mapping[tuple[str, str], float], usual: Mapping[tuple[str, str], float], figure: str
+) -> float:
+    """Flat out, of single messages; to two digits, as it is printed."""
+    return round(max(1.0, large[ALONE, figure] / usual[ALONE, figure]), 1)
 
 
 def need(meters: int, interval_min: int, cost: Costs, meters_a_connection: int = 1) -> Need:
     """The whole arithmetic."""
     readings_s = meters / (interval_min * 60)
-    factor = LARGE_FACTOR if meters >= LARGE_FLEET else 1
-    database_cores = readings_s * cost.database_us * factor / 1e6 / USED
+    large = meters >= LARGE_FLEET
+    database_us = cost.database_us * (cost.database_growth if large else 1)
+    worker_us = cost.worker_us * (cost.worker_growth if large else 1)
+    database_cores = readings_s * database_us / 1e6 / USED
     a_day = readings_s * DAY_S
     entries_tb_a_year = a_day * 365 * cost.entry_bytes / 1e12
     tb = (
@@ -97,7 +113,7 @@ def need(meters: int, interval_min: int, cost: Costs, meters_a_connection: int =
     by_cpu, by_disk = ceil(database_cores / SERVER_CORES), ceil(tb / SERVER_TB)
     return Need(
         readings_s=readings_s,
-        workers=readings_s * cost.worker_us * factor / 1e6 / USED,
+        workers=readings_s * worker_us / 1e6 / USED,
         database_cores=database_cores,
         broker_nodes=max(ceil(broker_cores), ceil(connections / BROKER_CONNECTIONS)),
         tb=tb,
@@ -133,18 +149,19 @@ def reckoned(folder: Path) -> str:
     return (
         f"Costs measured on: {named}.\n\n"
         "| for one reading | flat out | at 1,000/s | 100 in a concentrator's message |\n"
-        f"|---|--:|--:|--:|\n{costed}\n{_assumed()}\n{_worked(low)}\n"
+        f"|---|--:|--:|--:|\n{costed}\n{_assumed(alone)}\n{_worked(low)}\n"
         f"### Each meter with messages of its own\n\n{_table(alone, low)}\n"
         "### Meters behind concentrators\n\n"
         f"{_table(behind, behind, CONCENTRATED)}"
     )
 
 
-def _assumed() -> str:
+def _assumed(cost: Costs) -> str:
     return (
         f"Assumed: at most {USED:.0%} of a core is used; below {LOW_RATE_S:,} readings/s one costs "
-        f"as much as at 1,000/s; from {LARGE_FLEET:,} meters on a reading "
-        f"costs {LARGE_FACTOR} times as much CPU; a database server has {SERVER_CORES} cores and "
+        f"as much as at 1,000/s; from {LARGE_FLEET:,} meters on a reading costs the worker "
+        f"{cost.worker_growth} times and the database {cost.database_growth} times as much CPU, as "
+        f"measured with so many; a database server has {SERVER_CORES} cores and "
         f"{SERVER_TB} TB; readings are kept for {READING_DAYS} days, and there is room for "
         f"{ENTRY_YEARS} years of entries; a node of the broker holds {BROKER_CONNECTIONS:,} "
         f"connections; a concentrator has {CONCENTRATED} meters.\n"
@@ -158,10 +175,12 @@ def _worked(cost: Costs) -> str:
     return (
         f"For example {meters:,} meters every {minutes} minutes:\n\n"
         f"- {meters:,} ÷ ({minutes} × 60 s) = {found.readings_s:,.0f} readings/s.\n"
-        f"- Workers: {found.readings_s:,.0f}/s × {cost.worker_us:.0f} µs × {LARGE_FACTOR} ÷ {used}"
+        f"- Workers: {found.readings_s:,.0f}/s × {cost.worker_us:.0f} µs × {cost.worker_growth} ÷ "
+        f"{used}"
         f" = {found.workers:.1f}, so {ceil(found.workers)}.\n"
-        f"- Database: {found.readings_s:,.0f}/s × {cost.database_us:.0f} µs × {LARGE_FACTOR} ÷ "
-        f"{used} = {found.database_cores:.1f}, so {ceil(found.database_cores)} cores.\n"
+        f"- Database: {found.readings_s:,.0f}/s × {cost.database_us:.0f} µs × "
+        f"{cost.database_growth} ÷ {used} = {found.database_cores:.1f}, so "
+        f"{ceil(found.database_cores)} cores.\n"
         f"- Entries: {found.readings_s:,.0f}/s × {DAY_S:,} s × 365 × {cost.entry_bytes:.0f} bytes"
         f" = {found.tb_a_year:,.1f} TB a year.\n"
         f"- Disk: {ENTRY_YEARS} × {found.tb_a_year:,.1f} TB, and {READING_DAYS} days × "

@@ -12,9 +12,15 @@ NONE = "No run is kept in `docs/measurements` yet.\n"
 
 
 def measured(folder: Path) -> str:
-    """The tables of all reports in a folder, in the order of the benches."""
-    paths = [folder / f"{name}.json" for name in BENCHES]
-    forms = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    """The tables of all reports in a folder, in the order of the benches; `NAME-at-METERS.json` is
+    a run of another fleet.
+    """
+    forms = []
+    for name in BENCHES:
+        for path in (*folder.glob(f"{name}.json"), *sorted(folder.glob(f"{name}-at-*.json"))):
+            form = json.loads(path.read_text(encoding="utf-8"))
+            of_fleet = f" of {form['parameters']['meters']:,}" if path.stem != name else ""
+            forms.append(form | {"bench": name + of_fleet})
     if not forms:
         return NONE
     machine = ", ".join(f"{name} {value}" for name, value in forms[0]["machine"].items())

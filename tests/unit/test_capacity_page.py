@@ -18,6 +18,8 @@ ROUND = Costs(
     reading_bytes=100,
     entry_bytes=1000,
     account_bytes=0,
+    worker_growth=2,
+    database_growth=3,
 )
 
 
@@ -44,10 +46,11 @@ def test_a_round_example_by_hand():
     assert (found.databases, found.limit) == (3, "disk")
 
 
-@pytest.mark.parametrize(("meters", "factor"), [(999_999, 1), (1_000_000, 2)])
-def test_a_large_fleet_costs_more_for_each_reading(meters, factor):
+@pytest.mark.parametrize(("meters", "worker", "database"), [(999_999, 1, 1), (1_000_000, 2, 3)])
+def test_a_large_fleet_costs_more_for_each_reading(meters, worker, database):
     found = need(meters, 15, ROUND)
-    assert found.workers == pytest.approx(found.readings_s * 100e-6 * factor / 0.5)
+    assert found.workers == pytest.approx(found.readings_s * 100e-6 * worker / 0.5)
+    assert found.database_cores == pytest.approx(found.readings_s * 50e-6 * database / 0.5)
 
 
 def test_twice_the_interval_is_half_the_need():
@@ -57,7 +60,7 @@ def test_twice_the_interval_is_half_the_need():
 
 
 def test_where_cpu_is_the_limit_the_page_says_so():
-    dear = Costs(100, 100_000, 10, 1, 1, 1)
+    dear = Costs(100, 100_000, 10, 1, 1, 1, 1, 1)
     assert need(900_000, 15, dear).limit == "CPU"
 
 

@@ -24,3 +24,13 @@ def test_a_run_replaces_what_stood_there(tmp_path):
     assert NONE not in text
     assert filled(text, tmp_path) == text
     assert text.endswith(PAGE.read_text()[-200:])
+
+
+def test_a_run_of_another_fleet_stands_beside_it_under_its_size(tmp_path):
+    for name, meters in (("tokens", 20_000), ("tokens-at-1000000", 1_000_000)):
+        report = Report("tokens", {"meters": meters})
+        report.add("EA11 encode", "rate", "tokens/s", [float(meters)])
+        (tmp_path / f"{name}.json").write_text(json.dumps(report.form()))
+    text = filled(PAGE.read_text(), tmp_path)
+    assert "| tokens | EA11 encode | rate | 20,000 |" in text
+    assert "| tokens of 1,000,000 | EA11 encode | rate | 1,000,000 |" in text
