@@ -15,6 +15,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import psycopg
+import structlog
 from psycopg import AsyncConnection
 
 from credit_engine.engine import advance
@@ -26,6 +27,8 @@ from store.reads import MAY, Access, Balance, Principal, Supply, balance_of
 from store.session import NOTICE_SILENCE, POINT_LOOKUPS
 from store.settlement import PositionCache, TermsCache, state_of
 from store.sql import query
+
+log = structlog.get_logger()
 
 # In one statement; more would keep the first of them waiting for the last.
 MOST_AT_ONCE = 64
@@ -61,6 +64,10 @@ class SeenBalance:
     balance: Balance
 
 
+# What is asked, and where the answer goes.
+_Waiting = tuple[Asked, "asyncio.Future[SeenBalance | None]"]
+
+
 class Balances:
     """Answers of one process; every call comes from one event loop."""
 
@@ -68,7 +75,7 @@ class Balances:
         self._url = url
         self._terms = terms
         self._conn: AsyncConnection[Any] | None = None
-        self._waiting: list[tuple[Asked, asyncio.Future[SeenBalance | None]]] = []
+        self._waiting: list[_Waiting] = []
         self._work: asyncio.Task[None] | None = None
         self._away_until_s = 0.0
 
@@ -89,20 +96,34 @@ class Balances:
         await self._drop()
 
     async def _answer_all(self) -> None:
-        while self._waiting:
-            batch = self._waiting[:MOST_AT_ONCE]
-            del self._waiting[:MOST_AT_ONCE]
-            rows = await self._rows([asked for asked, _ in batch])
-            idle: dict[int, int] = {}
-            for place, (asked, answer) in enumerate(batch, start=1):
-                # Whoever went away meanwhile has taken back what he asked.
-                if not answer.done():
-                    seen = _settle(answer, self._terms, rows.get(place), asked)
-                    if seen is not None and _is_to_be_touched(seen.caller, asked.wall_ms):
-                        idle[seen.caller.session_id or 0] = asked.wall_ms
-            if idle:
-                await self._touch(idle)
-        self._work = None
+        try:
+            while self._waiting:
+                batch = self._waiting[:MOST_AT_ONCE]
+                del self._waiting[:MOST_AT_ONCE]
+                try:
+                    await self._answer_batch(batch)
+                except Exception:
+                    # A defect of ours, which the route may not share.
+                    log.exception("balances_not_answered", asked=len(batch))
+                finally:
+                    # Nobody is left waiting, whatever happened.
+                    for _, answer in batch:
+                        if not answer.done():
+                            answer.set_result(None)
+        finally:
+            self._work = None
+
+    async def _answer_batch(self, batch: Sequence[_Waiting]) -> None:
+        rows = await self._rows([asked for asked, _ in batch])
+        idle: dict[int, int] = {}
+        for place, (asked, answer) in enumerate(batch, start=1):
+            # Whoever went away meanwhile has taken back what he asked.
+            if not answer.done():
+                seen = _settle(answer, self._terms, rows.get(place), asked)
+                if seen is not None and _is_to_be_touched(seen.caller, asked.wall_ms):
+                    idle[seen.caller.session_id or 0] = asked.wall_ms
+        if idle:
+            await self._touch(idle)
 
     async def _rows(self, asked: Sequence[Asked]) -> dict[int, tuple[Any, ...]]:
         """By place from 1 on; empty when the database does not answer."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from store import operators, reads, registry, tariffs
+from store import balances, operators, reads, registry, tariffs
 from store.balances import Asked, Balances, SeenBalance
 from store.customer_sessions import SEEN_EVERY_MS
 
@@ -187,11 +187,27 @@ def test_each_of_many_who_ask_at_once_is_given_his_own(site: Site) -> None:
         assert all(pool.map(ask, range(180)))
 
 
+def test_a_defect_leaves_nobody_waiting(
+    site: Site, of_route: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = used_for_days(site, 1)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a defect of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(balances, "_seen", broken)
+        assert balance(site, customer.number, customer.headers).status_code == 200
+    assert of_route == [customer.account_id]
+    assert balance(site, customer.number, customer.headers).status_code == 200
+    assert of_route == [customer.account_id]
+
+
 async def test_a_database_that_is_away_gives_none_and_is_left_alone_for_a_while(
     site: Site,
 ) -> None:
-    balances = Balances("postgresql://127.0.0.1:1/nowhere", site.terms)
+    away = Balances("postgresql://127.0.0.1:1/nowhere", site.terms)
     asked = Asked(b"x" * 32, "A-1", site.clock.now, site.wall_ms())
-    assert await balances.find(asked) is None
-    assert await balances.find(asked) is None
-    await balances.close()
+    assert await away.find(asked) is None
+    assert await away.find(asked) is None
+    await away.close()
