@@ -39,6 +39,11 @@ def test_what_says_nothing_about_a_key_passes(key_watch, said):
     assert not key_watch.found_in(said(KEY))
 
 
+def test_a_key_that_is_a_word_of_our_own_code_is_no_secret(key_watch):
+    VendingKey(b"application/cbor+key")
+    assert not key_watch.found_in("sent b'application/cbor+key'")
+
+
 def test_a_test_that_prints_a_key_fails(pytestconfig, tmp_path):
     """The hook of this very run, on a run of its own."""
     root = pytestconfig.rootpath
