@@ -1,5 +1,6 @@
 """The harness on the whole system: faults that must do no harm, and harm that must be found."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 from prepaid.faults.kinds import KINDS, chosen
 from prepaid.faults.playing import Course, play
 from prepaid.faults.report import line
-from prepaid.faults.rounds import Round, plan
+from prepaid.faults.rounds import CUT_MS, Round, plan
 from prepaid.faults.system import System, Wanted
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,6 @@ ROUNDS = (
     "network-half-open",
     "clock-forward",
 )
-MINUTE_MS = 60_000
 pytestmark = pytest.mark.long
 
 
@@ -42,7 +42,6 @@ def removing(at: int, removed: list[str]) -> Callable[[System], Awaitable[None]]
     async def meddle(system: System) -> None:
         if next(counted) != at:
             return
-        before_ms = system.true_clock.now_ms() - MINUTE_MS
         statement = (
             "WITH one AS (SELECT meter_id, register, ts FROM reading WHERE ts < at_ms(%s)"
             " ORDER BY ts DESC LIMIT 1)"
@@ -51,12 +50,16 @@ def removing(at: int, removed: list[str]) -> Callable[[System], Awaitable[None]]
         )
 
         def remove(conn: object) -> None:
+            # Old enough that it must be held, which at the beginning none is.
+            before_ms = system.true_clock.now_ms() - CUT_MS
             with conn.transaction():  # type: ignore[attr-defined]
                 conn.execute("SET LOCAL session_replication_role = replica")  # type: ignore[attr-defined]
                 rows = conn.execute(statement, (before_ms,)).fetchall()  # type: ignore[attr-defined]
             removed.extend(number for (number,) in rows)
 
-        await system.look(remove)
+        while not removed:
+            await system.look(remove)
+            await asyncio.sleep(0.2)
 
     return meddle
 
