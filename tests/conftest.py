@@ -195,7 +195,7 @@ def _quick_folder() -> Path | None:
     """Where there is room in memory, there; else None, the usual place.
 
     A copy of a database is a thousand small files. A journaling file system looks past the places
-    of all that were deleted lately for each new one, which was a third of the whole run.
+    of all that were deleted lately for each new one: a third of the CPU in a sample of a run.
     """
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < ROOM_IN_MEMORY:

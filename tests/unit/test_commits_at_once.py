@@ -100,35 +100,31 @@ async def test_batches_of_different_devices_commit_at_once_and_are_acknowledged_
     assert source.acknowledged == batches
 
 
+GATEWAY = "pm/v1/g/dcu-1/up/batch"
+OF_METER_7 = b"""{"v": 1, "id": "b-7", "t0": "2026-03-01T09:00:00Z", "dt": 900, "cols": ["1.8.0"],
+    "rows": [["00000000007", 1, 100, [[100]]]]}"""
+
+
+@pytest.mark.parametrize(
+    ("batches", "body"),
+    [
+        ([[of_meter(1), of_meter(2)], [of_meter(2, "event")]], b"{}"),
+        ([[GATEWAY], [of_meter(7)], [of_meter(8)]], OF_METER_7),
+    ],
+    ids=["the meter itself", "a meter in a gateway's batch"],
+)
 async def test_batches_about_one_device_commit_one_after_the_other(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, batches: list[list[str]], body: bytes
 ) -> None:
     commits = Commits(monkeypatch)
-    batches = [[of_meter(1), of_meter(2)], [of_meter(2, "event")]]
-    source = Source(batches)
+    source = Source(batches, body)
     running = start(source)
     await settled()
     assert commits.begun == batches[:1]
-    commits.end(of_meter(1))
+    commits.end(batches[0][0])
     await settled()
     assert commits.begun == batches
-    commits.end(of_meter(2, "event"))
+    for batch in batches[1:]:
+        commits.end(batch[0])
     await running
     assert source.acknowledged == batches
-
-
-async def test_a_meter_in_a_gateways_batch_is_the_meter_itself(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    commits = Commits(monkeypatch)
-    gateway = "pm/v1/g/dcu-1/up/batch"
-    body = b"""{"v": 1, "id": "b-7", "t0": "2026-03-01T09:00:00Z", "dt": 900, "cols": ["1.8.0"],
-        "rows": [["00000000007", 1, 100, [[100]]]]}"""
-    source = Source([[gateway], [of_meter(7)], [of_meter(8)]], body)
-    running = start(source)
-    await settled()
-    assert commits.begun == [[gateway]]
-    for topic in (gateway, of_meter(7), of_meter(8)):
-        commits.end(topic)
-    await running
-    assert commits.begun == [[gateway], [of_meter(7)], [of_meter(8)]]
