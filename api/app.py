@@ -42,7 +42,7 @@ from store import account_events
 from store.account_events import Place
 from store.balances import Balances
 from store.pool import Pool, borrow, url_of
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens.security_module import SecurityModule
 
 # Of this contract, not of the release: it grows when a name or a meaning changes.

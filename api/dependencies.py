@@ -26,7 +26,7 @@ from store.contacts import ONLINE, Actor
 from store.errors import Unavailable
 from store.pool import WAIT_S, Connection, Pool, borrow
 from store.reads import Account, Act, Principal, Role
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens.security_module import SecurityModule
 
 # Of a list: a screen's worth, and what a program may ask for.

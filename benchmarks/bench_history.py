@@ -27,7 +27,8 @@ from store.incoming import Incoming
 from store.registry import NewMeter
 from store.scratch import scratch_database
 from store.session import POINT_LOOKUPS
-from store.settlement import TermsCache, read_account
+from store.settlement import read_account
+from store.terms import TermsCache
 
 HOUR_MS = 3_600_000
 DAY_HOURS = 24

@@ -28,7 +28,7 @@ from store.incoming import Incoming
 from store.registry import NewMeter
 from store.scratch import scratch_database
 from store.session import POINT_LOOKUPS
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 METERS = 100
 SLOT_MS = 900_000

@@ -24,7 +24,7 @@ from store import ingest
 from store.lanes import Lanes
 from store.scratch import scratch_database
 from store.session import POINT_LOOKUPS
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 BATCH = 2_000
 

@@ -8,7 +8,8 @@ from benchmarks import population
 from benchmarks.report import Report
 from benchmarks.sql import statement
 from store import books
-from store.settlement import TermsCache, read_account
+from store.settlement import read_account
+from store.terms import TermsCache
 
 # Accounts that are rated again from their first fact on.
 RATED_AGAIN = 200

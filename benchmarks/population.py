@@ -20,7 +20,7 @@ from store import ingest, registry
 from store.adjustments import CarriedOver
 from store.incoming import Incoming
 from store.registry import NewMeter
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 SLOT_MS = 15 * 60 * 1000
 OPENED_MS = parse_instant_ms("2026-06-01T00:05:00Z")

@@ -36,7 +36,7 @@ from store.audit import audit
 from store.registry import NewMeter
 from store.roles import as_application
 from store.scratch import scratch_database
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from store.vending import Payment
 from tokens.key_file import RANDOM_OCTETS, seal
 from tokens.keys import KeyAttributes, VendingKey

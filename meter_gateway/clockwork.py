@@ -28,7 +28,7 @@ from store.credit_checks import compare_credit
 from store.errors import Unavailable
 from store.outbox import standing
 from store.session import Session
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 log = structlog.get_logger()
 

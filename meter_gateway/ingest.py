@@ -39,7 +39,7 @@ from store.ingest import record, set_aside
 from store.lanes import Lanes
 from store.pool import Connection
 from store.session import Session
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 log = structlog.get_logger()
 

@@ -29,7 +29,7 @@ from prepaid.settings import Settings
 from schemas.errors import DomainError
 from store.payment_words import Ears
 from store.pool import make_pool
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens.security_module import SecurityModule
 
 POOL_MAX = 8

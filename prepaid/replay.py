@@ -26,7 +26,8 @@ from schemas.topics import Topic, build
 from store import books, registry, vending
 from store.ingest import BEFORE_INSTALLATION
 from store.session import Session
-from store.settlement import TermsCache, read_account
+from store.settlement import read_account
+from store.terms import TermsCache
 
 # Meters of replays: 11 digits that no maker's DRN begins with.
 FIRST_NUMBER = 99_000_000_000

@@ -17,8 +17,9 @@ from credit_engine.position import GENESIS_MS, Position, genesis
 from schemas.quantities import format_instant, format_micro
 from store.facts import ACCEPTED, Place, installations, stored_facts
 from store.ledger import ledger_codes
-from store.settlement import NEVER_MS, AccountState, TermsCache, has_tail, read_account
+from store.settlement import NEVER_MS, AccountState, has_tail, read_account
 from store.sql import query
+from store.terms import TermsCache
 
 # Each law with the things that it is checked on.
 LAWS = {
@@ -237,18 +238,19 @@ def _rate(
     conn: Connection, terms: TermsCache, state: AccountState, kept_from_ms: int | None
 ) -> _Rating:
     agreed = terms.get(conn, state.account_id, state.terms_revision)
-    start = genesis(agreed, installations(conn, state.account_id)[0][0])
+    account = state.account_id
+    start = genesis(agreed, installations(conn, [account])[account][0][0])
     if kept_from_ms is not None and state.opened_ms < kept_from_ms:
         start = next(
             (
                 Position.from_json(stored)
-                for anchor_ms, stored in _checkpoints(conn, state.account_id)
+                for anchor_ms, stored in _checkpoints(conn, account)
                 if anchor_ms >= kept_from_ms
             ),
             state.position,
         )
-    facts, known = stored_facts(conn, state.account_id, start.at_ms)
-    keep_at = {anchor_ms for anchor_ms, _ in _checkpoints(conn, state.account_id)}
+    facts, known = stored_facts(conn, {account: start.at_ms})[account]
+    keep_at = {anchor_ms for anchor_ms, _ in _checkpoints(conn, account)}
     outcome = advance(agreed, start, facts, state.settled_until_ms, keep_at=keep_at)
     return _Rating(state, start, facts, known, outcome)
 

@@ -11,8 +11,9 @@ from psycopg import Connection
 
 from store import audit_log, decisions
 from store.errors import Conflict, NotFound
-from store.settlement import TermsCache, lock_accounts, settle_account
+from store.settlement import lock_accounts, settle_account
 from store.sql import query
+from store.terms import TermsCache
 
 AdjustmentState = Literal["requested", "posted", "refused"]
 # About a household's usual payment, in µ of the account's currency: what one person may move.

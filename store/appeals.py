@@ -12,8 +12,8 @@ from psycopg import Connection
 
 from store import adjustments, audit_log, reversals
 from store.errors import Conflict, NotFound
-from store.settlement import TermsCache
 from store.sql import query
+from store.terms import TermsCache
 from tokens.security_module import SecurityModule
 
 Kind = Literal["reversal", "move"]

@@ -12,8 +12,8 @@ from psycopg import Connection
 
 from store.account_audit import LAWS, Finding, audit_account
 from store.pool import snapshot
-from store.settlement import TermsCache
 from store.sql import query
+from store.terms import TermsCache
 
 ACCOUNTS_AT_ONCE = 500
 # Of a broken law this many cases are told and kept; all are counted up to the limit of its query.

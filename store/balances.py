@@ -23,10 +23,12 @@ from schemas.errors import DomainError
 from store.customer_sessions import IDLE_MS, SEEN_EVERY_MS
 from store.forecasts import usage_among
 from store.pool import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_MS
+from store.positions import PositionCache
 from store.reads import MAY, Access, Balance, Principal, Supply, balance_of
 from store.session import NOTICE_SILENCE, POINT_LOOKUPS
-from store.settlement import PositionCache, TermsCache, state_of
+from store.settlement import state_of
 from store.sql import query
+from store.terms import TermsCache
 
 log = structlog.get_logger()
 

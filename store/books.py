@@ -8,9 +8,10 @@ from credit_engine.outcome import Outcome, Posting
 from credit_engine.quote import Quote, quote
 from store.errors import NotFound
 from store.ledger import ledger_codes
-from store.settlement import TermsCache, rate_from_books, read_account
+from store.settlement import rate_from_books, read_account
 from store.sql import query
 from store.supply import meter_of_account
+from store.terms import TermsCache
 
 
 @dataclass(slots=True)

@@ -25,8 +25,9 @@ from schemas.wire import TimeQuality
 from store import audit_log, batch_meter, decisions
 from store.binary import Texts
 from store.errors import Conflict, NotFound
-from store.settlement import TermsCache, lock_accounts, settle_account
+from store.settlement import lock_accounts, settle_account
 from store.sql import query
+from store.terms import TermsCache
 
 RIGHT_WITHIN_MS = 60_000
 TAKEN_WITHIN_MS = 15 * 60_000

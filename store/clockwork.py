@@ -13,8 +13,9 @@ from schemas.retries import BACK_OFF_MOST_MS, BACK_OFF_MS, follow_up
 from store import brakes, cuts, dead_letters, decisions, holds, outbox, supply
 from store.brakes import Brake
 from store.dead_letters import Ended
-from store.settlement import TermsCache, lock_accounts, lock_due_accounts, settle_account
+from store.settlement import News, lock_accounts, lock_due_accounts, settle_account, settle_accounts
 from store.sql import query
+from store.terms import TermsCache
 
 RETRIES_AT_ONCE = 200
 # A meter that is heard answers a token within a minute; its answer is not on its way any more.
@@ -51,7 +52,8 @@ def settle_due(conn: Connection, terms: TermsCache, now_ms: int, limit: int) -> 
     """Settle accounts whose schedule is due; returns how many, so that a caller can go on."""
     with conn.transaction():
         states = lock_due_accounts(conn, now_ms, limit)
-        settled = [settle_account(conn, terms, state, (), now_ms) for state in states.values()]
+        news = [News(state) for state in states.values()]
+        settled = settle_accounts(conn, terms, news, now_ms)
         decisions.record(conn, settled, now_ms)
     return len(states)
 

@@ -25,7 +25,8 @@ from credit_engine.thresholds import (
 )
 from store import cuts, forecasts, notices, supply
 from store.cuts import Review
-from store.settlement import AccountState, PositionCache, Settled, write
+from store.positions import PositionCache
+from store.settlement import AccountState, Settled, write
 from store.sql import query
 from store.supply import RELAY_OF
 

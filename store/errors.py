@@ -5,6 +5,7 @@ StoreError
 ├── Conflict       the same key with another body, or an operation that the state does not allow
 ├── Unavailable    the database is away; try again
 ├── TooManyAttempts  a bound on tries is reached; try again later
+├── SettlementError  the ledger and the engine disagree: a defect of ours
 └── MigrationError the database is not the one that this code expects
 """
 
@@ -46,3 +47,10 @@ class Unavailable(StoreError):  # noqa: N818 - as above
 
     def __init__(self, reason: str) -> None:
         super().__init__("unavailable", f"the database is away: {reason}")
+
+
+class SettlementError(StoreError):
+    """The ledger and the engine disagree about an account: a defect of ours, never of the input."""
+
+    def __init__(self, account_id: int, message: str) -> None:
+        super().__init__("settlement", f"account {account_id}: {message}")

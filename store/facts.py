@@ -1,4 +1,7 @@
-"""The facts of an account as the tables hold them, in the engine's words."""
+"""The facts of accounts as the tables hold them, in the engine's words."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from psycopg import Connection
 
@@ -13,6 +16,7 @@ from credit_engine.facts import (
     TopUp,
 )
 from credit_engine.terms import Installation
+from store.binary import Int8s
 from store.ledger import ledger_codes
 from store.sql import query
 
@@ -21,36 +25,59 @@ ACCEPTED = "accepted"
 Place = tuple[str, int]
 
 
-def stored_facts(
-    conn: Connection, account_id: int, anchor_ms: int
-) -> tuple[list[Fact], dict[Place, str | None]]:
-    """All stored facts from an anchor on, and the stored verdict of each reading among them."""
-    series = installations(conn, account_id)
-    since = {"account": account_id, "from_ms": anchor_ms}
-    facts: list[Fact] = []
-    known: dict[Place, str | None] = {}
-    after = {"account": account_id, "after_ms": max(anchor_ms, series[0][0].opened_at_ms)}
+class Stored(NamedTuple):
+    """Facts of an account from an anchor on, and the stored verdict of each reading among them."""
+
+    facts: list[Fact]
+    known: dict[Place, str | None]
+
+
+def stored_facts(conn: Connection, anchors: Mapping[int, int]) -> dict[int, Stored]:
+    """By account: all its stored facts from its anchor (an instant in ms) on."""
+    stored = {account: Stored([], {}) for account in anchors}
+    series = installations(conn, list(anchors))
+    # Before the first installation there is nothing to bill.
+    after = {
+        account: max(anchor_ms, series[account][0][0].opened_at_ms)
+        for account, anchor_ms in anchors.items()
+    }
+    _add_readings(conn, after, stored)
+    since = {"accounts": Int8s(list(anchors)), "from": Int8s(list(anchors.values()))}
+    for account, *top_up in conn.execute(query("top_ups_from"), since):
+        stored[account].facts.append(TopUp(*top_up))
+    for account, top_up, at_ms, credited_ms, channel in conn.execute(
+        query("reversals_from"), since
+    ).fetchall():
+        split = None
+        if credited_ms < anchors[account]:
+            split = recorded_split(conn, account, top_up, credited_ms, channel)
+        stored[account].facts.append(Reversal(top_up, at_ms, split))
+    for account, at_ms in conn.execute(query("emergency_requests_from"), since):
+        stored[account].facts.append(EmergencyRequest(at_ms))
+    for account, *adjustment in conn.execute(query("adjustments_from"), since):
+        stored[account].facts.append(Adjustment(*adjustment))
+    for account, anchor_ms in anchors.items():
+        stored[account].facts.extend(
+            Exchange(closing_wh or 0, meter)
+            for meter, closing_wh in series[account][1:]
+            if meter.opened_at_ms > anchor_ms
+        )
+    return stored
+
+
+def _add_readings(conn: Connection, after: Mapping[int, int], stored: Mapping[int, Stored]) -> None:
+    of = {
+        "accounts": Int8s(list(after)),
+        "after": Int8s(list(after.values())),
+        "first_ms": min(after.values()),
+    }
     # Not prepared: a plan for any instant visits every chunk of the history, and years have many.
-    for number, ts_ms, value_wh, verdict in conn.execute(
-        query("readings_after"), after, prepare=False
+    for account, number, ts_ms, value_wh, verdict in conn.execute(
+        query("readings_after"), of, prepare=False
     ):
+        facts, known = stored[account]
         facts.append(Reading(ts_ms, value_wh, number))
         known[number, ts_ms] = verdict
-    facts.extend(TopUp(*row) for row in conn.execute(query("top_ups_from"), since))
-    for top_up, at_ms, credited_ms, channel in conn.execute(query("reversals_from"), since):
-        split = None
-        if credited_ms < anchor_ms:
-            split = recorded_split(conn, account_id, top_up, credited_ms, channel)
-        facts.append(Reversal(top_up, at_ms, split))
-    for (at_ms,) in conn.execute(query("emergency_requests_from"), since):
-        facts.append(EmergencyRequest(at_ms))
-    facts.extend(Adjustment(*row) for row in conn.execute(query("adjustments_from"), since))
-    facts.extend(
-        Exchange(closing_wh or 0, meter)
-        for meter, closing_wh in series[1:]
-        if meter.opened_at_ms > anchor_ms
-    )
-    return facts, known
 
 
 def recorded_split(
@@ -67,10 +94,15 @@ def recorded_split(
     return RecordedTopUp(credited_ms, channel, *split)
 
 
-def installations(conn: Connection, account_id: int) -> list[tuple[Installation, int | None]]:
-    """The meters of an account in order, each with the closing value of the one before it."""
-    rows = conn.execute(query("installations_of_account"), {"account": account_id}).fetchall()
-    return [
-        (Installation(number, modulus, opened, opening, power), closing)
-        for number, opened, opening, closing, power, modulus in rows
-    ]
+def installations(
+    conn: Connection, accounts: Sequence[int]
+) -> dict[int, list[tuple[Installation, int | None]]]:
+    """The meters of accounts in order, each with the closing value of the one before it."""
+    series: dict[int, list[tuple[Installation, int | None]]] = {}
+    of = {"accounts": Int8s(accounts)}
+    for account, number, opened, opening, closing, power, modulus in conn.execute(
+        query("installations_of_accounts"), of
+    ):
+        meter = Installation(number, modulus, opened, opening, power)
+        series.setdefault(account, []).append((meter, closing))
+    return series

@@ -11,8 +11,9 @@ from psycopg import Connection
 
 from store import audit_log, decisions, supply
 from store.errors import Conflict, NotFound
-from store.settlement import AccountState, TermsCache, lock_accounts, settle_account
+from store.settlement import AccountState, lock_accounts, settle_account
 from store.sql import query
+from store.terms import TermsCache
 
 HoldKind = Literal["medical", "dispute", "data", "contact", "maintenance", "tamper", "other"]
 # Who releases a hold whose end has come.

@@ -20,8 +20,9 @@ from store import registry, tariffs
 from store.errors import Conflict
 from store.facts import ACCEPTED, stored_facts
 from store.pool import snapshot
-from store.settlement import TermsCache, position_before, read_account
+from store.settlement import position_before, read_account
 from store.sql import query
+from store.terms import TermsCache
 
 # Accounts fetched at a time; each is rated in a snapshot of its own.
 PAGE = 500
@@ -137,7 +138,7 @@ def _of_account(
     assert state is not None, "an account has its state from its opening on"
     agreed = known.get(conn, account_id, state.terms_revision)
     start = position_before(conn, state, simulation.from_ms)
-    facts, known_readings = stored_facts(conn, account_id, start.at_ms)
+    facts, known_readings = stored_facts(conn, {account_id: start.at_ms})[account_id]
     # Up to the reading that ends the window's last interval: a part of it lies in the window.
     until_ms = min(
         (

@@ -23,14 +23,9 @@ from store.incoming import Incoming, Recorded
 from store.lanes import Lanes
 from store.quarantine import Quarantine, Refusal
 from store.reports import Reports, speaks_of_itself
-from store.settlement import (
-    AccountState,
-    Settled,
-    TermsCache,
-    lock_accounts,
-    settle_account,
-)
+from store.settlement import AccountState, News, Settled, lock_accounts, settle_accounts
 from store.sql import query
+from store.terms import TermsCache
 
 BEFORE_INSTALLATION = "before_installation"
 NOT_INSTALLED = "not_installed"
@@ -301,6 +296,7 @@ class Batch:
     def _settle_and_write(self, rows: Sequence[_Row]) -> None:
         facts: dict[int, list[Reading]] = {}
         live: set[int] = set()
+        after_gaps: set[int] = set()
         newest_unrated: dict[int, int] = {}
         for row in rows:
             reading = row.reading
@@ -311,14 +307,16 @@ class Batch:
                 facts.setdefault(row.account, []).append(fact)
                 if not reading.hist:
                     live.add(row.account)
+                if row.meter.jumps:
+                    after_gaps.add(row.account)
             elif row.verdict in {CLOCK_LOST, UNTRUSTED}:
                 newest = max(reading.ts_ms, newest_unrated.get(row.account, 0))
                 newest_unrated[row.account] = newest
-        self._terms.prepare(self._conn, (self._states[account] for account in facts))
-        settled = [
-            settle_account(self._conn, self._terms, self._states[account], new, self._now_ms)
+        news = [
+            News(self._states[account], new, gap=account in after_gaps)
             for account, new in sorted(facts.items())
         ]
+        settled = settle_accounts(self._conn, self._terms, news, self._now_ms)
         self._insert(rows, {p: word for each in settled for p, word in each.verdicts.items()})
         # A replayed reading is billed; never by itself the cause of a cut (mqtt.md section 2).
         self.recorded.commands += decisions.record(

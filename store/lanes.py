@@ -20,8 +20,9 @@ from credit_engine.thresholds import low_credit_edge, rearm_micro
 from store import binary
 from store.binary import Int4s, Int8s, Texts
 from store.ledger import numbers_of_accounts
-from store.settlement import AccountState, TermsCache, state_of
+from store.settlement import AccountState, state_of
 from store.sql import query
+from store.terms import TermsCache
 
 # Lanes that a worker keeps: about half a KiB each, and their numbers.
 LANES_MAX = 1_500_000
@@ -142,7 +143,7 @@ class Lanes:
             state = state_of(row[13:], terms.positions)
             if _stands_still(row, state, now_ms):
                 rows.append((row, state))
-        terms.prepare(conn, (state for _, state in rows))
+        terms.prepare(conn, {state.account_id: state.terms_revision for _, state in rows})
         pricings: dict[int, int] = {}
         names, lanes = [], []
         for row, state in rows:

@@ -3,16 +3,20 @@
 Nothing recorded is edited: a key whose posting is otherwise today gets one more row.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import groupby
+from operator import itemgetter
 from struct import Struct
+from typing import Any
 
 from psycopg import Connection
 
 from credit_engine.outcome import Legs, Posting
 from credit_engine.settlement import Correction, New, Posted
 from store import binary
+from store.binary import Int8s
 from store.sql import query
 
 
@@ -60,19 +64,26 @@ def numbers_of_accounts(conn: Connection, codes: Collection[str]) -> list[int]:
     return [numbers[code] for code in codes]
 
 
-def recorded_from(conn: Connection, account_id: int, anchor_ms: int) -> Recorded:
+def recorded_from(conn: Connection, anchors: Mapping[int, int]) -> dict[int, Recorded]:
+    """By account: what the ledger holds from its anchor (an instant in ms) on."""
     codes = ledger_codes(conn)
+    since = {"accounts": Int8s(list(anchors)), "from": Int8s(list(anchors.values()))}
+    rows = conn.execute(query("posted_from"), since).fetchall()
+    recorded = {account: Recorded() for account in anchors}
+    for account, of_account in groupby(rows, key=itemgetter(0)):
+        recorded[account] = _recorded(codes, of_account)
+    return recorded
+
+
+def _recorded(codes: Mapping[int, str], rows: Iterable[Sequence[Any]]) -> Recorded:
     recorded = Recorded()
     first: dict[str, int] = {}
     net: dict[str, dict[str, int]] = {}
     energy: dict[str, int] = {}
-    since = {"account": account_id, "anchor_ms": anchor_ms}
-    for row_id, key, correction, legs, amounts, energy_wh, *place in conn.execute(
-        query("posted_from"), since
-    ):
+    for _, row_id, key, correction, legs, amounts, energy_wh, kind, *place in rows:
         if key not in first:
             first[key] = row_id
-            recorded.places[key] = tuple(place)
+            recorded.places[key] = (kind, *place)
         recorded.corrections[key] = max(correction, recorded.corrections.get(key, 0))
         energy[key] = energy.get(key, 0) + energy_wh
         sums = net.setdefault(key, {})

@@ -18,9 +18,9 @@ from store import audit_log, payment_attempts, suspects, unsettled, vending
 from store.errors import Conflict, Unavailable
 from store.payment_attempts import Attempt, NewAttempt, locked, step
 from store.payment_states import allowed
-from store.settlement import TermsCache
 from store.sql import query
 from store.suspicion import Kind, Suspicion
+from store.terms import TermsCache
 from tokens.security_module import SecurityModule
 
 # Money that could not be credited is tried again so often; each costs a transaction.

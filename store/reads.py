@@ -25,8 +25,9 @@ from store.errors import Conflict, NotFound
 from store.forecasts import Usage, usage
 from store.operators import OperatorRole
 from store.pool import snapshot
-from store.settlement import AccountState, TermsCache, look, read_account
+from store.settlement import AccountState, look, read_account
 from store.sql import query
+from store.terms import TermsCache
 
 # More slots than a screen or a year of days shows; a caller who wants more asks in parts.
 MAX_SLOTS = 1000

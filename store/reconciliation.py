@@ -16,8 +16,8 @@ from store import audit_log, suspects
 from store.errors import Conflict, NotFound
 from store.matching import Class, Item, Line, Ours, Trailer, check_trailer, match, trailer_of
 from store.pool import snapshot
-from store.settlement import TermsCache
 from store.sql import query
+from store.terms import TermsCache
 from store.vending import Payment, content_sha256
 from tokens.security_module import SecurityModule
 

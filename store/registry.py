@@ -22,15 +22,11 @@ from schemas.quantities import format_instant
 from store import adjustments, decisions
 from store.adjustments import CarriedOver
 from store.errors import Conflict, NotFound
+from store.positions import keep_positions, position_text
 from store.replacements import demand_nothing_replaced
-from store.settlement import (
-    Settled,
-    TermsCache,
-    lock_accounts,
-    position_text,
-    settle_account,
-)
+from store.settlement import Settled, lock_accounts, settle_account
 from store.sql import query
+from store.terms import TermsCache
 from tokens.keys import KeyAttributes
 
 
@@ -244,24 +240,16 @@ def open_account(
         if account is None:
             raise Conflict("account_exists", f"account {number} is there already")
         _install(conn, account, meter, installation, None, now_ms)
-        stored = position_text(position)
         conn.execute(
             query("create_account_state"),
             {
                 "account": account,
-                "position": stored,
+                "position": position_text(position),
                 "anchor_ms": position.at_ms,
                 "opened_ms": installation.opened_at_ms,
             },
         )
-        conn.execute(
-            query("keep_checkpoints"),
-            {
-                "accounts": [account],
-                "anchors": [position.at_ms],
-                "positions": [stored],
-            },
-        )
+        keep_positions(conn, [(account, position)])
         if carried_over is not None:
             adjustments.carry_over(
                 conn, account, number, carried_over, installation.opened_at_ms, now_ms

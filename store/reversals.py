@@ -12,8 +12,9 @@ from psycopg import Connection
 from store import adjustments, audit_log, decisions, suspects, vending
 from store.errors import Conflict, NotFound
 from store.facts import recorded_split
-from store.settlement import TermsCache, lock_accounts, settle_account
+from store.settlement import lock_accounts, settle_account
 from store.sql import query
+from store.terms import TermsCache
 from store.vending import Payment, find_vending_meter
 from tokens.security_module import SecurityModule
 

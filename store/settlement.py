@@ -7,12 +7,10 @@ ledger is edited. The ledger must then agree with the engine to the micro-unit, 
 fails (SettlementError): a wrong balance is never committed.
 """
 
-import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 from psycopg import Connection
 
 from credit_engine.engine import advance
@@ -24,27 +22,24 @@ from credit_engine.facts import (
 from credit_engine.outcome import Outcome, Supply
 from credit_engine.position import Position, genesis
 from credit_engine.settlement import settle
-from credit_engine.tariff import parse_account, parse_tariff
-from credit_engine.terms import Tariff, Terms
+from credit_engine.terms import Terms
 from schemas.quantities import format_instant
 from store.binary import Bools, Column, Int8s, Texts
-from store.errors import StoreError
+from store.errors import SettlementError
 from store.facts import Place, installations, stored_facts
 from store.ledger import LedgerRow, Recorded, recorded_from, rows_to_write, write_ledger
+from store.positions import (
+    PositionCache,
+    drop_positions_after,
+    keep_positions,
+    positions_before,
+    worth_keeping,
+)
 from store.sql import query
+from store.terms import TermsCache
 
-# Where a late fact makes us rate more than so many facts again, a position is kept before the last
-# readings, so that the next one need not: two days of quarters of an hour.
-RATED_AGAIN_MAX = 192
-# A reading that is late is rarely later than so many others.
-LATE_READINGS = 48
-
-
-class SettlementError(StoreError):
-    """The ledger and the engine disagree about an account: a defect of ours, never of the input."""
-
-    def __init__(self, account_id: int, message: str) -> None:
-        super().__init__("settlement", f"account {account_id}: {message}")
+# Accounts whose stored facts are held in memory at once: of each perhaps a day, minute by minute.
+LATE_AT_ONCE = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +72,38 @@ class AccountState:
 
 
 @dataclass(frozen=True, slots=True)
+class News:
+    """What is to be rated of one account, in any order.
+
+    `readings` are new and not in the tables yet. Facts of other kinds are in the tables already:
+    `touched_from_ms` is the earliest instant that they touch. Time alone needs neither. `gap`: some
+    readings before these did not come; they may still, and will be late.
+    """
+
+    state: AccountState
+    readings: Sequence[Reading] = ()
+    touched_from_ms: int | None = None
+    gap: bool = False
+
+    def in_order(self) -> bool:
+        """Whether all of it comes after everything that is rated."""
+        state = self.state
+        newest_ms = max(state.newest_reading_ms, state.anchor_ms)
+        return (
+            self.touched_from_ms is None
+            and not state.has_tail
+            and all(reading.at_ms > newest_ms for reading in self.readings)
+        )
+
+    def earliest_ms(self) -> int | None:
+        """The earliest instant that anything new touches."""
+        touched = [reading.at_ms for reading in self.readings]
+        if self.touched_from_ms is not None:
+            touched.append(self.touched_from_ms)
+        return min(touched, default=None)
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """The answer for one account: its new state and what has to be written for it."""
 
@@ -90,115 +117,8 @@ class Settled:
     judged_otherwise: Mapping[Place, str]
     # checkpoints after this one are overtaken by a late fact
     rated_from: Position
-
-
-@dataclass(slots=True)
-class PositionCache:
-    """Positions by the text that they are stored as: one that this worker wrote is not read anew.
-
-    Equal texts are equal positions, so nothing that others write can make this wrong.
-    """
-
-    limit: int = 100_000
-    _kept: dict[int, tuple[str, Position]] = field(default_factory=dict)
-
-    def get(self, account_id: int, stored: str) -> Position:
-        kept = self._kept.get(account_id)
-        if kept is not None and kept[0] == stored:
-            return kept[1]
-        return Position.from_json(orjson.loads(stored))
-
-    def text(self, account_id: int, position: Position) -> str:
-        """The text to store, kept with what it says."""
-        if len(self._kept) >= self.limit:
-            self._kept.clear()
-        stored = position_text(position)
-        self._kept[account_id] = stored, position
-        return stored
-
-
-@dataclass(slots=True)
-class TermsCache:
-    """Parsed terms by account, kept by a worker until the account's revision moves on.
-
-    Accounts whose tariffs read the same share one parsed tariff, and with it its worked-out days;
-    those whose terms read the same share these, too.
-    """
-
-    limit: int = 200_000
-    positions: PositionCache = field(default_factory=PositionCache)
-    _terms: dict[int, tuple[int, Terms]] = field(default_factory=dict)
-    _tariffs: dict[bytes, Tariff] = field(default_factory=dict)
-    _agreed: dict[tuple[bytes, str], Terms] = field(default_factory=dict)
-    # Digests by tariff and edition, as `terms_of_accounts` has them.
-    _shared: dict[tuple[int, str], bytes] = field(default_factory=dict)
-
-    def get(self, conn: Connection, account_id: int, revision: int) -> Terms:
-        kept = self._terms.get(account_id)
-        if kept is not None and kept[0] == revision:
-            return kept[1]
-        self._load(conn, {account_id: revision})
-        return self._terms[account_id][1]
-
-    def prepare(self, conn: Connection, states: Iterable[AccountState]) -> None:
-        """Load what is not known of a batch's accounts at once."""
-        missing = {
-            state.account_id: state.terms_revision
-            for state in states
-            if self._terms.get(state.account_id, (None,))[0] != state.terms_revision
-        }
-        if missing:
-            self._load(conn, missing)
-
-    def knows(self, tariff: int, edition: str) -> bool:
-        """Whether this edition of a tariff was learnt with any account."""
-        return (tariff, edition) in self._shared
-
-    def agreed(self, tariff: int, edition: str, terms: str) -> Terms | None:
-        """The terms that read so under an edition of a tariff; None for an unknown one."""
-        digest = self._shared.get((tariff, edition))
-        return None if digest is None else self._parse(digest, terms)
-
-    def _load(self, conn: Connection, revisions: Mapping[int, int]) -> None:
-        found = conn.execute(
-            query("terms_of_accounts"), {"accounts": Int8s(list(revisions))}
-        ).fetchall()
-        if len(found) != len(revisions):
-            lost = revisions.keys() - {row[0] for row in found}
-            raise SettlementError(min(lost), "it has no terms")
-        if len(self._terms) + len(revisions) > self.limit:
-            self._terms.clear()
-        for account_id, agreed in self.learn(found).items():
-            self._terms[account_id] = (revisions[account_id], agreed)
-
-    def learn(self, found: Iterable[Sequence[Any]]) -> dict[int, Terms]:
-        """The terms by account of rows of `terms_of_accounts`; what they share is kept."""
-        parsed: dict[str, bytes] = {}
-        learnt: dict[int, Terms] = {}
-        for account_id, tariff, agreed, shared, edition in found:
-            digest = parsed.get(tariff)
-            if digest is None:
-                digest = parsed[tariff] = self._parse_tariff(tariff)
-            if shared is not None:
-                self._shared[shared, edition] = digest
-            learnt[account_id] = self._parse(digest, agreed)
-        return learnt
-
-    def _parse(self, digest: bytes, agreed: str) -> Terms:
-        terms = self._agreed.get((digest, agreed))
-        if terms is None:
-            if len(self._agreed) >= self.limit:
-                self._agreed.clear()
-            terms = parse_account(orjson.loads(agreed), self._tariffs[digest])
-            self._agreed[digest, agreed] = terms
-        return terms
-
-    def _parse_tariff(self, text: str) -> bytes:
-        form = orjson.loads(text)
-        digest = hashlib.sha256(orjson.dumps(form, option=orjson.OPT_SORT_KEYS)).digest()
-        if digest not in self._tariffs:
-            self._tariffs[digest] = parse_tariff(form)
-        return digest
+    # positions that late facts may be rated from
+    kept: tuple[Position, ...]
 
 
 def lock_accounts(
@@ -243,44 +163,57 @@ def settle_account(
     *,
     touched_from_ms: int | None = None,
 ) -> Settled:
-    """Rate new facts of one account up to now, whatever their order.
+    """Rate what is new of one account up to now; see `News`."""
+    return settle_accounts(conn, terms, [News(state, readings, touched_from_ms)], now_ms)[0]
 
-    `readings` are new and not in the tables yet. Facts of other kinds are in the tables already:
-    `touched_from_ms` is the earliest instant that they touch. Time alone needs neither.
+
+def settle_accounts(
+    conn: Connection, terms: TermsCache, news: Sequence[News], now_ms: int
+) -> list[Settled]:
+    """Rate what is new of these accounts up to now. Where that is late, what is stored of them is
+    read for many at once.
     """
-    agreed = terms.get(conn, state.account_id, state.terms_revision)
-    until_ms = max([now_ms, state.settled_until_ms, *(reading.at_ms for reading in readings)])
-    in_order = (
-        touched_from_ms is None
-        and not state.has_tail
-        and all(
-            reading.at_ms > max(state.newest_reading_ms, state.anchor_ms) for reading in readings
+    terms.prepare(conn, {each.state.account_id: each.state.terms_revision for each in news})
+    settled: dict[int, Settled] = {}
+    late: list[News] = []
+    for each in news:
+        state = each.state
+        if not each.in_order():
+            late.append(each)
+            continue
+        agreed = terms.get(conn, state.account_id, state.terms_revision)
+        until_ms = _until(state, each.readings, now_ms)
+        outcome = advance(agreed, state.position, each.readings, until_ms)
+        settled[state.account_id] = _conclude(
+            each, agreed, each.readings, outcome, Recorded(), {}, state.position
         )
-    )
-    if in_order:
-        outcome = advance(agreed, state.position, readings, until_ms)
-        return _conclude(state, agreed, readings, outcome, Recorded(), {}, state.position)
-    touched = [reading.at_ms for reading in readings]
-    if touched_from_ms is not None:
-        touched.append(touched_from_ms)
-    start = position_before(conn, state, min(touched, default=None))
-    stored, known = stored_facts(conn, state.account_id, start.at_ms)
-    # Readings before exchanges: a closing value that a reading says, too, is that reading.
-    facts: list[Fact] = [*readings, *stored]
-    until_ms = max([until_ms, *(fact.at_ms for fact in facts)])
-    outcome = advance(agreed, start, facts, until_ms, keep_at=_worth_keeping(facts))
-    recorded = recorded_from(conn, state.account_id, start.at_ms)
-    return _conclude(state, agreed, facts, outcome, recorded, known, start)
+    for first in range(0, len(late), LATE_AT_ONCE):
+        settled |= _settle_late(conn, terms, late[first : first + LATE_AT_ONCE], now_ms)
+    return [settled[each.state.account_id] for each in news]
 
 
-def _worth_keeping(facts: Sequence[Fact]) -> Collection[int]:
-    """Where the next late fact may begin. A meter that speaks each minute says a thousand readings
-    and more after the first of a day, and all would be rated again for each late one.
-    """
-    if len(facts) <= RATED_AGAIN_MAX:
-        return ()
-    instants = sorted(fact.at_ms for fact in facts if isinstance(fact, Reading))
-    return instants[-LATE_READINGS:][:1]
+def _settle_late(
+    conn: Connection, terms: TermsCache, news: Sequence[News], now_ms: int
+) -> dict[int, Settled]:
+    starts = _starts(conn, [(each.state, each.earliest_ms()) for each in news])
+    anchors = {account: start.at_ms for account, start in starts.items()}
+    stored = stored_facts(conn, anchors)
+    recorded = recorded_from(conn, anchors)
+    settled: dict[int, Settled] = {}
+    for each in news:
+        account = each.state.account_id
+        agreed = terms.get(conn, account, each.state.terms_revision)
+        start, (of_old, known) = starts[account], stored[account]
+        # Readings before exchanges: a closing value that a reading says, too, is that reading.
+        facts: list[Fact] = [*each.readings, *of_old]
+        until_ms = _until(each.state, facts, now_ms)
+        outcome = advance(agreed, start, facts, until_ms, keep_at=worth_keeping(facts))
+        settled[account] = _conclude(each, agreed, facts, outcome, recorded[account], known, start)
+    return settled
+
+
+def _until(state: AccountState, facts: Iterable[Fact], now_ms: int) -> int:
+    return max([now_ms, state.settled_until_ms, *(fact.at_ms for fact in facts)])
 
 
 def look(conn: Connection, terms: TermsCache, state: AccountState, at_ms: int) -> Outcome:
@@ -288,8 +221,9 @@ def look(conn: Connection, terms: TermsCache, state: AccountState, at_ms: int) -
     agreed = terms.get(conn, state.account_id, state.terms_revision)
     facts: list[Fact] = []
     if state.has_tail:
-        facts, _ = stored_facts(conn, state.account_id, state.position.at_ms)
-    until_ms = max([at_ms, state.settled_until_ms, *(fact.at_ms for fact in facts)])
+        account = state.account_id
+        facts = stored_facts(conn, {account: state.position.at_ms})[account].facts
+    until_ms = _until(state, facts, at_ms)
     return advance(agreed, state.position, facts, until_ms)
 
 
@@ -302,33 +236,45 @@ def rate_from_books(
     from_genesis: bool = False,
 ) -> Outcome:
     """The account at any instant, from all facts since the nearest stored position before it."""
-    agreed = terms.get(conn, state.account_id, state.terms_revision)
+    account = state.account_id
+    agreed = terms.get(conn, account, state.terms_revision)
     if from_genesis:
-        start = genesis(agreed, installations(conn, state.account_id)[0][0])
+        start = genesis(agreed, installations(conn, [account])[account][0][0])
     else:
         start = position_before(conn, state, until_ms)
-    facts, _ = stored_facts(conn, state.account_id, start.at_ms)
+    facts = stored_facts(conn, {account: start.at_ms})[account].facts
     return advance(agreed, start, facts, until_ms)
 
 
 def position_before(conn: Connection, state: AccountState, earliest_ms: int | None) -> Position:
     """The newest stored position before an instant; None: the newest of all."""
-    if earliest_ms is None or earliest_ms > state.anchor_ms:
-        return state.position
-    row = conn.execute(
-        query("checkpoint_before"), {"account": state.account_id, "before_ms": earliest_ms}
-    ).fetchone()
-    if row is None:
-        raise SettlementError(
-            state.account_id,
-            f"nothing is kept to rate again from before {format_instant(earliest_ms)}: enter what "
-            "is owed as an adjustment",
-        )
-    return Position.from_json(row[0])
+    return _starts(conn, [(state, earliest_ms)])[state.account_id]
+
+
+def _starts(
+    conn: Connection, wanted: Iterable[tuple[AccountState, int | None]]
+) -> dict[int, Position]:
+    """By account; see `position_before`."""
+    starts: dict[int, Position] = {}
+    older: dict[int, int] = {}
+    for state, earliest_ms in wanted:
+        if earliest_ms is None or earliest_ms > state.anchor_ms:
+            starts[state.account_id] = state.position
+        else:
+            older[state.account_id] = earliest_ms
+    starts |= positions_before(conn, older)
+    for account, earliest_ms in older.items():
+        if account not in starts:
+            raise SettlementError(
+                account,
+                f"nothing is kept to rate again from before {format_instant(earliest_ms)}: enter "
+                "what is owed as an adjustment",
+            )
+    return starts
 
 
 def _conclude(
-    state: AccountState,
+    news: News,
     terms: Terms,
     facts: Sequence[Fact],
     outcome: Outcome,
@@ -336,6 +282,7 @@ def _conclude(
     known: Mapping[Place, str | None],
     start: Position,
 ) -> Settled:
+    state = news.state
     rows = rows_to_write(
         state.account_id, state.balance_micro, settle(recorded.posted, outcome.postings), recorded
     )
@@ -388,6 +335,7 @@ def _conclude(
             if place in known and known[place] != word
         },
         rated_from=start,
+        kept=(start, *outcome.checkpoints) if news.gap else outcome.checkpoints,
     )
 
 
@@ -466,26 +414,12 @@ def _write_states(conn: Connection, settled: Sequence[Settled], positions: Posit
 
 
 def _write_checkpoints(conn: Connection, settled: Sequence[Settled]) -> None:
-    for each in settled:
-        if each.rated_from.at_ms != each.before.position.at_ms:
-            conn.execute(
-                query("drop_checkpoints_after"),
-                {"account": each.state.account_id, "after_ms": each.rated_from.at_ms},
-            )
-    kept = [
-        (each.state.account_id, point) for each in settled for point in each.outcome.checkpoints
-    ]
-    if kept:
-        conn.execute(
-            query("keep_checkpoints"),
-            {
-                "accounts": Int8s([account for account, _ in kept]),
-                "anchors": Int8s([point.at_ms for _, point in kept]),
-                "positions": Texts([position_text(point) for _, point in kept]),
-            },
-        )
-
-
-def position_text(position: Position) -> str:
-    """As it is stored: JSON, kept to the letter."""
-    return orjson.dumps(position.to_json()).decode()
+    overtaken = {
+        each.state.account_id: each.rated_from.at_ms
+        for each in settled
+        if each.rated_from.at_ms != each.before.position.at_ms
+    }
+    drop_positions_after(conn, overtaken)
+    keep_positions(
+        conn, ((each.state.account_id, point) for each in settled for point in each.kept)
+    )

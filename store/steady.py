@@ -25,8 +25,8 @@ from store.answers import Receipt
 from store.binary import Packed
 from store.incoming import Incoming, Recorded
 from store.lanes import ITSELF, STRANGER, Lanes, signed, whole
-from store.settlement import TermsCache
 from store.sql import query
+from store.terms import TermsCache
 
 # Later than any instant: nothing is too early for it.
 _NO_INSTANT = 2**62

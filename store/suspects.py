@@ -14,9 +14,9 @@ from psycopg import Connection
 from schemas.identity import command_id
 from store import audit_log, quotes, unsettled
 from store.errors import Conflict, NotFound
-from store.settlement import TermsCache
 from store.sql import query
 from store.suspicion import USUAL_OF, Earlier, Kind, Suspicion, suspicion
+from store.terms import TermsCache
 from store.vending import Payment, find_vending_meter, known_top_up, vend
 from tokens.security_module import SecurityModule
 

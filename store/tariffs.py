@@ -19,8 +19,9 @@ from credit_engine.tariff import parse_tariff
 from credit_engine.terms import Tariff
 from store import audit_log, registry
 from store.errors import Conflict, NotFound
-from store.settlement import TermsCache, lock_accounts
+from store.settlement import lock_accounts
 from store.sql import query
+from store.terms import TermsCache
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from store.errors import NotFound
 from store.pool import snapshot
 from store.quotes import Basis, basis_of
 from store.reads import terms_of
-from store.settlement import TermsCache, look
+from store.settlement import look
 from store.sql import query
+from store.terms import TermsCache
 
 # Of cash: a quote for an energy asks for whole hundredths of the currency unit.
 PAYABLE_STEP_MICRO = 10_000

@@ -10,8 +10,9 @@ from typing import Literal
 from psycopg import Connection
 
 from store import decisions
-from store.settlement import TermsCache, lock_accounts, settle_account
+from store.settlement import lock_accounts, settle_account
 from store.sql import query
+from store.terms import TermsCache
 
 # received: the channel has the money; pending: it is asked; suspect: asked, and nobody answered.
 State = Literal["received", "pending", "suspect"]

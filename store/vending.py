@@ -23,15 +23,9 @@ from store.errors import Conflict, NotFound
 from store.issuing import issue_credit
 from store.key_changes import lock_token_meter
 from store.quotes import Basis, basis_of, quote_lines
-from store.settlement import (
-    AccountState,
-    Settled,
-    TermsCache,
-    lock_accounts,
-    look,
-    settle_account,
-)
+from store.settlement import AccountState, Settled, lock_accounts, look, settle_account
 from store.sql import query
+from store.terms import TermsCache
 from tokens.security_module import SecurityModule
 
 

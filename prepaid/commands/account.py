@@ -13,7 +13,7 @@ from prepaid.database import connected
 from prepaid.settings import Settings
 from schemas.quantities import format_instant, format_micro
 from store import adjustments, books, cuts, decisions, holds, reads
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 Json = Annotated[bool, typer.Option("--json", help="As JSON, in the form of the API.")]
 # Lines of each list for people; --json has as many.

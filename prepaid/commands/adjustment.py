@@ -10,7 +10,7 @@ from prepaid.database import connected
 from prepaid.settings import Settings
 from schemas.quantities import parse_micro
 from store import adjustments, reads
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 Who = Annotated[str, typer.Option("--by", help="Who does this; kept for ever.")]
 

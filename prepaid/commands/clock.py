@@ -14,7 +14,7 @@ from schemas.errors import DomainError
 from schemas.quantities import format_instant, parse_instant_ms
 from store import clocks
 from store.clocks import LostReading
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 Who = Annotated[str, typer.Option("--by", help="Who decides; kept for ever.")]
 Note = Annotated[str, typer.Option(help="Why; kept for ever.")]

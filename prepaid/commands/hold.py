@@ -12,7 +12,7 @@ from schemas.errors import DomainError
 from schemas.quantities import parse_instant_ms, parse_micro
 from store import holds, reads, registry
 from store.holds import HoldKind
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 Who = Annotated[str, typer.Option("--by", help="Who does this; kept for ever.")]
 Reason = Annotated[str, typer.Option(help="Why; kept for ever.")]

@@ -13,7 +13,7 @@ from prepaid.security_modules import open_security_module
 from prepaid.settings import Settings
 from schemas.quantities import format_instant, format_micro, in_coins, parse_micro
 from store import reads, registry, reversals, suspects, vending
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from store.vending import Payment
 
 Who = Annotated[str, typer.Option("--by", help="Who does this; kept for ever.")]

@@ -23,7 +23,7 @@ from schemas.errors import DomainError
 from schemas.quantities import format_instant, format_micro
 from store import payment_attempts, payment_words
 from store.payment_words import Ears
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 LISTED = 200
 # What is asked about for so long is worth a look, though it is still asked about.

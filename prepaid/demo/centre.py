@@ -25,7 +25,7 @@ from schemas.quantities import format_instant
 from store import contacts, operators, registry, vending
 from store.contacts import Actor
 from store.pool import Connection
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens.key_file import RANDOM_OCTETS, seal, unseal
 from tokens.keys import KeyAttributes, VendingKey, decoder_key
 from tokens.numbers import drn, meter_pan

@@ -21,7 +21,7 @@ from simulators.token_entry import token_entry
 from simulators.witness import WitnessedMeter
 from store import registry, vending
 from store.pool import Connection
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens.acceptance import MeterTokenState
 from tokens.keys import decoder_key
 from tokens.numbers import drn, meter_pan

@@ -23,7 +23,8 @@ from simulators.truth import Found, Installed, Truth, told
 from store import books, operations, registry, supply, top_ups, vending
 from store.pool import Connection
 from store.registry import NewMeter
-from store.settlement import TermsCache, read_account
+from store.settlement import read_account
+from store.terms import TermsCache
 from tokens.acceptance import MeterTokenState
 from tokens.keys import decoder_key
 from tokens.numbers import meter_pan

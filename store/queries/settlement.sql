@@ -61,73 +61,93 @@ SELECT a.id, jsonb_build_object(
                 FROM account_version v WHERE v.account_id = a.id), '[]')))::text, a.terms, NULL, NULL
 FROM asked a JOIN tariff t ON t.id = a.tariff_id WHERE a.assigned
 
--- name: installations_of_account
--- The meters of an account in their order; the first opens it, each later one is an exchange.
-SELECT m.number, ms_of(i.opened_at) AS opened_ms, i.opening_wh, i.closing_wh, i.max_power_w,
-       i.modulus_wh
+-- name: installations_of_accounts
+-- The meters of accounts in their order; the first opens one, each later one is an exchange.
+SELECT i.account_id, m.number, ms_of(i.opened_at) AS opened_ms, i.opening_wh, i.closing_wh,
+       i.max_power_w, i.modulus_wh
 FROM installation i JOIN meter m ON m.id = i.meter_id
-WHERE i.account_id = %(account)s
-ORDER BY i.opened_at
+WHERE i.account_id = ANY(%(accounts)s)
+ORDER BY i.account_id, i.opened_at
 
 -- name: readings_after
--- Billable facts of an account after an instant: its meters' readings of the total, while they were its.
--- The instant is a plain parameter, so that the planner leaves out the chunks before it.
-SELECT m.number, ms_of(r.ts) AS ts_ms, r.value_wh, r.verdict
-FROM (SELECT DISTINCT meter_id FROM installation WHERE account_id = %(account)s) mine
-JOIN meter m ON m.id = mine.meter_id
-JOIN reading r ON r.meter_id = m.id
-WHERE r.register = '1.8.0' AND r.clock <> 'lost' AND r.verdict IS DISTINCT FROM 'untrusted'
-  AND r.ts > at_ms(%(after_ms)s)
-  -- a meter that served several accounts: the installation begun last before the reading counts
-  AND %(account)s = (SELECT i.account_id FROM installation i WHERE i.meter_id = m.id
-                     ORDER BY i.opened_at < r.ts DESC,
-                              CASE WHEN i.opened_at < r.ts THEN i.opened_at END DESC, i.opened_at
-                     LIMIT 1)
-ORDER BY r.ts
+-- Billable facts of accounts, each after an instant of its own: its meters' readings of the total, while
+-- they were its. The first of these instants is a plain parameter, so that the planner leaves out the
+-- chunks before it. `OFFSET 0`: account by account, whatever the planner makes of their number.
+SELECT q.account_id, f.*
+FROM unnest(%(accounts)s::bigint[], %(after)s::bigint[]) AS q (account_id, after_ms)
+CROSS JOIN LATERAL (
+    SELECT m.number, ms_of(r.ts) AS ts_ms, r.value_wh, r.verdict
+    FROM (SELECT DISTINCT meter_id FROM installation WHERE account_id = q.account_id) mine
+    JOIN meter m ON m.id = mine.meter_id
+    JOIN reading r ON r.meter_id = m.id
+    WHERE r.register = '1.8.0' AND r.clock <> 'lost' AND r.verdict IS DISTINCT FROM 'untrusted'
+      AND r.ts > at_ms(%(first_ms)s) AND r.ts > at_ms(q.after_ms)
+      -- a meter that served several accounts: the installation begun last before the reading counts
+      AND q.account_id = (SELECT i.account_id FROM installation i WHERE i.meter_id = m.id
+                          ORDER BY i.opened_at < r.ts DESC,
+                                   CASE WHEN i.opened_at < r.ts THEN i.opened_at END DESC,
+                                   i.opened_at
+                          LIMIT 1)
+    OFFSET 0
+) f
+ORDER BY q.account_id, f.ts_ms
 
 -- name: top_ups_from
--- Top-ups at or after an instant.
-SELECT id, credited_ms, amount_micro, channel, cash_rounding_micro
-FROM top_up
-WHERE account_id = %(account)s AND credited_ms >= %(from_ms)s
+-- Top-ups of accounts, each at or after an instant of its own.
+SELECT q.account_id, t.id, t.credited_ms, t.amount_micro, t.channel, t.cash_rounding_micro
+FROM unnest(%(accounts)s::bigint[], %(from)s::bigint[]) AS q (account_id, from_ms)
+JOIN top_up t ON t.account_id = q.account_id AND t.credited_ms >= q.from_ms
 
 -- name: reversals_from
--- Reversals at or after an instant, each with its top-up.
-SELECT r.top_up_id, r.reversed_ms, t.credited_ms, t.channel
-FROM reversal r JOIN top_up t ON t.id = r.top_up_id
-WHERE r.account_id = %(account)s AND r.reversed_ms >= %(from_ms)s
+-- Reversals of accounts, each at or after an instant of its own, with their top-ups.
+SELECT q.account_id, r.top_up_id, r.reversed_ms, t.credited_ms, t.channel
+FROM unnest(%(accounts)s::bigint[], %(from)s::bigint[]) AS q (account_id, from_ms)
+JOIN reversal r ON r.account_id = q.account_id AND r.reversed_ms >= q.from_ms
+JOIN top_up t ON t.id = r.top_up_id
 
 -- name: posted_of_key
 -- What the ledger holds under one key that is not of energy.
 SELECT legs, amounts FROM ledger_posting WHERE account_id = %(account)s AND key = %(key)s
 
 -- name: emergency_requests_from
--- Requests for emergency credit at or after an instant.
-SELECT requested_ms FROM emergency_request
-WHERE account_id = %(account)s AND requested_ms >= %(from_ms)s
+-- Requests for emergency credit of accounts, each at or after an instant of its own.
+SELECT q.account_id, e.requested_ms
+FROM unnest(%(accounts)s::bigint[], %(from)s::bigint[]) AS q (account_id, from_ms)
+JOIN emergency_request e ON e.account_id = q.account_id AND e.requested_ms >= q.from_ms
 
 -- name: adjustments_from
--- Posted adjustments at or after an instant.
-SELECT id, adjusted_ms, amount_micro, reason, to_debt FROM adjustment
-WHERE account_id = %(account)s AND adjusted_ms >= %(from_ms)s
+-- Posted adjustments of accounts, each at or after an instant of its own.
+SELECT q.account_id, a.id, a.adjusted_ms, a.amount_micro, a.reason, a.to_debt
+FROM unnest(%(accounts)s::bigint[], %(from)s::bigint[]) AS q (account_id, from_ms)
+JOIN adjustment a ON a.account_id = q.account_id AND a.adjusted_ms >= q.from_ms
 
 -- name: posted_from
--- What the ledger holds from an anchor on; energy that ends at the anchor lies before it.
-SELECT id, key, correction, legs, amounts, energy_wh, kind, from_ms, at_ms, local_day, band
-FROM ledger_transaction
-WHERE account_id = %(account)s
-  AND (at_ms > %(anchor_ms)s OR (at_ms = %(anchor_ms)s AND kind <> 'energy'))
-ORDER BY id
+-- What the ledger holds of accounts, each from an anchor of its own on; energy that ends at the
+-- anchor lies before it. `OFFSET 0`: without it, every row of the ledger would be looked at.
+SELECT q.account_id, t.*
+FROM unnest(%(accounts)s::bigint[], %(from)s::bigint[]) AS q (account_id, anchor_ms)
+CROSS JOIN LATERAL (
+    SELECT id, key, correction, legs, amounts, energy_wh, kind, from_ms, at_ms, local_day, band
+    FROM ledger_transaction
+    WHERE account_id = q.account_id AND at_ms >= q.anchor_ms
+      AND (at_ms > q.anchor_ms OR kind <> 'energy')
+    OFFSET 0
+) t
+ORDER BY q.account_id, t.id
 
--- name: checkpoint_before
--- The newest stored position before an instant.
-SELECT position FROM checkpoint
-WHERE account_id = %(account)s AND anchor_ms < %(before_ms)s
-ORDER BY anchor_ms DESC LIMIT 1
+-- name: checkpoints_before
+-- Of each account the newest stored position before an instant of its own.
+SELECT q.account_id, c.position
+FROM unnest(%(accounts)s::bigint[], %(before)s::bigint[]) AS q (account_id, before_ms)
+CROSS JOIN LATERAL (SELECT position FROM checkpoint
+                    WHERE account_id = q.account_id AND anchor_ms < q.before_ms
+                    ORDER BY anchor_ms DESC LIMIT 1) c
 
 -- name: drop_checkpoints_after
--- Positions that a late fact has overtaken.
-DELETE FROM checkpoint WHERE account_id = %(account)s AND anchor_ms > %(after_ms)s
+-- Positions that late facts have overtaken, of each account after an instant of its own.
+DELETE FROM checkpoint c
+USING unnest(%(accounts)s::bigint[], %(after)s::bigint[]) AS q (account_id, after_ms)
+WHERE c.account_id = q.account_id AND c.anchor_ms > q.after_ms
 
 -- name: drop_checkpoints_before
 -- Positions from before an instant whose readings are no longer kept; that of an account itself

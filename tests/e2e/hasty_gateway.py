@@ -8,7 +8,7 @@ from meter_gateway.receiver import Delivery
 from prepaid.cli import main
 from store.answers import receipts
 from store.incoming import Incoming
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 # A kill falls between the word and the deed.
 BETWEEN_S = 1.5

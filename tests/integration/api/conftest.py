@@ -34,7 +34,7 @@ from store.incoming import Incoming, Recorded
 from store.pool import make_pool
 from store.registry import NewMeter
 from store.roles import as_application
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens.keys import KeyAttributes, VendingKey
 from tokens.numbers import check_digit
 from tokens.security_module import SoftwareSecurityModule

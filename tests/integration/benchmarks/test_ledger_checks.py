@@ -7,7 +7,7 @@ from benchmarks import population
 from benchmarks.ledger_checks import check_fleet
 from benchmarks.report import Report
 from store import ingest
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 METERS = 5
 SLOTS = population.SLOTS_A_DAY + 20

@@ -17,7 +17,8 @@ from schemas.topics import parse
 from store import centres, clockwork, decisions, ingest, registry, supply, vending
 from store.incoming import Incoming, Recorded
 from store.registry import NewMeter
-from store.settlement import AccountState, TermsCache, read_account
+from store.settlement import AccountState, read_account
+from store.terms import TermsCache
 
 OPENED = "2026-03-01T00:00:00Z"
 

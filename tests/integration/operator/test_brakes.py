@@ -8,7 +8,7 @@ import pytest
 
 from store import brakes, clockwork
 from store.errors import Conflict, NotFound
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 Desk = Any
 

@@ -37,7 +37,7 @@ from store.audit import audit
 from store.payment_words import Ears
 from store.pool import Pool, make_pool
 from store.registry import NewMeter
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens.keys import KeyAttributes, VendingKey
 from tokens.numbers import check_digit
 from tokens.security_module import SecurityModule, SoftwareSecurityModule

@@ -14,7 +14,7 @@ from store import payment_attempts, payment_words
 from store.errors import Unavailable
 from store.payment_words import Ears
 from store.pool import make_pool
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens.errors import SecurityModuleAway
 from tokens.keys import VendingKey
 from tokens.security_module import SoftwareSecurityModule

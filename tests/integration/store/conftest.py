@@ -31,7 +31,8 @@ from store.lanes import Lanes
 from store.payment_attempts import NewAttempt
 from store.payment_words import Ears, Word
 from store.registry import NewMeter
-from store.settlement import AccountState, TermsCache, read_account
+from store.settlement import AccountState, read_account
+from store.terms import TermsCache
 from tokens.keys import KeyAttributes, VendingKey
 from tokens.numbers import check_digit
 from tokens.security_module import SoftwareSecurityModule

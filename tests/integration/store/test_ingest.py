@@ -21,7 +21,7 @@ from store.answers import BatchAnswer, Receipt
 from store.audit import audit
 from store.incoming import Incoming
 from store.session import Session
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 OPENED_WH = 100_000
 T0 = 1_772_323_200_000  # 2026-03-01T00:00:00Z, when the accounts of these tests are opened
@@ -339,14 +339,14 @@ async def test_a_message_that_breaks_us_is_set_aside_and_the_rest_goes_on(
 ) -> None:
     supplies = [utility.open() for _ in range(3)]
     poison = supplies[1].meter
-    settle: Callable[..., Any] = ingest.settle_account
+    settle: Callable[..., Any] = ingest.settle_accounts
 
-    def settle_or_break(conn: Any, terms: Any, state: Any, *rest: Any, **more: Any) -> Any:
-        if state.account_id == supplies[1].id:
+    def settle_or_break(conn: Any, terms: Any, news: Any, now_ms: int) -> Any:
+        if any(each.state.account_id == supplies[1].id for each in news):
             raise ZeroDivisionError("a defect of ours\0")
-        return settle(conn, terms, state, *rest, **more)
+        return settle(conn, terms, news, now_ms)
 
-    monkeypatch.setattr(ingest, "settle_account", settle_or_break)
+    monkeypatch.setattr(ingest, "settle_accounts", settle_or_break)
     utility.now = T0 + HOUR
     messages = [utility.reading(each.meter, T0 + HOUR, OPENED_WH + 100) for each in supplies]
     deliveries = [

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from store import ingest, registry
-from store.settlement import TermsCache
+from store.terms import TermsCache
 
 T0 = 1_772_323_200_000  # 2026-03-01T00:00:00Z, when the accounts of these tests are opened
 HOUR = 3_600_000

@@ -1,20 +1,35 @@
-"""A late reading of a meter that speaks each minute does not make us rate its whole day again."""
+"""What late readings cost: what is rated again for them, and what is asked of the database."""
 
 from typing import Any
 
+import psycopg
 import pytest
 
 from store import settlement
 from store.audit import audit
-from store.settlement import LATE_READINGS, RATED_AGAIN_MAX
+from store.positions import LATE_READINGS, RATED_AGAIN_MAX
 
 MINUTE = 60_000
+SLOT = 15 * MINUTE
 OPENED = 1_772_323_200_000  # 2026-03-01T00:00:00Z
 OPENING_WH = 100_000
 SAID = 2 * RATED_AGAIN_MAX
 
 
-def test_it_leaves_a_position_for_the_next_one_to_begin_at(
+def anchors_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where each rating again begins from now on."""
+    begun: list[int] = []
+    stored_facts = settlement.stored_facts
+
+    def note(conn: Any, anchors: Any) -> Any:
+        begun.extend(anchors.values())
+        return stored_facts(conn, anchors)
+
+    monkeypatch.setattr(settlement, "stored_facts", note)
+    return begun
+
+
+def test_of_a_meter_that_speaks_each_minute_one_leaves_a_position_for_the_next_one_to_begin_at(
     utility: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supply = utility.open()
@@ -31,17 +46,10 @@ def test_it_leaves_a_position_for_the_next_one_to_begin_at(
             )
         )
 
-    begun: list[int] = []
-    stored_facts = settlement.stored_facts
-
-    def note(conn: Any, account: int, anchor_ms: int) -> Any:
-        begun.append(anchor_ms)
-        return stored_facts(conn, account, anchor_ms)
-
     first, second, third = SAID - 30, SAID - 20, 10
     # The credit came before them: rated again with it, they leave a position already.
     say([minute for minute in range(1, SAID) if minute not in {first, second, third}])
-    monkeypatch.setattr(settlement, "stored_facts", note)
+    begun = anchors_of(monkeypatch)
     say([first])
     say([second])
     # Overtaken by a fact before it, the position goes; rated again, one is left anew.
@@ -55,4 +63,87 @@ def test_it_leaves_a_position_for_the_next_one_to_begin_at(
     assert OPENED + kept_anew * MINUTE in stored
     assert OPENED + kept * MINUTE not in stored
     assert utility.state(supply).position.register_wh == OPENING_WH + SAID
+    assert [check.name for check in audit(utility.conn) if not check.passed] == []
+
+
+def test_what_a_gap_lacks_is_rated_from_where_the_account_stood_before_it(
+    utility: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supply = utility.open()
+    utility.top_up(supply, 50_000_000, "p", OPENED)
+
+    def say(*slots: int, hist: bool = False) -> None:
+        utility.now = max(utility.now, OPENED + slots[-1] * SLOT)
+        utility.record(
+            *(
+                utility.reading(
+                    supply.meter, OPENED + slot * SLOT, OPENING_WH + slot, seq=slot, hist=hist
+                )
+                for slot in slots
+            )
+        )
+
+    for slot in range(1, 20):
+        say(slot)
+    say(25)
+    begun = anchors_of(monkeypatch)
+    # Where a meter comes back: the newest first, then its buffer, in whatever pieces.
+    say(20, hist=True)
+    say(22, 23, hist=True)
+    say(24, hist=True)
+    say(21, hist=True)
+    assert [(at_ms - OPENED) // SLOT for at_ms in begun] == [19] * 4
+    say(26)
+    assert len(begun) == 4
+    assert utility.state(supply).position.register_wh == OPENING_WH + 26
+    assert [check.name for check in audit(utility.conn) if not check.passed] == []
+
+
+def test_many_accounts_are_looked_up_at_once(utility: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage nearly all meters of a place replay their buffers."""
+    counted: list[str] = []
+    execute = psycopg.Connection.execute
+
+    def count(conn: Any, text: Any, *rest: Any, **more: Any) -> Any:
+        counted.append(text)
+        return execute(conn, text, *rest, **more)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", count)
+    asked: list[int] = []
+    for accounts in (2, 12):
+        supplies = [utility.open() for _ in range(accounts)]
+        for slot in (1, 3, 2):
+            utility.now = OPENED + 3 * SLOT
+            said = [
+                utility.reading(each.meter, OPENED + slot * SLOT, OPENING_WH + slot, seq=slot)
+                for each in supplies
+            ]
+            counted.clear()
+            assert utility.record(*said).accepted == accounts
+        asked.append(len(counted))
+        for each in supplies:
+            assert utility.state(each).position.register_wh == OPENING_WH + 3
+    assert asked[0] == asked[1], counted
+    assert [check.name for check in audit(utility.conn) if not check.passed] == []
+
+
+def test_more_accounts_than_are_held_at_once_are_rated_as_each_by_itself(
+    utility: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlement, "LATE_AT_ONCE", 2)
+    supplies = [utility.open() for _ in range(5)]
+    for place, each in enumerate(supplies):
+        utility.top_up(each, (place + 1) * 10_000_000, f"p{place}", OPENED + place)
+    for slot in (1, 4, 2, 3):
+        utility.now = OPENED + 4 * SLOT
+        utility.record(
+            *(
+                utility.reading(
+                    each.meter, OPENED + slot * SLOT, OPENING_WH + slot * (place + 1), seq=slot
+                )
+                for place, each in enumerate(supplies)
+            )
+        )
+    for place, each in enumerate(supplies):
+        assert utility.state(each).position.register_wh == OPENING_WH + 4 * (place + 1)
     assert [check.name for check in audit(utility.conn) if not check.passed] == []

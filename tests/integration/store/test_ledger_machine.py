@@ -35,7 +35,8 @@ from store import books, clockwork, ingest, registry, vending
 from store.account_audit import audit_account
 from store.incoming import Incoming
 from store.lanes import Lanes
-from store.settlement import NEVER_MS, TermsCache, read_account
+from store.settlement import NEVER_MS, read_account
+from store.terms import TermsCache
 
 RATING = Path(__file__).parents[2] / "property" / "rating"
 HOUR = 3_600_000

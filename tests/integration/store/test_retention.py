@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from store.clockwork import drop_old_readings
-from store.settlement import SettlementError
+from store.errors import SettlementError
 
 T0 = 1_772_323_200_000  # 2026-03-01T00:00:00Z, when the accounts of these tests are opened
 HOUR = 3_600_000

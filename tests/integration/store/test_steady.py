@@ -14,8 +14,8 @@ from store import clockwork, ingest, steady
 from store.audit import audit
 from store.incoming import Incoming
 from store.lanes import Lanes
-from store.settlement import TermsCache
 from store.sql import query
+from store.terms import TermsCache
 
 MINUTE = 60_000
 QUARTER = 15 * MINUTE

@@ -17,7 +17,7 @@ from schemas.telemetry import Ack
 from simulators.token_entry import token_entry
 from store import key_changes, registry, supply, vending
 from store.registry import NewMeter
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens import meter_record
 from tokens.acceptance import MeterTokenState
 from tokens.keys import KeyAttributes, VendingKey, decoder_key

@@ -15,7 +15,7 @@ import pytest
 from schemas.errors import DomainError
 from schemas.quantities import parse_instant_ms
 from store import issuing, vending
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens import tid
 from tokens.credit import credit_of
 
@@ -32,7 +32,7 @@ SELLER = """
 import hashlib, sys
 import psycopg
 from store import vending
-from store.settlement import TermsCache
+from store.terms import TermsCache
 from tokens.keys import VendingKey
 from tokens.security_module import SoftwareSecurityModule
 url, meter, count, now_ms = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
