@@ -3,7 +3,8 @@
 A repetition is one reading of every meter, decoded and then stored, rated, debited and decided in
 commits of `BATCH`; the floor writes as many rows (meter, instant, register) to a table without
 keys, in as many commits. CPU is counted apart for decoding, for the worker inside the transaction
-and for its database backend.
+and for its database backend. `late` is what the meters of a place say after an outage: behind its
+newest reading, each brings the one that is missing.
 """
 
 import time
@@ -27,6 +28,8 @@ from store.session import POINT_LOOKUPS
 from store.terms import TermsCache
 
 BATCH = 2_000
+# One meter in so many has a reading that comes late.
+LATE_SHARE = 10
 
 
 class Bench:
@@ -38,37 +41,51 @@ class Bench:
         self.slot = population.FIRST_SLOT
         conn.execute(statement("make_bare"))
 
-    def _stretches(self) -> Iterator[range]:
-        for first in range(0, self.population.meters, BATCH):
-            yield range(first, min(first + BATCH, self.population.meters))
+    def _stretches(self, places: range) -> Iterator[range]:
+        for first in range(places.start, places.stop, BATCH):
+            yield range(first, min(first + BATCH, places.stop))
 
     def transaction(self) -> Cost:
         """One reading of every meter."""
         self.slot += 1
-        body = population.payload(self.slot)
-        now_ms = population.instant_ms(self.slot) + 1000
+        return self._say(range(self.population.meters), self.slot)
+
+    def late(self) -> Cost:
+        """A missing reading of each of some meters; then the others say as much."""
+        late = range(max(1, self.population.meters // LATE_SHARE))
+        others = range(late.stop, self.population.meters)
+        self._say(late, self.slot + 2)
+        cost = self._say(late, self.slot + 1)
+        for _ in range(2):
+            self.slot += 1
+            self._say(others, self.slot)
+        return cost
+
+    def _say(self, places: range, slot: int) -> Cost:
+        body = population.payload(slot)
+        now_ms = population.instant_ms(max(slot, self.slot)) + 1000
         decoding = Meter({"decode": time.process_time})
         recording = Meter(
             {"worker": time.process_time, "database": lambda: server_cpu_s(self.conn)}
         )
-        for places in self._stretches():
-            numbers = [self.population.number(place) for place in places]
+        for stretch in self._stretches(places):
+            numbers = [self.population.number(place) for place in stretch]
             with decoding.running():
                 messages = [population.incoming(number, body, now_ms) for number in numbers]
             with recording.running():
                 recorded = ingest.record(self.conn, self.terms, messages, now_ms, self.lanes)
             assert recorded.accepted == len(messages), recorded
-        cost = recording.cost(self.population.meters)
+        cost = recording.cost(len(places))
         return Cost(cost.readings, cost.elapsed_s + decoding.elapsed_s, decoding.cpu_s | cost.cpu_s)
 
     def floor(self) -> Cost:
         """As many rows into a table without keys."""
         meter = Meter({"worker": time.process_time, "database": lambda: server_cpu_s(self.conn)})
         at = 800_000_000_000_000
-        for places in self._stretches():
+        for stretch in self._stretches(range(self.population.meters)):
             with meter.running(), self.conn.cursor().copy(statement("copy_bare")) as copy:
                 copy.set_types(["int8", "int8", "int8"])
-                for place in places:
+                for place in stretch:
                     copy.write_row((place, at, place))
         return meter.cost(self.population.meters)
 
@@ -82,8 +99,12 @@ def run(servers: Servers, asked: Asked) -> Report:
         for setting in POINT_LOOKUPS:
             conn.execute(setting)
         bench = Bench(conn, asked.meters)
-        costs: dict[str, list[Cost]] = {"copy": [], "transaction": []}
-        subjects = [("copy", bench.floor), ("transaction", bench.transaction)]
+        subjects = [
+            ("copy", bench.floor),
+            ("transaction", bench.transaction),
+            ("late", bench.late),
+        ]
+        costs: dict[str, list[Cost]] = {name: [] for name, _ in subjects}
         bench.transaction()  # what a worker reads once: terms, statements, tables
         for repetition in range(asked.repetitions):
             for name, subject in rotated(subjects, repetition):
@@ -93,5 +114,6 @@ def run(servers: Servers, asked: Asked) -> Report:
         for name, found in costs.items():
             report.add_costs(name, found)
         report.add_ratio("transaction", "copy", rate_ratios(costs["transaction"], costs["copy"]))
+        report.add_ratio("late", "transaction", rate_ratios(costs["late"], costs["transaction"]))
         check_fleet(report, conn, asked.meters, bench.slot, "after all repetitions")
     return report

@@ -68,7 +68,11 @@ HOT = {
         {"meters": [1], "registers": ["1.8.0"], "ts": [0], "first_ms": 0, "last_ms": 2**42},
         {"reading"},
     ),
-    "posted_from": ({"account": 1, "anchor_ms": 0}, {"ledger_posting", "energy_debit"}),
+    "posted_from": (
+        {"accounts": [1, 2], "from": [0, 0]},
+        {"ledger_posting", "energy_debit"},
+    ),
+    "checkpoints_before": ({"accounts": [1, 2], "before": [9, 9]}, {"checkpoint"}),
     "steady_meters": ({"numbers": ["1", "2"]}, {"meter", "meter_state", "account_state"}),
     "move_accounts": (
         {"now_ms": 1, "count": 1, "moves": list(range(11)), "numbers": [1]},
@@ -78,7 +82,10 @@ HOT = {
         {"account": 1, "before": None, "limit": 9},
         {"ledger_posting", "energy_debit"},
     ),
-    "readings_after": ({"account": 1, "after_ms": 0}, {"installation"}),
+    "readings_after": (
+        {"accounts": [1, 2], "after": [0, 0], "first_ms": 0},
+        {"installation", "reading"},
+    ),
     "update_accounts": (
         {
             "account_id": [1],
