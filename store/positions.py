@@ -4,6 +4,7 @@ Kept are one a day, where an account stood before a gap, and one near the end of
 more costs a row; one too few, that a day is rated again for each late fact.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,9 +16,9 @@ from credit_engine.position import Position
 from store.binary import Int8s, Texts
 from store.sql import query
 
-# Where a late fact makes us rate more than so many facts again, a position is kept before the last
-# readings, so that the next one need not: two days of quarters of an hour.
-RATED_AGAIN_MAX = 192
+# Where a late fact makes us rate more than so many facts again, positions are kept so that the next
+# one need not.
+RATED_AGAIN_MAX = 12
 # A reading that is late is rarely later than so many others.
 LATE_READINGS = 48
 
@@ -54,14 +55,21 @@ def positions_before(conn: Connection, instants_ms: Mapping[int, int]) -> dict[i
     return {account: Position.from_json(form) for account, form in rows}
 
 
-def worth_keeping(facts: Sequence[Fact]) -> Collection[int]:
-    """Where the next late fact may begin. A meter that speaks each minute says a thousand readings
-    and more after the first of a day, and all would be rated again for each late one.
+def worth_keeping(facts: Sequence[Fact], earliest_ms: int) -> Collection[int]:
+    """Instants where the next late fact may begin, of the readings among all `facts` that are rated
+    again because of one at `earliest_ms`.
+
+    A buffer is replayed from its oldest row on: the next one is rated from just before this one.
+    Others come in any order, from a meter that speaks each minute with a thousand readings in a
+    day: they are rated from some way before the newest.
     """
     if len(facts) <= RATED_AGAIN_MAX:
         return ()
-    instants = sorted(fact.at_ms for fact in facts if isinstance(fact, Reading))
-    return instants[-LATE_READINGS:][:1]
+    instants = sorted({fact.at_ms for fact in facts if isinstance(fact, Reading)})
+    kept = set(instants[: bisect_left(instants, earliest_ms)][-1:])
+    if len(instants) > LATE_READINGS:
+        kept.add(instants[-LATE_READINGS])
+    return kept
 
 
 def drop_positions_after(conn: Connection, instants_ms: Mapping[int, int]) -> None:

@@ -207,7 +207,8 @@ def _settle_late(
         # Readings before exchanges: a closing value that a reading says, too, is that reading.
         facts: list[Fact] = [*each.readings, *of_old]
         until_ms = _until(each.state, facts, now_ms)
-        outcome = advance(agreed, start, facts, until_ms, keep_at=worth_keeping(facts))
+        keep_at = worth_keeping(facts, each.earliest_ms() or until_ms)
+        outcome = advance(agreed, start, facts, until_ms, keep_at=keep_at)
         settled[account] = _conclude(each, agreed, facts, outcome, recorded[account], known, start)
     return settled
 

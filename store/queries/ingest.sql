@@ -30,10 +30,15 @@ GROUP BY m.id, g.number, s.meter_id, h.boot, h.seq, h.seq_ts
 
 -- name: known_readings
 -- Which of these keys are stored, and with what value; the range leaves out all other chunks.
-SELECT r.meter_id, r.register, ms_of(r.ts), r.value_wh
+-- `OFFSET 0`: key by key, never all that was read in the range.
+SELECT k.meter_id, k.register, k.ts, r.value_wh
 FROM unnest(%(meters)s::bigint[], %(registers)s::text[], %(ts)s::bigint[]) AS k (meter_id, register, ts)
-JOIN reading r ON r.meter_id = k.meter_id AND r.register = k.register AND r.ts = at_ms(k.ts)
- AND r.ts BETWEEN at_ms(%(first_ms)s) AND at_ms(%(last_ms)s)
+CROSS JOIN LATERAL (
+    SELECT value_wh FROM reading
+    WHERE meter_id = k.meter_id AND register = k.register AND ts = at_ms(k.ts)
+      AND ts BETWEEN at_ms(%(first_ms)s) AND at_ms(%(last_ms)s)
+    OFFSET 0
+) r
 
 -- name: insert_readings
 -- New readings with their verdicts. A key that came in between by another worker stays as it is.

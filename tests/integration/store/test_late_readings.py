@@ -13,7 +13,7 @@ MINUTE = 60_000
 SLOT = 15 * MINUTE
 OPENED = 1_772_323_200_000  # 2026-03-01T00:00:00Z
 OPENING_WH = 100_000
-SAID = 2 * RATED_AGAIN_MAX
+SAID = 8 * LATE_READINGS
 
 
 def anchors_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -58,7 +58,7 @@ def test_of_a_meter_that_speaks_each_minute_one_leaves_a_position_for_the_next_o
     # The two that were missing among the last ones.
     kept_anew = SAID - LATE_READINGS
     kept = kept_anew - 2
-    assert [(at_ms - OPENED) // MINUTE for at_ms in begun] == [kept, kept, 1]
+    assert [(at_ms - OPENED) // MINUTE for at_ms in begun] == [kept, first - 1, 1]
     stored = utility.rows("SELECT anchor_ms FROM checkpoint")
     assert OPENED + kept_anew * MINUTE in stored
     assert OPENED + kept * MINUTE not in stored
@@ -96,6 +96,33 @@ def test_what_a_gap_lacks_is_rated_from_where_the_account_stood_before_it(
     say(26)
     assert len(begun) == 4
     assert utility.state(supply).position.register_wh == OPENING_WH + 26
+    assert [check.name for check in audit(utility.conn) if not check.passed] == []
+
+
+def test_a_long_gap_is_filled_from_where_its_last_row_was_rated(
+    utility: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rated from the gap's beginning, a buffer of n rows would cost n times n."""
+    supply = utility.open()
+    utility.top_up(supply, 50_000_000, "p", OPENED)
+    rows = 3 * RATED_AGAIN_MAX
+    utility.now = OPENED + (rows + 1) * SLOT
+
+    def say(slot: int) -> None:
+        utility.record(
+            utility.reading(supply.meter, OPENED + slot * SLOT, OPENING_WH + slot, seq=slot)
+        )
+
+    say(rows + 1)
+    begun = anchors_of(monkeypatch)
+    for slot in range(1, rows + 1):
+        say(slot)
+    behind = [
+        slot - max(began - OPENED, 0) // SLOT
+        for slot, began in zip(range(1, rows + 1), begun, strict=True)
+    ]
+    assert max(behind) <= RATED_AGAIN_MAX
+    assert utility.state(supply).position.register_wh == OPENING_WH + rows + 1
     assert [check.name for check in audit(utility.conn) if not check.passed] == []
 
 
