@@ -15,7 +15,7 @@ from credit_engine.engine import advance, rate_in_general
 from credit_engine.errors import CreditError
 from credit_engine.facts import Exchange, Fact, Reading, RecordedTopUp, Reversal, TopUp
 from credit_engine.outcome import Outcome, Posting
-from credit_engine.position import Position, genesis
+from credit_engine.position import GENESIS_MS, Position, genesis
 from credit_engine.scenario import Scenario, parse_scenario
 from credit_engine.scenario_report import report
 from credit_engine.settlement import Correction, New, Posted, settle
@@ -242,6 +242,20 @@ def test_the_short_path_gives_the_answer_of_the_general_path(
         outcome = advance(scenario.terms, position, (reading,), until_ms)
         assert outcome == rate_in_general(scenario.terms, position, (reading,), until_ms)
         position = outcome.position
+
+
+@law
+@randoms
+def test_a_look_gives_the_answer_of_the_general_path(invent: Invent, random: Random) -> None:
+    scenario = parse_scenario(invent(random))
+    outcome = rated(scenario)
+    for position in (*outcome.checkpoints, outcome.position):
+        if position.at_ms == GENESIS_MS:
+            continue
+        for minutes in (0, 1, 7 * 60, 30 * 60):
+            until_ms = position.at_ms + minutes * MINUTE
+            seen = advance(scenario.terms, position, (), until_ms)
+            assert seen == rate_in_general(scenario.terms, position, (), until_ms)
 
 
 @law
