@@ -53,7 +53,7 @@ class DayCosts:
         return kept[2] if len(kept[2]) == len(asked.days) else None
 
     def learn(self, asked: Mapping[int, Finished], found: Iterable[Sequence[Any]]) -> None:
-        """Keep rows of `costs_of_days`: accounts, their newest numbers then, days and their sums."""
+        """Keep rows of `costs_of_days`: account, its newest number, days and their sums."""
         for account_id, newest, days, micros in found:
             sums = dict(zip(days or (), micros or (), strict=True))
             first = asked[account_id].days[0]
