@@ -81,8 +81,6 @@ class Desk:
         self.payees = list(_payees(conn, fleet))
         self._paid_for = frozenset(self.payees)
         self.paid = 0
-        expected = population.expected_balance_micro(population.FIRST_SLOT)
-        self._expected = format_micro(expected)
 
     def offered(self) -> list[Offered]:
         return [
@@ -101,17 +99,20 @@ class Desk:
         return Request("GET", f"/v1/accounts/{self._account(place)}/balance", self._headers)
 
     def _wrong_balance(self, place: int, answered: Answered) -> str | None:
-        if self._fleet.number(place) in self._paid_for:
+        expected = self.expected(self._fleet.number(place))
+        if expected is None:
             return _refused(200)(place, answered)
         body = answered.body
         found = body["balance"]["amount"] if isinstance(body, dict) and "balance" in body else None
         if found is None or answered.status != 200:
             return f"status {answered.status}"
-        return None if found == self._expected else f"{found}, not {self._expected}"
+        return None if found == expected else f"{found}, not {expected}"
 
     def expected(self, number: str) -> str | None:
         """What the account of a meter has left; None where it may have been paid for."""
-        return None if number in self._paid_for else self._expected
+        if number in self._paid_for:
+            return None
+        return format_micro(self._fleet.expected_balance_micro(number))
 
     def _quote(self, place: int) -> Request:
         path = f"/v1/accounts/{self._account(place)}/quotes"
