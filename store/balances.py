@@ -191,16 +191,11 @@ class Balances:
         unknown = {each.account_id: each for each in asked if self._costs.of(each) is None}
         if not unknown:
             return
-        between = [each.between_ms() for each in unknown.values()]
-        of = {
-            "accounts": list(unknown),
-            "from_ms": [from_ms for from_ms, _ in between],
-            "to_ms": [to_ms for _, to_ms in between],
-        }
+        of = self._costs.missing(unknown.values())
         try:
-            conn = await self._connection()
+            costs, conn = self._costs, await self._connection()
             found = await conn.execute(query("costs_of_days"), of, prepare=True, binary=True)
-            self._costs.learn(unknown, await found.fetchall())
+            costs.learn(unknown, await found.fetchall())
         except psycopg.Error:
             # They stay unknown, and are looked up the long way.
             await self._drop()

@@ -20,7 +20,8 @@ SELECT q.place, w.role, w.customer_id, w.operator_id, w.name, w.centres, w.perso
        s.has_tail, s.settled_until_ms, s.due_ms, s.balance_micro, s.debt_micro, s.supply,
        s.emergency_in_use, s.terms_revision, s.low_credit_micro, s.low_credit, s.decided_supply,
        s.decisions, s.low_credit_days, s.expected_micro, s.expected_until_ms,
-       (SELECT max(l.id) FROM ledger_posting l WHERE l.account_id = a.id) AS newest,
+       (SELECT coalesce(max(l.id), 0) FROM ledger_posting l
+        WHERE l.account_id = a.id) AS newest,
        m.number AS meter, h.desired_relay, h.reported_relay, ms_of(h.reported_at) AS reported_ms,
        h.online, ms_of(h.seen_at) AS heard_ms
 FROM unnest(%(sha256s)s::bytea[], %(numbers)s::text[]) WITH ORDINALITY AS q (sha256, number, place)
@@ -54,20 +55,25 @@ LEFT JOIN meter m ON m.id = i.meter_id
 LEFT JOIN meter_heard h ON h.meter_id = i.meter_id
 
 -- name: costs_of_days
--- What the local days between two midnights cost, as `daily_costs`, for many accounts; days as
--- numbers from 1970 on, and the newest ledger number as of which it is so.
-SELECT w.account, (SELECT max(l.id) FROM ledger_posting l WHERE l.account_id = w.account), d.days,
-       d.micros
-FROM unnest(%(accounts)s::bigint[], %(from_ms)s::bigint[], %(to_ms)s::bigint[])
-    AS w (account, from_ms, to_ms)
+-- What local days between two midnights cost, for many accounts: of the days from `new_day` on all
+-- of the ledger, of those before it what has a number above `known`. Days are numbers from 1970 on;
+-- and the newest number as of which it is so.
+SELECT w.account,
+       (SELECT coalesce(max(l.id), 0) FROM ledger_posting l WHERE l.account_id = w.account),
+       d.days, d.micros
+FROM unnest(%(accounts)s::bigint[], %(known)s::bigint[], %(new_days)s::integer[],
+            %(from_ms)s::bigint[], %(new_ms)s::bigint[], %(to_ms)s::bigint[])
+    AS w (account, known, new_day, from_ms, new_ms, to_ms)
 CROSS JOIN LATERAL (
-    SELECT array_agg(n.local_day - DATE '1970-01-01') AS days, array_agg(n.micro) AS micros
-    FROM (SELECT u.local_day, -sum(u.micro)::bigint AS micro
+    SELECT array_agg(n.day) AS days, array_agg(n.micro) AS micros
+    FROM (SELECT u.local_day - DATE '1970-01-01' AS day, -sum(u.micro)::bigint AS micro
           FROM (SELECT local_day, customer_micro AS micro FROM ledger_posting
                 WHERE account_id = w.account AND at_ms >= w.from_ms AND at_ms <= w.to_ms
                   AND kind IN ('energy', 'standing', 'daily_debt')
+                  AND (id > w.known OR local_day - DATE '1970-01-01' >= w.new_day)
                 UNION ALL
                 SELECT local_day, amounts[1] FROM energy_debit
-                WHERE account_id = w.account AND at_ms >= w.from_ms AND at_ms <= w.to_ms) u
+                WHERE account_id = w.account AND at_ms >= w.new_ms AND at_ms <= w.to_ms
+                  AND local_day - DATE '1970-01-01' >= w.new_day) u
           GROUP BY u.local_day) n
 ) d
