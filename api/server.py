@@ -93,8 +93,9 @@ def server(app: FastAPI, trusted_proxies: str = "") -> uvicorn.Server:
 class _OneWrite(HttpToolsProtocol):
     """Head and body of an answer in one write: each costs the caller's wakening, too."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, _Gathered(transport, self.loop)))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        gathered = _Gathered(cast(asyncio.Transport, transport), self.loop)
+        super().connection_made(cast(asyncio.Transport, gathered))
 
 
 class _Gathered:

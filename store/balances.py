@@ -269,14 +269,15 @@ def _plain(terms: TermsCache, row: tuple[Any, ...] | None, asked: Asked) -> _Pla
 def _supply(state: AccountState, heard: Sequence[Any], now_ms: int) -> Supply | None:
     """The meter's side; None where its newest reading is not that of the position."""
     at, meter = state.position, state.position.installation
-    if state.has_tail or at.register_at_ms != state.anchor_ms or heard[0] != meter.meter_id:
+    number, desired, reported, reported_ms, online, seen_ms = heard
+    if state.has_tail or at.register_at_ms != state.anchor_ms or number != meter.meter_id:
         return None
     last: tuple[int, int] | tuple[None, None] = (None, None)
     if at.register_at_ms > meter.opened_at_ms:
         if at.register_at_ms < now_ms - READING_KEPT_MS:
             return None
         last = at.register_at_ms, at.register_wh
-    return Supply(*heard, *last)
+    return Supply(number, desired, reported, reported_ms, online, seen_ms, *last)
 
 
 def _seen(plain: _Plain, costs: Sequence[int] | None, asked: Asked) -> SeenBalance | None:

@@ -76,7 +76,7 @@ class DayCosts:
     def learn(self, asked: Mapping[int, Finished], found: Iterable[Sequence[Any]]) -> None:
         """Add rows of `costs_of_days`: account, its newest number, days and their sums."""
         for account_id, newest, days, micros in found:
-            more = dict(zip(days or (), micros or (), strict=True))
+            more: dict[int, int] = dict(zip(days or (), micros or (), strict=True))
             _, new = self._known(asked[account_id])
             kept = self._kept.pop(account_id, None)
             costs = array("q")
