@@ -262,6 +262,10 @@ def money(micro: int, currency: str) -> Money:
     return Money(amount=format_micro(micro), currency=currency)
 
 
+def _money_form(micro: int, currency: str) -> dict[str, str]:
+    return {"amount": format_micro(micro), "currency": currency}
+
+
 def percent(ppm: int) -> str:
     """Parts per million as percents with 4 decimals, exactly: 160000 -> `"16.0000"`."""
     return f"{ppm // 10_000}.{ppm % 10_000:04d}"
@@ -288,45 +292,43 @@ def account_answer(account: Account) -> AccountAnswer:
 
 
 def balance_answer(account: Account, found: Balance) -> BalanceAnswer:
-    return balance_of_account(account.number, account.currency, found)
+    return BalanceAnswer.model_validate(balance_form(account.number, account.currency, found))
 
 
-def balance_of_account(number: str, currency: str, found: Balance) -> BalanceAnswer:
+def balance_form(number: str, currency: str, found: Balance) -> dict[str, object]:
+    """A BalanceAnswer as JSON values, in the order of its fields."""
     status, meter, left = found.status, found.supply, found.days_left
     reading = None
-    if meter is not None and meter.reading_ms is not None and meter.reading_wh is not None:
-        reading = ReadingAnswer(
-            meter=meter.meter, at=format_instant(meter.reading_ms), wh=meter.reading_wh
-        )
+    if meter is not None and meter.reading_ms is not None:
+        at = format_instant(meter.reading_ms)
+        reading = {"meter": meter.meter, "at": at, "wh": meter.reading_wh}
     limit = found.emergency_limit_micro
-    return BalanceAnswer.model_validate(
-        {
-            "account": number,
-            "balance": money(status.balance_micro, currency),
-            "as_of": format_instant(status.at_ms),
-            "buys_wh": None if found.buys is None else found.buys.energy_wh,
-            "days_left": {"low": left.low, "likely": left.likely, "high": left.high}
-            if isinstance(left, DaysLeft)
-            else None,
-            "days_left_reason": None if isinstance(left, DaysLeft) else left,
-            "supply": {
-                "state": status.supply,
-                "desired": None if meter is None else meter.desired_relay,
-                "reported": None if meter is None else meter.reported_relay,
-                "reported_at": None if meter is None else instant(meter.reported_ms),
-                "online": None if meter is None else meter.online,
-                "seen_at": None if meter is None else instant(meter.seen_ms),
-            },
-            "emergency": {
-                "in_use": status.emergency_in_use,
-                "available": status.emergency_available,
-                "on_request": found.emergency_on_request,
-                "limit": None if limit is None else money(limit, currency),
-            },
-            "debt": money(status.debt_outstanding_micro, currency),
-            "last_reading": reading,
-        }
-    )
+    return {
+        "account": number,
+        "balance": _money_form(status.balance_micro, currency),
+        "as_of": format_instant(status.at_ms),
+        "buys_wh": None if found.buys is None else found.buys.energy_wh,
+        "days_left": {"low": left.low, "likely": left.likely, "high": left.high}
+        if isinstance(left, DaysLeft)
+        else None,
+        "days_left_reason": None if isinstance(left, DaysLeft) else left,
+        "supply": {
+            "state": status.supply,
+            "desired": None if meter is None else meter.desired_relay,
+            "reported": None if meter is None else meter.reported_relay,
+            "reported_at": None if meter is None else instant(meter.reported_ms),
+            "online": None if meter is None else meter.online,
+            "seen_at": None if meter is None else instant(meter.seen_ms),
+        },
+        "emergency": {
+            "in_use": status.emergency_in_use,
+            "available": status.emergency_available,
+            "on_request": found.emergency_on_request,
+            "limit": None if limit is None else _money_form(limit, currency),
+        },
+        "debt": _money_form(status.debt_outstanding_micro, currency),
+        "last_reading": reading,
+    }
 
 
 def slot_answer(slot: Slot) -> SlotAnswer:

@@ -7,7 +7,6 @@ from http import HTTPStatus
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import BodyTooLarge, TooManyRequests, problem
@@ -33,6 +32,7 @@ _RAW_SAFE_HEADERS = [
     (name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items()
 ]
 _STRICT = (b"strict-transport-security", STRICT_TRANSPORT.encode())
+_SAFE_NAMES = frozenset({_STRICT[0], *(name for name, _ in _RAW_SAFE_HEADERS)})
 _REQUEST_ID_HEADER = b"x-request-id"
 # What watches over the service asks as often as it likes.
 WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -104,8 +104,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        asked = headers.get("x-request-id", "")
+        asked = _said(scope, _REQUEST_ID_HEADER)
         request_id = asked if _REQUEST_ID.fullmatch(asked) else self._new_id()
         state = scope.setdefault("state", {})
         # How long an answer took is a matter of the machine, not of the system's clock.
@@ -119,9 +118,10 @@ class Edge:
                 message = {**message, "headers": _safe(message, request_id, scope["scheme"])}
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        before = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
             try:
-                await self._guarded(scope, receive, send_safely, headers)
+                await self._guarded(scope, receive, send_safely)
             except Exception:
                 _log.exception("request_failed", route=route_of(scope), method=scope["method"])
                 if status:
@@ -135,19 +135,21 @@ class Edge:
                 )(scope, receive, send_safely)
             finally:
                 self._report(scope, state, status, time.perf_counter() - started)
+        finally:
+            structlog.contextvars.reset_contextvars(**before)
 
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
         if client is not None and scope["path"] not in WATCHED:
             wait_s = self._pace.of_address(client[0])
             if wait_s is not None:
                 await _answer(TooManyRequests(wait_s), wait_s)(scope, receive, send)
                 return
-        declared = headers.get("content-length", "0")
+        declared = _said(scope, b"content-length")
         file = scope["method"] == "PUT" and scope["path"].startswith(FILES)
         limit = self._file_limit if file else self._body_limit
-        too_large = BodyTooLarge(limit)
         if declared.isdigit() and int(declared) > limit:
+            too_large = BodyTooLarge(limit)
             await problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large.code, str(too_large))(
                 scope, receive, send
             )
@@ -159,7 +161,7 @@ class Edge:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > limit:
-                raise too_large
+                raise BodyTooLarge(limit)
             return message
 
         await self._app(scope, receive_bounded, send)
@@ -178,13 +180,22 @@ class Edge:
         )
 
 
+def _said(scope: Scope, wanted: bytes) -> str:
+    """The first header of a name, or nothing."""
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return str(value, "latin-1")
+    return ""
+
+
 def _safe(message: Message, request_id: str, scheme: str) -> list[tuple[bytes, bytes]]:
     """The headers of an answer with those that every answer has and it does not say itself."""
     said = [each for each in message.get("headers", ()) if each[0] != _REQUEST_ID_HEADER]
     names = {name for name, _ in said}
-    added = [each for each in _RAW_SAFE_HEADERS if each[0] not in names]
-    if scheme == "https" and _STRICT[0] not in names:
-        added.append(_STRICT)
+    every = _RAW_SAFE_HEADERS if scheme != "https" else [*_RAW_SAFE_HEADERS, _STRICT]
+    added = every
+    if not names.isdisjoint(_SAFE_NAMES):
+        added = [each for each in every if each[0] not in names]
     return [*said, (_REQUEST_ID_HEADER, request_id.encode("latin-1")), *added]
 
 

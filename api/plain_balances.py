@@ -8,10 +8,11 @@ decided and worded in one place.
 
 import re
 
+import orjson
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import answers
+from api.answers import balance_form
 from api.dependencies import (
     ACCESS_KEY_MAX,
     BALANCE_ROLES,
@@ -54,8 +55,7 @@ class PlainBalances:
             return
         scope["state"]["caller"] = caller
         scope["route"] = self._route
-        answer = answers.balance_of_account(found.account, found.currency, found.balance)
-        body = answer.model_dump_json().encode()
+        body = orjson.dumps(balance_form(found.account, found.currency, found.balance))
         headers = [
             (b"content-length", str(len(body)).encode()),
             (b"content-type", b"application/json"),

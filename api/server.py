@@ -1,13 +1,16 @@
 """Serves the application until it is told to stop; requests under way are answered first."""
 
+import asyncio
 import gc
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.dependencies import Surroundings
 
@@ -26,15 +29,17 @@ def run(
     port: int = 8080,
     announce: Callable[[str], None],
     trusted_proxies: str = "",
+    share_port: bool = False,
 ) -> None:
     """Listen on `host` and `port` (0: any free one) and `announce` the address; returns after
     SIGTERM or SIGINT, once the requests under way are answered. `trusted_proxies`: addresses, by
-    commas, whose X-Forwarded-For names the caller. Errors: OSError, the port is taken.
+    commas, whose X-Forwarded-For names the caller. `share_port`: with other processes that say so.
+    Errors: OSError, the port is taken.
     """
     # uvicorn raises the signal once more when all is closed; it has done its work by then.
     before = {each: signal.signal(each, _ended) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with listen(host, port) as listener:
+        with listen(host, port, shared=share_port) as listener:
             gc.freeze()
             gc.set_threshold(*COLLECT)
             announce(address(listener))
@@ -48,10 +53,14 @@ def _ended(_number: int, _frame: FrameType | None) -> None:
     """The signal was answered by an orderly end."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket: from here on callers wait instead of being refused."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening socket: from here on callers wait instead of being refused.
+
+    `shared`: the kernel deals out connections among all who listen on the port so; only processes
+    of one account of the operating system can.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
 
 
 def address(listener: socket.socket) -> str:
@@ -68,7 +77,7 @@ def server(app: FastAPI, trusted_proxies: str = "") -> uvicorn.Server:
             # The loop and the parser that are written in C: with the others the bytes of a request
             # cost more than its answer.
             loop="auto",
-            http="httptools",
+            http=_OneWrite,
             # One log line per request is ours, with its id and without paths.
             access_log=False,
             log_config=None,
@@ -79,6 +88,40 @@ def server(app: FastAPI, trusted_proxies: str = "") -> uvicorn.Server:
             timeout_graceful_shutdown=GRACE_S,
         )
     )
+
+
+class _OneWrite(HttpToolsProtocol):
+    """Head and body of an answer in one write: each costs the caller's wakening, too."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        gathered = _Gathered(cast(asyncio.Transport, transport), self.loop)
+        super().connection_made(cast(asyncio.Transport, gathered))
+
+
+class _Gathered:
+    """A transport that writes what it is given within one turn of the event loop at its end."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class _Server(uvicorn.Server):

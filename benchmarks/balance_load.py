@@ -81,12 +81,12 @@ class BalanceLoad:
     def warm_up(self, name: str, address: str) -> None:
         self._offer(name, address, range(WARM_UP), WARM_UP_RATE)
 
-    def measure(self, name: str, address: str, pid: int, seconds: float) -> None:
-        """Offer one stretch to the process `pid` behind an address."""
+    def measure(self, name: str, address: str, processes: Sequence[int], seconds: float) -> None:
+        """Offer one stretch to the processes behind an address."""
         postmaster = postmaster_pid(self.conn)
         meter = Meter(
             {
-                WORKER: lambda: tree_cpu_s(pid),
+                WORKER: lambda: sum(map(tree_cpu_s, processes)),
                 DATABASE: lambda: tree_cpu_s(postmaster),
                 GENERATOR: time.process_time,
             }

@@ -54,6 +54,8 @@ ENOUGH_A_MINUTE = 10_000_000
 # Of a paced stretch: five kinds of requests take their turns.
 SHARE = 0.5
 WARM_UP = 3
+# Of the holders, each so many has two weeks of history: all of them would fill a disk.
+OLD_EVERY = 10
 STOP_S = 15.0
 SETTLED_MS = population.instant_ms(population.FIRST_SLOT)
 
@@ -81,8 +83,6 @@ class Desk:
         self.payees = list(_payees(conn, fleet))
         self._paid_for = frozenset(self.payees)
         self.paid = 0
-        expected = population.expected_balance_micro(population.FIRST_SLOT)
-        self._expected = format_micro(expected)
 
     def offered(self) -> list[Offered]:
         return [
@@ -101,17 +101,20 @@ class Desk:
         return Request("GET", f"/v1/accounts/{self._account(place)}/balance", self._headers)
 
     def _wrong_balance(self, place: int, answered: Answered) -> str | None:
-        if self._fleet.number(place) in self._paid_for:
+        expected = self.expected(self._fleet.number(place))
+        if expected is None:
             return _refused(200)(place, answered)
         body = answered.body
         found = body["balance"]["amount"] if isinstance(body, dict) and "balance" in body else None
         if found is None or answered.status != 200:
             return f"status {answered.status}"
-        return None if found == self._expected else f"{found}, not {self._expected}"
+        return None if found == expected else f"{found}, not {expected}"
 
     def expected(self, number: str) -> str | None:
         """What the account of a meter has left; None where it may have been paid for."""
-        return None if number in self._paid_for else self._expected
+        if number in self._paid_for:
+            return None
+        return format_micro(self._fleet.expected_balance_micro(number))
 
     def _quote(self, place: int) -> Request:
         path = f"/v1/accounts/{self._account(place)}/quotes"
@@ -169,15 +172,18 @@ def _no_token(place: int, answered: Answered) -> str | None:
 
 def run(servers: Servers, asked: Asked) -> Report:
     """Latencies and CPU of each kind of request."""
-    report = Report("api", {"accounts": asked.meters})
+    holders = min(asked.meters, balance_load.HOLDERS)
+    old = range(0, holders, OLD_EVERY)
+    of = {"accounts": asked.meters, "with two weeks": len(old), "processes": asked.workers}
+    report = Report("api", of)
     now_ms = population.instant_ms(CLOCK_SLOT)
     with ExitStack() as stack:
         url = stack.enter_context(scratch_database(servers.database_url))
         conn = stack.enter_context(psycopg.connect(url, autocommit=True))
-        fleet = population.populate(conn, asked.meters)
+        fleet = population.populate(conn, asked.meters, old)
         desk = Desk(conn, fleet, now_ms)
-        holders = Holders(fleet, min(fleet.meters, balance_load.HOLDERS))
-        holders.sign_in(conn)
+        asking = Holders(fleet, holders)
+        asking.sign_in(conn)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prepaid-bench-")))
         environment = _secrets(folder, desk) | {
             "PREPAID_DATABASE__URL": url,
@@ -185,8 +191,7 @@ def run(servers: Servers, asked: Asked) -> Report:
             "PREPAID_API__REQUESTS_PER_MINUTE": str(ENOUGH_A_MINUTE),
             "PREPAID_API__REQUESTS_PER_MINUTE_OF_ADDRESS": str(ENOUGH_A_MINUTE),
         }
-        served = _serving(("prepaid", "api", "--port", "0", "--json"), environment, folder)
-        process, address = stack.enter_context(served)
+        processes, address = _serve_api(stack, asked.workers, environment, folder)
         found: dict[str, list[tuple[list[float], Cost]]] = {
             each.name: [] for each in desk.offered()
         }
@@ -197,7 +202,7 @@ def run(servers: Servers, asked: Asked) -> Report:
             for each in rotated(desk.offered(), repetition):
                 meter = Meter(
                     {
-                        "worker": lambda: tree_cpu_s(process.pid),
+                        "worker": lambda: sum(map(tree_cpu_s, processes)),
                         "database, all": lambda: tree_cpu_s(postmaster_pid(conn)),
                     }
                 )
@@ -214,9 +219,9 @@ def run(servers: Servers, asked: Asked) -> Report:
                 values = [quantile(latencies, share) for latencies, _ in runs]
                 report.add(name, f"latency {word}", "ms", values)
         report.check("every answer is right", wrong)
-        load = BalanceLoad(conn, holders, desk.expected)
+        load = BalanceLoad(conn, asking, desk.expected)
         floor = stack.enter_context(_serving(("benchmarks.row_server",), environment, folder))
-        _measure_balances(load, asked, (process, address), floor)
+        _measure_balances(load, asked, (processes, address), ([floor[0].pid], floor[1]))
         load.tell(report)
         _check_ledger(report, conn, desk)
     return report
@@ -225,15 +230,15 @@ def run(servers: Servers, asked: Asked) -> Report:
 def _measure_balances(
     load: BalanceLoad,
     asked: Asked,
-    subject: tuple[subprocess.Popen[str], str],
-    floor: tuple[subprocess.Popen[str], str],
+    subject: tuple[Sequence[int], str],
+    floor: tuple[Sequence[int], str],
 ) -> None:
     servers = ((balance_load.BALANCE, *subject), (balance_load.ROW, *floor))
     for name, _, address in servers:
         load.warm_up(name, address)
     for repetition in range(asked.repetitions):
-        for name, process, address in rotated(servers, repetition):
-            load.measure(name, address, process.pid, asked.paced_s)
+        for name, processes, address in rotated(servers, repetition):
+            load.measure(name, address, processes, asked.paced_s)
             asked.progress(f"{name} ({repetition + 1})")
 
 
@@ -266,6 +271,20 @@ def _secrets(folder: Path, desk: Desk) -> dict[str, str]:
         "PREPAID_STS__KEY_PASSPHRASE": passphrase,
         "PREPAID_PARTNERS__FILE": str(folder / "partners.json"),
     }
+
+
+def _serve_api(
+    stack: ExitStack, count: int, environment: Mapping[str, str], folder: Path
+) -> tuple[Sequence[int], str]:
+    """So many processes of the API on one port, until the stack ends: their ids, their address."""
+    processes: list[int] = []
+    address = ""
+    for _ in range(count):
+        port = address.rpartition(":")[2] or "0"
+        command = ("prepaid", "api", "--share-port", "--port", port, "--json")
+        process, address = stack.enter_context(_serving(command, environment, folder))
+        processes.append(process.pid)
+    return processes, address
 
 
 @contextmanager

@@ -11,7 +11,7 @@ Laws (rating contract, section 11), with `p` a position and facts as a set:
 from collections.abc import Collection, Iterable, Sequence
 
 from credit_engine.consumption import Interval, judge, walk
-from credit_engine.days import cell_at, day_at
+from credit_engine.days import Day, cell_at, day_at
 from credit_engine.errors import CreditError
 from credit_engine.facts import (
     Adjustment,
@@ -54,6 +54,10 @@ def advance(
             outcome = _next_reading(terms, position, reading, until_ms)
             if outcome is not None:
                 return outcome
+    if not given:
+        outcome = _same_day(terms, position, until_ms)
+        if outcome is not None:
+            return outcome
     return rate_in_general(terms, position, given, until_ms, keep_at)
 
 
@@ -64,7 +68,7 @@ def rate_in_general(
     until_ms: int,
     keep_at: Collection[int] = (),
 ) -> Outcome:
-    """`advance` without its short path; the same answer for every input."""
+    """`advance` without its short paths; the same answer for every input."""
     if until_ms < position.at_ms:
         raise CreditError("late_fact", "`until` lies before the position: rate from an older one")
     facts = [fact for fact in facts if fact.at_ms <= until_ms]
@@ -153,14 +157,7 @@ def _next_reading(
         books.consumed_wh,
         books.taxed_micro,
     )
-    debt = totals.debt_micro
-    if balance > 0:
-        change_ms = next_charge_ms(terms, debt, day)
-        status = Status(until_ms, balance, debt, "connected", False, False, change_ms)
-    else:
-        supply = SupplyState(terms, position)
-        supply.observe(until_ms, balance, requested=False)
-        status = supply.status(until_ms, balance, debt, day)
+    status = _status(terms, position, until_ms, balance, totals.debt_micro, day)
     return Outcome(
         Position(at_ms, meter, at_ms, reading.wh, totals),
         tuple(books.postings),
@@ -169,6 +166,31 @@ def _next_reading(
         status,
         totals,
     )
+
+
+def _same_day(terms: Terms, position: Position, until_ms: int) -> Outcome | None:
+    """A look at an account within the day of its position, no fact since. None: not that."""
+    if position.at_ms == GENESIS_MS or terms.reconnect_at_micro is not None or _on_request(terms):
+        return None
+    day = day_at(terms.tariff, position.at_ms)
+    if not day.start_ms < position.at_ms <= until_ms < day.end_ms:
+        return None
+    books = Books(terms, position.totals)
+    balance, debt = books.balance_micro, books.debt_micro
+    status = _status(terms, position, until_ms, balance, debt, day)
+    return Outcome(position, (), (), (), status, books.totals(day))
+
+
+def _status(
+    terms: Terms, position: Position, until_ms: int, balance: int, debt: int, day: Day
+) -> Status:
+    """Where no past decides the supply."""
+    if balance > 0:
+        change_ms = next_charge_ms(terms, debt, day)
+        return Status(until_ms, balance, debt, "connected", False, False, change_ms)
+    supply = SupplyState(terms, position)
+    supply.observe(until_ms, balance, requested=False)
+    return supply.status(until_ms, balance, debt, day)
 
 
 def _on_request(terms: Terms) -> bool:

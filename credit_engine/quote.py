@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from credit_engine.days import Cell, cell_at, day_at
 from credit_engine.errors import CreditError
 from credit_engine.position import Totals
-from credit_engine.rating import block_lines, share_of_top_up, tax_due
+from credit_engine.rating import block_lines, share_of_top_up, tax_due, tax_increase
 from credit_engine.terms import Terms
 
 QUOTE_STEP_WH = 100
@@ -127,7 +127,10 @@ def _energy_lines(totals: Totals, cell: Cell, energy_wh: int) -> tuple[QuoteLine
 
 
 def _cost_micro(totals: Totals, cell: Cell, energy_wh: int) -> int:
-    return sum(line.amount_micro for line in _energy_lines(totals, cell, energy_wh))
+    """The sum of the energy lines, without writing them: a search asks for several."""
+    position, total = totals.consumed_wh.get(cell.position_key, 0), cell.band.total_micro
+    charge = total(position + energy_wh) - total(position)
+    return charge + tax_increase(totals.taxed_micro, cell.energy_taxes, charge)
 
 
 def _greatest(holds: Callable[[int], bool], near: int = 1) -> int:

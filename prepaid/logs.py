@@ -21,6 +21,8 @@ _E164 = re.compile(r"\+\d{6,13}(\d{2})\b")
 _EMAIL = re.compile(r"[^\s@<>\"'=,;:/]+@([\w-]+\.[\w.-]+)")
 # All of these have, and most texts have not, an at sign or six digits, blanks and hyphens aside.
 _SUSPECT = re.compile(r"@|(?:\d[ -]?){6}")
+# What the processors before `redact` write themselves.
+_OURS = frozenset({"level", "timestamp"})
 # Fields that hold what a person is called.
 _NAME_KEYS = frozenset({"holder", "customer_name", "person_name"})
 
@@ -28,6 +30,8 @@ _NAME_KEYS = frozenset({"holder", "customer_name", "person_name"})
 def redact(_: object, __: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
     """Take secrets out of one log event, by the name of the field and by the form of the value."""
     for name, value in event.items():
+        if name in _OURS:
+            continue
         if name != "event" and _is_secret(name):
             event[name] = "[redacted]"
         elif name in {"phone", "msisdn"} and isinstance(value, str):

@@ -152,9 +152,19 @@ def format_instant(ms: int) -> str:
 
     Raises DomainError `bad_instant` outside the years 1 to 9999.
     """
+    seconds, rest = divmod(ms, 1000)
+    days, second = divmod(seconds, 86_400)
+    minutes, second = divmod(second, 60)
+    hour, minute = divmod(minutes, 60)
     try:
-        at = _EPOCH + timedelta(milliseconds=ms)
+        day = _day(days)
     except OverflowError:
         raise DomainError("bad_instant", f"{ms} ms lies outside the years 1 to 9999.") from None
-    text = at.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
-    return f"{text}.{ms % 1000:03d}Z" if ms % 1000 else f"{text}Z"
+    fraction = f".{rest:03d}" if rest else ""
+    return f"{day}T{hour:02d}:{minute:02d}:{second:02d}{fraction}Z"
+
+
+@lru_cache(maxsize=4096)
+def _day(days: int) -> str:
+    """The date so many days after that of 1970 began."""
+    return (_EPOCH + timedelta(days=days)).date().isoformat()

@@ -11,22 +11,24 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from credit_engine.days import DAY_MS
 from credit_engine.engine import advance
+from credit_engine.terms import Terms
 from schemas.errors import DomainError
 from store.customer_sessions import IDLE_MS, SEEN_EVERY_MS
-from store.forecasts import usage_among
+from store.day_costs import DayCosts, Finished
+from store.forecasts import finished_days
 from store.pool import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_MS
 from store.positions import PositionCache
 from store.reads import MAY, Access, Balance, Principal, Supply, balance_of
 from store.session import NOTICE_SILENCE, POINT_LOOKUPS
-from store.settlement import state_of
+from store.settlement import AccountState, state_of
 from store.sql import query
 from store.terms import TermsCache
 
@@ -36,14 +38,15 @@ log = structlog.get_logger()
 MOST_AT_ONCE = 64
 # After a failure others find out whether the database is back.
 PAUSE_S = 1.0
-_EPOCH = date(1970, 1, 1)
-# Columns of the statement: the asker, his part, the account, its state, days, supply.
+# Readings are kept for forty days at the least: until then the last one is that of the position.
+READING_KEPT_MS = 30 * DAY_MS
+# Columns of the statement: the asker, his part, the account, its state, newest entry, supply.
 _PRINCIPAL = slice(1, 10)
 _ACCESS = 10
 _ACCOUNT = slice(11, 16)
 _STATE = slice(16, 37)
-_DAYS = slice(37, 40)
-_SUPPLY = slice(40, 48)
+_NEWEST = 37
+_SUPPLY = slice(38, 44)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,18 @@ class SeenBalance:
     balance: Balance
 
 
+class _Plain(NamedTuple):
+    """What one statement says of an account about which nothing is out of the ordinary."""
+
+    caller: Principal
+    number: str
+    currency: str
+    agreed: Terms
+    state: AccountState
+    finished: Finished
+    supply: Supply
+
+
 # What is asked, and where the answer goes.
 _Waiting = tuple[Asked, "asyncio.Future[SeenBalance | None]"]
 
@@ -76,6 +91,7 @@ class Balances:
     def __init__(self, url: str, terms: TermsCache) -> None:
         self._url = url
         self._terms = terms
+        self._costs = DayCosts()
         self._conn: AsyncConnection[Any] | None = None
         self._waiting: list[_Waiting] = []
         self._work: asyncio.Task[None] | None = None
@@ -117,13 +133,20 @@ class Balances:
 
     async def _answer_batch(self, batch: Sequence[_Waiting]) -> None:
         rows = await self._rows([asked for asked, _ in batch])
+        plain = [
+            _plain(self._terms, rows.get(place), asked)
+            for place, (asked, _) in enumerate(batch, start=1)
+        ]
+        await self._learn_costs([each.finished for each in plain if each is not None])
         idle: dict[int, int] = {}
-        for place, (asked, answer) in enumerate(batch, start=1):
+        for each, (asked, answer) in zip(plain, batch, strict=True):
             # Whoever went away meanwhile has taken back what he asked.
-            if not answer.done():
-                seen = _settle(answer, self._terms, rows.get(place), asked)
-                if seen is not None and _is_to_be_touched(seen.caller, asked.wall_ms):
-                    idle[seen.caller.session_id or 0] = asked.wall_ms
+            if answer.done():
+                continue
+            seen = None if each is None else _seen(each, self._costs.of(each.finished), asked)
+            answer.set_result(seen)
+            if seen is not None and _is_to_be_touched(seen.caller, asked.wall_ms):
+                idle[seen.caller.session_id or 0] = asked.wall_ms
         if idle:
             await self._touch(idle)
 
@@ -165,6 +188,20 @@ class Balances:
             found = await conn.execute(query("terms_of_accounts"), of)
             self._terms.learn(await found.fetchall())
 
+    async def _learn_costs(self, asked: Sequence[Finished]) -> None:
+        """Sum the finished days of accounts of which they are not known as they are now."""
+        unknown = {each.account_id: each for each in asked if self._costs.of(each) is None}
+        if not unknown:
+            return
+        of = self._costs.missing(unknown.values())
+        try:
+            costs, conn = self._costs, await self._connection()
+            found = await conn.execute(query("costs_of_days"), of, prepare=True, binary=True)
+            costs.learn(unknown, await found.fetchall())
+        except psycopg.Error:
+            # They stay unknown, and are looked up the long way.
+            await self._drop()
+
     async def _touch(self, sessions: Mapping[int, int]) -> None:
         """Sessions that are used again, after their answers: nobody waits for it."""
         of = {"sessions": list(sessions), "wall_ms": max(sessions.values())}
@@ -177,6 +214,8 @@ class Balances:
 
     async def _connection(self) -> AsyncConnection[Any]:
         if self._conn is None:
+            # Another server may have lost what this one told.
+            self._costs = DayCosts()
             self._conn = await AsyncConnection.connect(
                 self._url,
                 autocommit=True,
@@ -202,50 +241,56 @@ class Balances:
             await conn.close()
 
 
-def _settle(
-    answer: "asyncio.Future[SeenBalance | None]",
-    terms: TermsCache,
-    row: tuple[Any, ...] | None,
-    asked: Asked,
-) -> SeenBalance | None:
-    try:
-        seen = None if row is None else _seen(terms, row, asked)
-    except DomainError:
-        # Whoever asks the long way is told.
-        seen = None
-    answer.set_result(seen)
-    return seen
-
-
 def _is_to_be_touched(caller: Principal, wall_ms: int) -> bool:
     return caller.session_id is not None and wall_ms - caller.seen_ms >= SEEN_EVERY_MS
 
 
-def _seen(terms: TermsCache, row: tuple[Any, ...], asked: Asked) -> SeenBalance | None:
+def _plain(terms: TermsCache, row: tuple[Any, ...] | None, asked: Asked) -> _Plain | None:
+    if row is None:
+        return None
     caller = Principal(*row[_PRINCIPAL])
     access: Access | None = row[_ACCESS]
     if caller.person_id is not None and (access is None or "see" not in MAY[access]):
         return None
     number, currency, tariff, edition, words = row[_ACCOUNT]
-    agreed = None if words is None else terms.agreed(tariff, edition, words)
-    state = state_of(row[_STATE], PositionCache())
-    if agreed is None or state.has_tail or state.position.register_at_ms != state.anchor_ms:
+    try:
+        agreed = None if words is None else terms.agreed(tariff, edition, words)
+    except DomainError:
+        agreed = None
+    if agreed is None:
         return None
-    outcome = advance(agreed, state.position, (), max(asked.now_ms, state.settled_until_ms))
-    days, micros, whs = row[_DAYS]
-    costs = {
-        _EPOCH + timedelta(days=day): (micro, wh)
-        for day, micro, wh in zip(days or (), micros or (), whs or (), strict=True)
-    }
-    supply = row[_SUPPLY]
-    return SeenBalance(
-        caller,
-        number,
-        currency,
-        balance_of(
-            agreed,
-            outcome,
-            usage_among(costs, agreed, state),
-            None if supply[0] is None else Supply(*supply),
-        ),
-    )
+    state = state_of(row[_STATE], PositionCache())
+    supply = _supply(state, row[_SUPPLY], asked.now_ms)
+    if supply is None:
+        return None
+    days, _ = finished_days(agreed, state)
+    finished = Finished(state.account_id, row[_NEWEST], days, agreed.tariff)
+    return _Plain(caller, number, currency, agreed, state, finished, supply)
+
+
+def _supply(state: AccountState, heard: Sequence[Any], now_ms: int) -> Supply | None:
+    """The meter's side; None where its newest reading is not that of the position."""
+    at, meter = state.position, state.position.installation
+    number, desired, reported, reported_ms, online, seen_ms = heard
+    if state.has_tail or at.register_at_ms != state.anchor_ms or number != meter.meter_id:
+        return None
+    last: tuple[int, int] | tuple[None, None] = (None, None)
+    if at.register_at_ms > meter.opened_at_ms:
+        if at.register_at_ms < now_ms - READING_KEPT_MS:
+            return None
+        last = at.register_at_ms, at.register_wh
+    return Supply(number, desired, reported, reported_ms, online, seen_ms, *last)
+
+
+def _seen(plain: _Plain, costs: Sequence[int] | None, asked: Asked) -> SeenBalance | None:
+    if costs is None:
+        # Posted to between two statements: whoever asks the long way is told of one instant.
+        return None
+    until_ms = max(asked.now_ms, plain.state.settled_until_ms)
+    try:
+        outcome = advance(plain.agreed, plain.state.position, (), until_ms)
+        found = balance_of(plain.agreed, outcome, costs, plain.supply)
+    except DomainError:
+        # Whoever asks the long way is told.
+        return None
+    return SeenBalance(plain.caller, plain.number, plain.currency, found)

@@ -5,7 +5,7 @@ stands still and a crossing is one comparison. It rests on the days that are rec
 settlement that asks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -29,7 +29,7 @@ class Usage:
 def usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState) -> Usage:
     """The days before that of the last register, two weeks of them at most."""
     zone = agreed.tariff.zone
-    days, last = _days(agreed, state)
+    days, last = finished_days(agreed, state)
     if not days:
         return Usage((), ())
     found: dict[date, tuple[int, int]] = {
@@ -43,15 +43,11 @@ def usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState)
             },
         )
     }
-    return _usage(days, found)
+    both = [found.get(day, (0, 0)) for day in days]
+    return Usage(tuple(micro for micro, _ in both), tuple(wh for _, wh in both))
 
 
-def usage_among(found: Mapping[date, tuple[int, int]], agreed: Terms, state: AccountState) -> Usage:
-    """As `usage`, from sums (µ, Wh) by local day that hold those days and perhaps others."""
-    return _usage(_days(agreed, state)[0], found)
-
-
-def _days(agreed: Terms, state: AccountState) -> tuple[list[date], date]:
+def finished_days(agreed: Terms, state: AccountState) -> tuple[list[date], date]:
     """The whole days that count, and the day after them."""
     zone = agreed.tariff.zone
     # The day of the last accepted reading is not whole yet, nor is the day of the opening.
@@ -61,11 +57,6 @@ def _days(agreed: Terms, state: AccountState) -> tuple[list[date], date]:
         last - timedelta(days=WINDOW_DAYS),
     )
     return [first + timedelta(days=place) for place in range((last - first).days)], last
-
-
-def _usage(days: Sequence[date], found: Mapping[date, tuple[int, int]]) -> Usage:
-    both = [found.get(day, (0, 0)) for day in days]
-    return Usage(tuple(micro for micro, _ in both), tuple(wh for _, wh in both))
 
 
 def renewed(conn: Connection, settled: Sequence[Settled]) -> list[Settled]:

@@ -22,7 +22,7 @@ from credit_engine.terms import Terms
 from schemas.errors import DomainError
 from store.customer_sessions import IDLE_MS
 from store.errors import Conflict, NotFound
-from store.forecasts import Usage, usage
+from store.forecasts import usage
 from store.operators import OperatorRole
 from store.pool import snapshot
 from store.settlement import AccountState, look, read_account
@@ -286,11 +286,13 @@ def balance(conn: Connection, terms: TermsCache, account_id: int, now_ms: int) -
         outcome = look(conn, terms, state, now_ms)
         used = usage(conn, account_id, agreed, state)
         row = conn.execute(query("supply_of_account"), {"account": account_id}).fetchone()
-    return balance_of(agreed, outcome, used, None if row is None else Supply(*row))
+    return balance_of(agreed, outcome, used.costs_micro, None if row is None else Supply(*row))
 
 
-def balance_of(agreed: Terms, outcome: Outcome, used: Usage, supply: Supply | None) -> Balance:
-    """What an account's outcome as of now means to its holder."""
+def balance_of(
+    agreed: Terms, outcome: Outcome, costs_micro: Sequence[int], supply: Supply | None
+) -> Balance:
+    """What an account's outcome as of now means to its holder; costs are those of its last days."""
     status = outcome.status
     buys = None
     try:
@@ -304,7 +306,7 @@ def balance_of(agreed: Terms, outcome: Outcome, used: Usage, supply: Supply | No
     return Balance(
         status=status,
         buys=buys,
-        days_left=days_left(status.balance_micro, used.costs_micro),
+        days_left=days_left(status.balance_micro, costs_micro),
         emergency_limit_micro=None if offer is None else offer.limit_micro,
         emergency_on_request=offer is not None and offer.on_request,
         supply=supply,

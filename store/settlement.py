@@ -8,7 +8,7 @@ fails (SettlementError): a wrong balance is never committed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import Connection
@@ -144,14 +144,17 @@ def read_account(conn: Connection, account_id: int) -> AccountState | None:
     return None if row is None else state_of(row, PositionCache())
 
 
+# Places among the columns that follow the numbers.
+_ANCHOR, _BALANCE = 0, 6
+
+
 def state_of(row: Sequence[Any], positions: PositionCache) -> AccountState:
     """The columns of `account_state`: id, position, numbers, then the fields in their order."""
     account_id, stored, numbers, *rest = row
-    state = AccountState(account_id, positions.get(account_id, stored), *rest)
-    if numbers is None:
-        return state
-    moved = state.position.moved(state.anchor_ms, state.balance_micro, numbers)
-    return replace(state, position=moved)
+    position = positions.get(account_id, stored)
+    if numbers is not None:
+        position = position.moved(rest[_ANCHOR], rest[_BALANCE], numbers)
+    return AccountState(account_id, position, *rest)
 
 
 def settle_account(

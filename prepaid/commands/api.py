@@ -26,6 +26,10 @@ def register(app: typer.Typer) -> None:
 def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+    share_port: Annotated[
+        bool,
+        typer.Option("--share-port", help="With other processes of this command, one per core."),
+    ] = False,
     json_logs: Annotated[bool, typer.Option("--json", help="Logs as JSON lines.")] = False,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C; requests under way are answered first.
@@ -60,6 +64,7 @@ def api(
             port=port,
             announce=_announce,
             trusted_proxies=settings.api.trusted_proxies,
+            share_port=share_port,
         )
 
 

@@ -37,7 +37,7 @@ def bench(
         int, typer.Option(min=1, help="Of everything, in an order that rotates.")
     ] = 5,
     workers: Annotated[
-        int, typer.Option(min=1, max=16, help="Gateway processes side by side.")
+        int, typer.Option(min=1, max=16, help="Gateway or API processes side by side.")
     ] = 1,
     paced: Annotated[
         float, typer.Option(min=0.2, metavar="SECONDS", help="Of each stretch at a fixed rate.")

@@ -1,6 +1,6 @@
 -- name: balances_asked_for
 -- What balances need, for many askers at once: who asks, his part in the account, and the account's
--- state, terms, use of the last days and supply. Nothing for what a caller is to be refused.
+-- state, terms, newest ledger number and supply. Nothing for what a caller is to be refused.
 SELECT q.place, w.role, w.customer_id, w.operator_id, w.name, w.centres, w.person_id, w.session_id,
        w.began_ms, w.seen_ms,
        CASE WHEN w.person_id IS NULL THEN NULL
@@ -20,8 +20,10 @@ SELECT q.place, w.role, w.customer_id, w.operator_id, w.name, w.centres, w.perso
        s.has_tail, s.settled_until_ms, s.due_ms, s.balance_micro, s.debt_micro, s.supply,
        s.emergency_in_use, s.terms_revision, s.low_credit_micro, s.low_credit, s.decided_supply,
        s.decisions, s.low_credit_days, s.expected_micro, s.expected_until_ms,
-       d.days, d.micros, d.whs, l.meter, l.desired_relay, l.reported_relay, l.reported_ms, l.online,
-       l.heard_ms, l.reading_ms, l.reading_wh
+       (SELECT coalesce(max(l.id), 0) FROM ledger_posting l
+        WHERE l.account_id = a.id) AS newest,
+       m.number AS meter, h.desired_relay, h.reported_relay, ms_of(h.reported_at) AS reported_ms,
+       h.online, ms_of(h.seen_at) AS heard_ms
 FROM unnest(%(sha256s)s::bytea[], %(numbers)s::text[]) WITH ORDINALITY AS q (sha256, number, place)
 CROSS JOIN LATERAL (
     SELECT coalesce(o.role, k.role) AS role, k.customer_id, o.id AS operator_id, o.name, o.centres,
@@ -46,28 +48,32 @@ JOIN account a ON a.number = q.number
 JOIN tariff t ON t.id = a.tariff_id
 JOIN account_state s ON s.account_id = a.id
 JOIN account_position p ON p.account_id = a.id
-CROSS JOIN LATERAL (
-    -- Days beyond those that count are left out later: where they begin is a matter of the zone.
-    SELECT array_agg(n.local_day - DATE '1970-01-01') AS days, array_agg(n.micro) AS micros,
-           array_agg(n.wh) AS whs
-    FROM (SELECT local_day, -sum(customer_micro)::bigint AS micro, sum(energy_wh)::bigint AS wh
-          FROM ledger_transaction
-          WHERE account_id = a.id AND at_ms > s.anchor_ms - 1382400000 AND at_ms <= s.anchor_ms
-            AND kind IN ('energy', 'standing', 'daily_debt')
-          GROUP BY local_day) n
-) d
 LEFT JOIN LATERAL (
-    SELECT m.number AS meter, h.desired_relay, h.reported_relay,
-           ms_of(h.reported_at) AS reported_ms, h.online, ms_of(h.seen_at) AS heard_ms,
-           ms_of(r.ts) AS reading_ms, r.value_wh AS reading_wh
-    FROM installation i
-    JOIN meter m ON m.id = i.meter_id
-    JOIN meter_heard h ON h.meter_id = m.id
-    LEFT JOIN LATERAL (
-        SELECT ts, value_wh FROM reading
-        WHERE meter_id = m.id AND register = '1.8.0' AND verdict = 'accepted' AND ts > i.opened_at
-        ORDER BY ts DESC LIMIT 1
-    ) r ON true
-    WHERE i.account_id = a.id
-    ORDER BY i.opened_at DESC LIMIT 1
-) l ON true
+    SELECT meter_id FROM installation WHERE account_id = a.id ORDER BY opened_at DESC LIMIT 1
+) i ON true
+LEFT JOIN meter m ON m.id = i.meter_id
+LEFT JOIN meter_heard h ON h.meter_id = i.meter_id
+
+-- name: costs_of_days
+-- What local days between two midnights cost, for many accounts: of the days from `new_day` on all
+-- of the ledger, of those before it what has a number above `known`. Days are numbers from 1970 on;
+-- and the newest number as of which it is so.
+SELECT w.account,
+       (SELECT coalesce(max(l.id), 0) FROM ledger_posting l WHERE l.account_id = w.account),
+       d.days, d.micros
+FROM unnest(%(accounts)s::bigint[], %(known)s::bigint[], %(new_days)s::integer[],
+            %(from_ms)s::bigint[], %(new_ms)s::bigint[], %(to_ms)s::bigint[])
+    AS w (account, known, new_day, from_ms, new_ms, to_ms)
+CROSS JOIN LATERAL (
+    SELECT array_agg(n.day) AS days, array_agg(n.micro) AS micros
+    FROM (SELECT u.local_day - DATE '1970-01-01' AS day, -sum(u.micro)::bigint AS micro
+          FROM (SELECT local_day, customer_micro AS micro FROM ledger_posting
+                WHERE account_id = w.account AND at_ms >= w.from_ms AND at_ms <= w.to_ms
+                  AND kind IN ('energy', 'standing', 'daily_debt')
+                  AND (id > w.known OR local_day - DATE '1970-01-01' >= w.new_day)
+                UNION ALL
+                SELECT local_day, amounts[1] FROM energy_debit
+                WHERE account_id = w.account AND at_ms >= w.new_ms AND at_ms <= w.to_ms
+                  AND local_day - DATE '1970-01-01' >= w.new_day) u
+          GROUP BY u.local_day) n
+) d

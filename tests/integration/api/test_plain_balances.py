@@ -94,6 +94,19 @@ def test_what_came_after_the_last_reading_is_looked_up_by_the_route(
     assert said(paid) == said(by_the_route(site, customer.number, customer.headers))
 
 
+def test_a_last_reading_that_may_be_removed_is_looked_up_by_the_route(
+    site: Site, of_route: list[int]
+) -> None:
+    customer = used_for_days(site, 2)
+    site.clock.set("2026-04-01T12:00:00Z")
+    assert balance(site, customer.number, customer.headers).status_code == 200
+    assert of_route == []
+    site.clock.set("2026-04-01T12:00:00.001Z")
+    old = balance(site, customer.number, customer.headers)
+    assert of_route == [customer.account_id]
+    assert said(old) == said(by_the_route(site, customer.number, customer.headers))
+
+
 def test_an_account_with_a_tariff_of_its_own_is_looked_up_by_the_route(
     site: Site, of_route: list[int]
 ) -> None:

@@ -15,7 +15,8 @@ from credit_engine.engine import advance, rate_in_general
 from credit_engine.errors import CreditError
 from credit_engine.facts import Exchange, Fact, Reading, RecordedTopUp, Reversal, TopUp
 from credit_engine.outcome import Outcome, Posting
-from credit_engine.position import Position, genesis
+from credit_engine.position import GENESIS_MS, Position, genesis
+from credit_engine.quote import _cell, _cost_micro, energy_cost
 from credit_engine.scenario import Scenario, parse_scenario
 from credit_engine.scenario_report import report
 from credit_engine.settlement import Correction, New, Posted, settle
@@ -242,6 +243,32 @@ def test_the_short_path_gives_the_answer_of_the_general_path(
         outcome = advance(scenario.terms, position, (reading,), until_ms)
         assert outcome == rate_in_general(scenario.terms, position, (reading,), until_ms)
         position = outcome.position
+
+
+@law
+@randoms
+def test_a_look_gives_the_answer_of_the_general_path(invent: Invent, random: Random) -> None:
+    scenario = parse_scenario(invent(random))
+    outcome = rated(scenario)
+    for position in (*outcome.checkpoints, outcome.position):
+        if position.at_ms == GENESIS_MS:
+            continue
+        for minutes in (0, 1, 7 * 60, 30 * 60):
+            until_ms = position.at_ms + minutes * MINUTE
+            seen = advance(scenario.terms, position, (), until_ms)
+            assert seen == rate_in_general(scenario.terms, position, (), until_ms)
+
+
+@law
+@randoms
+def test_energy_costs_what_its_lines_sum_to(invent: Invent, random: Random) -> None:
+    scenario = parse_scenario(invent(random))
+    outcome = rated(scenario)
+    at_ms = max(scenario.until_ms, scenario.installation.opened_at_ms)
+    cell = _cell(scenario.terms, at_ms)
+    for wh in (0, 100, random.randrange(10**4), random.randrange(10**6)):
+        lines = energy_cost(scenario.terms, outcome.totals, at_ms, wh)
+        assert sum(line.amount_micro for line in lines) == _cost_micro(outcome.totals, cell, wh)
 
 
 @law
