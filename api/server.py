@@ -36,21 +36,22 @@ def run(
     commas, whose X-Forwarded-For names the caller. `share_port`: with other processes that say so.
     Errors: OSError, the port is taken.
     """
-    # uvicorn raises the signal once more when all is closed; it has done its work by then.
-    before = {each: signal.signal(each, _ended) for each in (signal.SIGTERM, signal.SIGINT)}
+    serving = server(app, trusted_proxies)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        # Heard before uvicorn listens for it, and once more when all is closed: it says so again.
+        serving.should_exit = True
+
+    before = {each: signal.signal(each, end) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         with listen(host, port, shared=share_port) as listener:
             gc.freeze()
             gc.set_threshold(*COLLECT)
             announce(address(listener))
-            server(app, trusted_proxies).run(sockets=[listener])
+            serving.run(sockets=[listener])
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def _ended(_number: int, _frame: FrameType | None) -> None:
-    """The signal was answered by an orderly end."""
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:

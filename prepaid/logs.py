@@ -1,10 +1,12 @@
 """Structured logs on standard error; keys, codes, names and addresses never reach them."""
 
+import json
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import lru_cache
 
+import orjson
 import structlog
 from opentelemetry import trace
 
@@ -68,6 +70,14 @@ def name_span(
     return event
 
 
+def _json(event: object, default: Callable[[object], object], **_: object) -> str:
+    """As JSON; integers of more than 64 bits, which the quick writer refuses, the slower way."""
+    try:
+        return orjson.dumps(event, default=default).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(event, default=default)
+
+
 def configure(*, as_json: bool, level: str = "info") -> None:
     """JSON lines for programs, aligned text for people."""
     structlog.configure(
@@ -79,7 +89,7 @@ def configure(*, as_json: bool, level: str = "info") -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             redact,
-            structlog.processors.JSONRenderer()
+            structlog.processors.JSONRenderer(serializer=_json)
             if as_json
             else structlog.dev.ConsoleRenderer(colors=False, sort_keys=False),
         ],

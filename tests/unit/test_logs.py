@@ -87,3 +87,16 @@ class _Recorded(NonRecordingSpan):
 
     def is_recording(self) -> bool:
         return True
+
+
+def test_a_line_holds_integers_of_any_size_and_things_that_json_has_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = structlog.get_config()
+    try:
+        configure(as_json=True)
+        structlog.get_logger().info("counted", small=2**63, large=2**64 + 1, thing={1})
+    finally:
+        structlog.configure(**before)
+    line = json.loads(capsys.readouterr().err)
+    assert (line["small"], line["large"], line["thing"]) == (2**63, 2**64 + 1, "{1}")

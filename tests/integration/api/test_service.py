@@ -155,6 +155,7 @@ def test_a_defect_is_a_problem_with_the_requests_id(site: Site, refused: Any) ->
 
 
 SERVER = """
+import signal
 import sys
 from api.app import create_app
 from api.server import run
@@ -166,7 +167,10 @@ app = create_app(
     ApiSettings(), pool=make_pool(sys.argv[1]), security_module=SoftwareSecurityModule({}),
     now_ms=lambda: 0, wall_s=lambda: 0, partners=(),
 )
-run(app, port=0, announce=lambda url: print(url, flush=True))
+announce = lambda url: print(url, flush=True)
+if sys.argv[2:]:
+    announce = lambda url: signal.raise_signal(signal.SIGTERM)
+run(app, port=0, announce=announce)
 print("ended", flush=True)
 """
 
@@ -187,3 +191,16 @@ def test_the_server_says_its_address_and_ends_on_sigterm(database_url: str) -> N
     host, port = url.removeprefix("http://").split(":")
     with socket.socket() as again:
         assert again.connect_ex((host, int(port))) != 0
+
+
+def test_the_server_ends_on_a_signal_that_comes_as_it_starts(database_url: str) -> None:
+    """A supervisor that stops it at once would otherwise have to kill it."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SERVER, database_url, "at once"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert ended.stdout.splitlines() == ["ended"]
