@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-# The window: thrice the largest batch, so that the next batch fills while two commit.
-RECEIVE_MAX = 12_000
+# The window: four times the largest batch, so that the next batch fills while three commit.
+RECEIVE_MAX = 16_000
 # A broker that has nothing to hand out for this long, while nothing is unacknowledged, holds
 # nothing back: what it sends from then on was said just now.
 QUIET_S = 0.05

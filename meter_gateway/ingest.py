@@ -44,7 +44,7 @@ from store.terms import TermsCache
 log = structlog.get_logger()
 
 # Batches that a worker commits at a time.
-COMMITS = 2
+COMMITS = 3
 # So that these commit while the next fills. Acknowledging one must always make room for the next,
 # or a full window and a waiting batch would stop each other.
 BATCH_MAX = RECEIVE_MAX // (COMMITS + 1)

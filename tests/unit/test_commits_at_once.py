@@ -83,7 +83,7 @@ async def test_batches_of_different_devices_commit_at_once_and_are_acknowledged_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commits = Commits(monkeypatch)
-    batches = [[of_meter(1), of_meter(2)], [of_meter(3)], [of_meter(4)]]
+    batches = [[of_meter(1), of_meter(2)], *([of_meter(place)] for place in range(3, COMMITS + 3))]
     source = Source(batches)
     running = start(source)
     await settled()
@@ -95,7 +95,8 @@ async def test_batches_of_different_devices_commit_at_once_and_are_acknowledged_
     await settled()
     assert source.acknowledged == batches[:2]
     assert commits.begun == batches
-    commits.end(of_meter(4))
+    for batch in batches[2:]:
+        commits.end(batch[0])
     await running
     assert source.acknowledged == batches
 
