@@ -19,8 +19,8 @@ def measured(folder: Path) -> str:
     for name in BENCHES:
         for path in (*folder.glob(f"{name}.json"), *sorted(folder.glob(f"{name}-at-*.json"))):
             form = json.loads(path.read_text(encoding="utf-8"))
-            of_fleet = f" of {form['parameters']['meters']:,}" if path.stem != name else ""
-            forms.append(form | {"bench": name + of_fleet})
+            _, _, size = path.stem.partition("-at-")
+            forms.append(form | {"bench": f"{name} of {int(size):,}" if size else name})
     if not forms:
         return NONE
     machine = ", ".join(f"{name} {value}" for name, value in forms[0]["machine"].items())
