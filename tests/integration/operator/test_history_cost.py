@@ -15,7 +15,14 @@ WEEKS = 12
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("readings_after", {"after_ms": parse_instant_ms("2026-05-18T00:00:00Z")}),
+        (
+            "readings_after",
+            {
+                "accounts": [1],
+                "after": [parse_instant_ms("2026-05-18T00:00:00Z")],
+                "first_ms": parse_instant_ms("2026-05-18T00:00:00Z"),
+            },
+        ),
         (
             "known_readings",
             {
