@@ -158,7 +158,7 @@ def expected_balance_micro(slot: int, slots_before: int = 0) -> int:
     for each in range(1 - slots_before, slot + 1):
         seq, this_month = each + slots_before, each > 0
         used_wh = register_wh(seq) - register_wh(seq - 1)
-        began_hour = (each - 1) % SLOTS_A_DAY // 4
+        began_hour = (each - 1) % SLOTS_A_DAY // SLOTS_AN_HOUR
         price = PEAK_MICRO_PER_WH if began_hour in PEAK_HOURS else MICRO_PER_WH
         spent[this_month] += used_wh * price
         if each % SLOTS_A_DAY == 0:

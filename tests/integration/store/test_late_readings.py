@@ -29,32 +29,35 @@ def anchors_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return begun
 
 
+def say(utility: Any, supply: Any, *places: int, step: int = SLOT, **more: Any) -> Any:
+    """What a meter says at these steps after its opening, a Wh for each step."""
+    return utility.record(
+        *(
+            utility.reading(
+                supply.meter, OPENED + place * step, OPENING_WH + place, seq=place, **more
+            )
+            for place in places
+        )
+    )
+
+
 def test_of_a_meter_that_speaks_each_minute_one_leaves_a_position_for_the_next_one_to_begin_at(
     utility: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supply = utility.open()
     utility.top_up(supply, 50_000_000, "p", OPENED)
 
-    def say(minutes: list[int]) -> None:
-        utility.now = OPENED + (SAID + 10) * MINUTE
-        utility.record(
-            *(
-                utility.reading(
-                    supply.meter, OPENED + minute * MINUTE, OPENING_WH + minute, seq=minute
-                )
-                for minute in minutes
-            )
-        )
-
+    utility.now = OPENED + (SAID + 10) * MINUTE
     first, second, third = SAID - 30, SAID - 20, 10
     # The credit came before them: rated again with it, they leave a position already.
-    say([minute for minute in range(1, SAID) if minute not in {first, second, third}])
+    others = [minute for minute in range(1, SAID) if minute not in {first, second, third}]
+    say(utility, supply, *others, step=MINUTE)
     begun = anchors_of(monkeypatch)
-    say([first])
-    say([second])
+    say(utility, supply, first, step=MINUTE)
+    say(utility, supply, second, step=MINUTE)
     # Overtaken by a fact before it, the position goes; rated again, one is left anew.
-    say([third])
-    say([SAID - 1, SAID])
+    say(utility, supply, third, step=MINUTE)
+    say(utility, supply, SAID - 1, SAID, step=MINUTE)
     # The two that were missing among the last ones.
     kept_anew = SAID - LATE_READINGS
     kept = kept_anew - 2
@@ -72,28 +75,18 @@ def test_what_a_gap_lacks_is_rated_from_where_the_account_stood_before_it(
     supply = utility.open()
     utility.top_up(supply, 50_000_000, "p", OPENED)
 
-    def say(*slots: int, hist: bool = False) -> None:
-        utility.now = max(utility.now, OPENED + slots[-1] * SLOT)
-        utility.record(
-            *(
-                utility.reading(
-                    supply.meter, OPENED + slot * SLOT, OPENING_WH + slot, seq=slot, hist=hist
-                )
-                for slot in slots
-            )
-        )
-
+    utility.now = OPENED + 26 * SLOT
     for slot in range(1, 20):
-        say(slot)
-    say(25)
+        say(utility, supply, slot)
+    say(utility, supply, 25)
     begun = anchors_of(monkeypatch)
     # Where a meter comes back: the newest first, then its buffer, in whatever pieces.
-    say(20, hist=True)
-    say(22, 23, hist=True)
-    say(24, hist=True)
-    say(21, hist=True)
+    say(utility, supply, 20, hist=True)
+    say(utility, supply, 22, 23, hist=True)
+    say(utility, supply, 24, hist=True)
+    say(utility, supply, 21, hist=True)
     assert [(at_ms - OPENED) // SLOT for at_ms in begun] == [19] * 4
-    say(26)
+    say(utility, supply, 26)
     assert len(begun) == 4
     assert utility.state(supply).position.register_wh == OPENING_WH + 26
     assert [check.name for check in audit(utility.conn) if not check.passed] == []
@@ -108,15 +101,10 @@ def test_a_long_gap_is_filled_from_where_its_last_row_was_rated(
     rows = 3 * RATED_AGAIN_MAX
     utility.now = OPENED + (rows + 1) * SLOT
 
-    def say(slot: int) -> None:
-        utility.record(
-            utility.reading(supply.meter, OPENED + slot * SLOT, OPENING_WH + slot, seq=slot)
-        )
-
-    say(rows + 1)
+    say(utility, supply, rows + 1)
     begun = anchors_of(monkeypatch)
     for slot in range(1, rows + 1):
-        say(slot)
+        say(utility, supply, slot)
     behind = [
         slot - max(began - OPENED, 0) // SLOT
         for slot, began in zip(range(1, rows + 1), begun, strict=True)
