@@ -68,6 +68,14 @@ SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bigint[]) ON CONFLICT DO
 -- Stored readings of a fleet.
 SELECT count(*) FROM reading
 
+-- name: committed_readings
+-- Which of these are stored: their places in the lists.
+SELECT asked.place
+FROM unnest(%(numbers)s::text[], %(ts_ms)s::bigint[]) WITH ORDINALITY AS asked (number, ts_ms, place)
+JOIN meter m ON m.number = asked.number
+WHERE EXISTS (SELECT FROM reading r WHERE r.meter_id = m.id AND r.register = '1.8.0'
+                                      AND r.ts = at_ms(asked.ts_ms))
+
 -- name: count_quarantined
 -- What was refused meanwhile.
 SELECT count(*) FROM quarantine

@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.load import BROKER_VARIABLE, LoadError
 from benchmarks.processes import peak_memory_mib, tree_cpu_s
 from benchmarks.publisher import forget_session
+from meter_gateway.overtaking import session_names
 from meter_gateway.receiver import BrokerAddress
 
 # The gateway answers each look itself: seldom enough not to be what is measured.
@@ -138,7 +139,8 @@ class Workers:
     def forget(self) -> None:
         """End their sessions at the broker."""
         for place in range(self._count):
-            forget_session(self._address, f"prepaid-ingest-{self._name(place)}")
+            for session in session_names(self._name(place)):
+                forget_session(self._address, session)
 
 
 @contextmanager

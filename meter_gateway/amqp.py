@@ -100,6 +100,7 @@ class AmqpReceiver:
         self._inbox = Inbox()
         self._connection: _Connection | None = None
         self.connected = asyncio.Event()
+        self.behind = None
 
     async def run(self) -> None:
         """Stay connected until cancelled, to whichever node answers; with back-off."""

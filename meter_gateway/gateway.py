@@ -13,9 +13,10 @@ from prometheus_client import start_http_server
 from meter_gateway.amqp import AmqpAddress, AmqpReceiver
 from meter_gateway.clockwork import run_clockwork
 from meter_gateway.dispatch import Dispatcher
-from meter_gateway.ingest import BATCH_MAX, COMMITS, IngestLoop, Source
+from meter_gateway.ingest import BATCH_MAX, SESSIONS, IngestLoop, Source
 from meter_gateway.metrics import GatewayMetrics
-from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress, Receiver
+from meter_gateway.overtaking import OvertakingReceiver
+from meter_gateway.receiver import SESSION_EXPIRY_S, BrokerAddress
 from meter_gateway.tls import TlsFiles
 from meter_gateway.token_alarm import TokenAlarm
 from schemas.errors import DomainError
@@ -68,15 +69,19 @@ class GatewaySettings:
     def source(self) -> Source:
         """The receiving side of this worker. Errors: ValueError for an address of neither kind."""
         url = self.ingest_url or self.broker_url
-        client_id = f"prepaid-ingest-{self.name}"
         if url.startswith("amqp"):
             queue = AmqpAddress.parse(url, self.tls)
             _require_readable(queue.tls)
-            return AmqpReceiver(queue, client_id, f"prepaid.{self.group}")
+            return AmqpReceiver(queue, f"prepaid-ingest-{self.name}", f"prepaid.{self.group}")
         broker = BrokerAddress.parse(url, self.tls)
         _require_readable(broker.tls)
-        topics = shared_up_filter(self.group)
-        return Receiver(broker, client_id, topics, self.session_expiry_s, leaving=self.leaving)
+        return OvertakingReceiver(
+            broker,
+            self.name,
+            shared_up_filter(self.group),
+            self.session_expiry_s,
+            leaving=self.leaving,
+        )
 
 
 class Gateway:
@@ -105,7 +110,7 @@ class Gateway:
         sessions = [
             Session(settings.database_url, "dispatch"),
             Session(settings.database_url, "clockwork", POINT_LOOKUPS),
-            *(Session(settings.database_url, "ingest", POINT_LOOKUPS) for _ in range(COMMITS)),
+            *(Session(settings.database_url, "ingest", POINT_LOOKUPS) for _ in range(SESSIONS)),
         ]
         dispatcher = Dispatcher(
             sending,
@@ -124,6 +129,7 @@ class Gateway:
             self.metrics,
             settings.batch_max,
             speed=settings.speed,
+            behind=receiver.behind,
         )
         alarm = TokenAlarm(self.metrics.registry)
         clockwork = run_clockwork(
@@ -137,7 +143,7 @@ class Gateway:
                 loops.create_task(ingest.run(ended), name="ingest")
                 loops.create_task(dispatcher.run(ended), name="dispatch")
                 loops.create_task(clockwork, name="clockwork")
-                loops.create_task(announce(receiver, stopping, on_ready), name="announce")
+                loops.create_task(announce(receiver.connected, stopping, on_ready), name="announce")
         finally:
             await receiver.close()
             receiving.cancel()
@@ -170,9 +176,11 @@ def _require_readable(tls: TlsFiles | None) -> None:
         tls.context()
 
 
-async def announce(receiver: Source, stopping: asyncio.Event, on_ready: Callable[[], None]) -> None:
+async def announce(
+    subscribed: asyncio.Event, stopping: asyncio.Event, on_ready: Callable[[], None]
+) -> None:
     """Say once that the broker gave us our topics, unless we are stopped before."""
-    connected = asyncio.create_task(receiver.connected.wait())
+    connected = asyncio.create_task(subscribed.wait())
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({connected, stop}, return_when=asyncio.FIRST_COMPLETED)
     if connected.done():

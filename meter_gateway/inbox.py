@@ -5,6 +5,7 @@ rest. Here is only the bookkeeping that all sources share.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ RECEIVE_MAX = 16_000
 # nothing back: what it sends from then on was said just now.
 QUIET_S = 0.05
 POLL_S = 0.02
+# So long a full window waits for a commit only where the database is away, or as good as away.
+HELD_UP_S = 30.0
 
 
 class Link(Protocol):
@@ -52,6 +55,11 @@ class Inbox:
         self._link: Link | None = None
         # Until the broker was seen with nothing to hand out it may be working off a backlog.
         self.prompt = False
+        # Set when more waits at the broker than is worked off in a moment: what came while nobody
+        # was here, or while nothing could be committed. Not set by load that is merely too high.
+        self.backlog = asyncio.Event()
+        self._new = True
+        self._full_since_s = 0.0
         self._unacknowledged = 0
         # How many ever came, and how often some were acknowledged: equal twice, nothing happened
         # between.
@@ -75,11 +83,13 @@ class Inbox:
     def open(self, link: Link) -> None:
         """`link` is the connection from now on."""
         self._link = link
+        self._new = True
 
     def forget(self) -> None:
         """The connection is gone: the broker sends again what was not acknowledged."""
         self._link = None
         self.prompt, self._unacknowledged = False, 0
+        self.backlog.clear()
         self._pending.clear()
 
     def add(self, delivery: Delivery) -> None:
@@ -88,16 +98,29 @@ class Inbox:
         if delivery.packet_id is not None:
             self._unacknowledged += 1
             if not self.room:
-                self.prompt = False
+                self._fill()
         if not self._arrived.is_set():
             self._arrived.set()
 
     def acknowledged(self, deliveries: Sequence[Delivery]) -> None:
         """Those of this connection no longer count; those of a lost one count no more already."""
         self.acknowledgements += 1
+        if not self.room and time.monotonic() - self._full_since_s > HELD_UP_S:
+            self.backlog.set()
         self._unacknowledged -= sum(
             each.connection is self._link and each.packet_id is not None for each in deliveries
         )
+
+    def nothing_held(self) -> None:
+        """The broker is known to hold nothing back."""
+        self.prompt, self._new = True, False
+        self.backlog.clear()
+
+    def _fill(self) -> None:
+        self.prompt = False
+        self._full_since_s = time.monotonic()
+        if self._new:
+            self.backlog.set()
 
     async def take(self, most: int, linger_s: float) -> list[Delivery]:
         """Wait for at least one message, linger a little, and take up to `most`."""
@@ -123,7 +146,8 @@ class Inbox:
             try:
                 await asyncio.wait_for(self._arrived.wait(), QUIET_S)
             except TimeoutError:
-                self.prompt = self._link is not None and self._unacknowledged == 0
+                if self._link is not None and self._unacknowledged == 0:
+                    self.nothing_held()
             else:
                 return
         await self._arrived.wait()

@@ -1,23 +1,23 @@
 """The ingest loop: broker -> batch -> one commit -> acknowledge.
 
-- Source: a `Source` (`Receiver`, `AmqpReceiver`), at most `RECEIVE_MAX` unacknowledged messages.
-- Bound: as many batches commit as there are sessions while one more is decoded; nothing else is
-  held. Two that are about the same device commit one after the other.
+- Source: an `Inlet`, at most `RECEIVE_MAX` unacknowledged messages; and another one beside it where
+  messages of before are worked off (`behind`), which never takes the last session.
+- Bound: `COMMITS` batches of an inlet commit while one more is decoded; nothing else is held. Two
+  that are about the same device commit one after the other; of the backlog so many are a batch that
+  who waits for them does not wait long.
 - When the database is away: the same batch is tried again until it is back; the window fills,
   and the broker keeps the rest.
 - Delivery: at least once from the broker, exactly once in effect by the database's keys.
 - Order: none is relied on.
-- Acknowledged in the order received, each batch after its commit.
+- Acknowledged in the order received of each inlet, each batch after its commit.
 - On stop: the batches at hand are committed and acknowledged; the rest stays with the broker.
 """
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import structlog
 from opentelemetry import trace
@@ -43,29 +43,42 @@ from store.terms import TermsCache
 
 log = structlog.get_logger()
 
-# Batches that a worker commits at a time.
+# Batches of an inlet that a worker commits at a time.
 COMMITS = 3
+# With a backlog beside it: one more, so that what comes now always finds a session.
+SESSIONS = COMMITS + 1
 # So that these commit while the next fills. Acknowledging one must always make room for the next,
 # or a full window and a waiting batch would stop each other.
 BATCH_MAX = RECEIVE_MAX // (COMMITS + 1)
 # Of gateways' batches: more would make a commit longer, not cheaper.
 READINGS_MAX = BATCH_MAX
+# A batch of the backlog is what takes so long: whoever's live reading is of a device in it waits.
+BEHIND_S = 0.5
+BEHIND_MIN, BEHIND_FIRST = 100, 1_000
 # Long enough to gather some messages at low rates, too short to be noticed.
 LINGER_S = 0.02
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 2.0
 
 
-class Source(Protocol):
-    """What ingest needs of the receiving side; `run` keeps the connection until cancelled."""
-
-    connected: asyncio.Event
-
-    async def run(self) -> None: ...
+class Inlet(Protocol):
+    """Where ingest takes messages from."""
 
     async def take(self, most: int, linger_s: float) -> list[Delivery]: ...
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None: ...
+
+
+class Source(Inlet, Protocol):
+    """The receiving side of a worker; `run` keeps the connection until cancelled."""
+
+    connected: asyncio.Event
+
+    @property
+    def behind(self) -> Inlet | None:
+        """Hands out what waited while nobody was there; None: it stands in the same queue."""
+
+    async def run(self) -> None: ...
 
     async def leave(self) -> None: ...
 
@@ -94,11 +107,74 @@ class _Hand:
     terms: TermsCache = field(default_factory=TermsCache)
 
 
-class _Committing(NamedTuple):
-    """A batch that is being committed, and the devices that it is about."""
+@dataclass(slots=True, eq=False)
+class _Side:
+    """One inlet, how many messages are a batch of it, and its batches at work in their order."""
 
-    task: asyncio.Task[None]
-    devices: set[str]
+    inlet: Inlet
+    most: int
+    behind: bool = False
+    committing: list["asyncio.Task[None]"] = field(default_factory=list)
+
+    @property
+    def readings_max(self) -> int:
+        return self.most if self.behind else READINGS_MAX
+
+    def ended(self) -> None:
+        """Forget the batches that are done. Errors: that of the first that failed."""
+        while self.committing and self.committing[0].done():
+            self.committing.pop(0).result()
+
+    def took(self, readings: int, seconds: float, most: int) -> None:
+        """How long a batch took says how large the next ones of a backlog are."""
+        if self.behind and readings:
+            fitting = int(readings * BEHIND_S / seconds)
+            self.most = max(BEHIND_MIN, min(most, (self.most + fitting) // 2))
+
+
+class _Hands:
+    """Who commits, and the devices that are being committed, of all sides together."""
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._free = [_Hand(session) for session in sessions]
+        self._devices: dict[asyncio.Task[None], set[str]] = {}
+        # What comes now and waits for some of these devices is not made to wait for more of them.
+        self._wanted: set[str] = set()
+
+    async def free(self, side: _Side, devices: set[str]) -> _Hand:
+        """Wait for a hand, and until nobody commits anything about these devices."""
+        if not side.behind:
+            self._wanted = devices
+        try:
+            while not self._may_begin(side, devices):
+                # Where nobody is at work, who is wanted by another side begins in a moment.
+                if self._devices:
+                    await asyncio.wait(self._devices, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    await asyncio.sleep(0)
+                side.ended()
+        finally:
+            if not side.behind:
+                self._wanted = set()
+        return self._free.pop()
+
+    def at_work(self, hand: _Hand, task: "asyncio.Task[None]", devices: set[str]) -> None:
+        """Until the task is done."""
+        self._devices[task] = devices
+
+        def done(_: object) -> None:
+            del self._devices[task]
+            self._free.append(hand)
+
+        task.add_done_callback(done)
+
+    def _may_begin(self, side: _Side, devices: set[str]) -> bool:
+        busy = [*self._devices.values(), *([self._wanted] if side.behind else [])]
+        return (
+            bool(self._free)
+            and len(side.committing) < COMMITS
+            and all(devices.isdisjoint(each) for each in busy)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +182,10 @@ class IngestLoop:
     """One worker's loop; `now_ms` is the system's clock, which a demonstration may speed up.
 
     `sessions`: a batch commits on each, so that the database works on one while we rate another.
+    `behind`: what waited while nobody was there; see `Source`.
     """
 
-    receiver: Source
+    receiver: Inlet
     sessions: Sequence[Session]
     downlink: Downlink
     now_ms: Callable[[], int]
@@ -121,46 +198,53 @@ class IngestLoop:
     decoder: Decoder | None = None
     lanes: Lanes = field(default_factory=Lanes)
     tracer: Tracer = field(default_factory=gateway_tracer)
+    behind: Inlet | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping`; then the batches at hand are finished."""
-        hands = cycle([_Hand(session) for session in self.sessions])
-        committing: deque[_Committing] = deque()
+        """Until `stopping`; then the batches at hand are finished.
+
+        Errors: what ended it that should not end, as an exception group.
+        """
+        hands = _Hands(self.sessions)
+        sides = [_Side(self.receiver, self.batch_max)]
+        if self.behind is not None:
+            sides.append(_Side(self.behind, min(BEHIND_FIRST, self.batch_max), behind=True))
+        async with asyncio.TaskGroup() as working:
+            for side in sides:
+                working.create_task(self._work(side, hands, stopping))
+
+    async def _work(self, side: _Side, hands: _Hands, stopping: asyncio.Event) -> None:
         try:
             while True:
-                tasks = [each.task for each in committing]
-                deliveries = await _unless(stopping, self._take(), tasks)
+                taking = side.inlet.take(side.most, self.linger_s)
+                deliveries = await _unless(stopping, taking, side.committing)
                 if deliveries is None:
                     break
                 if self.decoder is None:
-                    portions = self._portions(deliveries)
+                    portions = self._portions(deliveries, side.readings_max)
                 else:
                     portions = iter([(deliveries, await self.decoder(deliveries))])
                 for taken, said in portions:
                     devices = _devices(said)
-                    while len(committing) == len(self.sessions) or not all(
-                        devices.isdisjoint(each.devices) for each in committing
-                    ):
-                        await committing.popleft().task
-                    before = committing[-1].task if committing else None
-                    work = self._commit(next(hands), taken, said, before)
-                    committing.append(_Committing(asyncio.create_task(work), devices))
+                    side.ended()
+                    hand = await hands.free(side, devices)
+                    before = side.committing[-1] if side.committing else None
+                    work = self._commit(hand, side, taken, said, before)
+                    side.committing.append(asyncio.create_task(work))
+                    hands.at_work(hand, side.committing[-1], devices)
                     # It begins before the next is decoded, not after.
                     await asyncio.sleep(0)
-            while committing:
-                await committing.popleft().task
+            for task in side.committing:
+                await task
         finally:
-            for each in committing:
-                each.task.cancel()
-
-    async def _take(self) -> list[Delivery]:
-        return await self.receiver.take(self.batch_max, self.linger_s)
+            for task in side.committing:
+                task.cancel()
 
     def _portions(
-        self, deliveries: Sequence[Delivery]
+        self, deliveries: Sequence[Delivery], most: int
     ) -> Iterator[tuple[Sequence[Delivery], Sequence[Incoming]]]:
-        """A commit's worth at a time, decoded as it is asked for: a gateway says many readings in
-        one message.
+        """A commit's worth at a time, `most` readings, decoded as it is asked for: a gateway says
+        many in one message.
         """
         first, readings = 0, 0
         messages: list[Incoming] = []
@@ -168,7 +252,7 @@ class IngestLoop:
         for place, delivery in enumerate(deliveries):
             message = self._decode(delivery, now_ms, now_ns)
             said = len(message.decoded.readings)
-            if messages and readings + said > READINGS_MAX:
+            if messages and readings + said > most:
                 yield deliveries[first:place], messages
                 first, readings, messages = place, 0, []
                 now_ms, now_ns = self.now_ms(), time.monotonic_ns()
@@ -209,6 +293,7 @@ class IngestLoop:
     async def _commit(
         self,
         hand: _Hand,
+        side: _Side,
         deliveries: Sequence[Delivery],
         messages: Sequence[Incoming],
         before: "asyncio.Task[None] | None",
@@ -227,9 +312,11 @@ class IngestLoop:
                 }
             )
         committed_ns = time.monotonic_ns()
+        readings = sum(len(message.decoded.readings) for message in messages)
+        side.took(readings, (committed_ns - began_ns) / 1e9, self.batch_max)
         if before is not None:
             await before
-        self.receiver.acknowledge(deliveries)
+        side.inlet.acknowledge(deliveries)
         self.downlink.receipts(recorded.receipts, recorded.answers)
         self.metrics.committed(recorded, messages, self.now_ms())
         self.metrics.commit.observe((committed_ns - began_ns) / 1e9)

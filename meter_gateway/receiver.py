@@ -108,9 +108,9 @@ class Receiver:
         topic_filter: str | Sequence[str],
         session_expiry_s: int = SESSION_EXPIRY_S,
         *,
-        leaving: bool = False,
+        quiet: bool = False,
     ) -> None:
-        """`leaving`: never subscribe, only empty what the session holds; see `leave`."""
+        """`quiet`: leave the subscription as the session has it, until `join` or `leave`."""
         self._nodes = address.nodes()
         self._client_id = client_id
         self._filters = [topic_filter] if isinstance(topic_filter, str) else list(topic_filter)
@@ -118,9 +118,17 @@ class Receiver:
         self._inbox = Inbox()
         self._connection: _Connection | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._leaving = leaving
+        # Whether a share is wanted; None: nobody said yet.
+        self._wanted: bool | None = None if quiet else True
         self._left = False
+        # What the broker said when we connected first: it had a session of this name.
+        self.session_present: bool | None = None
         self.connected = asyncio.Event()
+
+    @property
+    def backlog(self) -> asyncio.Event:
+        """Set while more waits at the broker than is worked off in a moment; see `Inbox`."""
+        return self._inbox.backlog
 
     async def run(self) -> None:
         """Stay connected until cancelled or left; every failure is waited out, with back-off."""
@@ -171,7 +179,16 @@ class Receiver:
             if not await connection.answered() or connection is not self._connection:
                 return
         if self._inbox.room:
-            self._inbox.prompt = True
+            self._inbox.nothing_held()
+
+    async def join(self) -> None:
+        """Take a share from now on."""
+        self._wanted = True
+        while True:
+            await self.connected.wait()
+            if self._connection is not None and await self._connection.subscribe():
+                return
+            await asyncio.sleep(POLL_S)
 
     async def leave(self) -> None:
         """Give up the share for good: nothing new, what the session still holds, then its end.
@@ -179,7 +196,7 @@ class Receiver:
         The loop must go on taking and acknowledging meanwhile. Cancelled on the way, the session
         stays with what it holds, and its subscription is gone: leave again under the same name.
         """
-        self._leaving = True
+        self._wanted = False
         if self._connection is not None:
             self._connection.unsubscribe()
         while not self._left:
@@ -194,10 +211,19 @@ class Receiver:
             if not await connection.answered() or connection is not self._connection:
                 continue
             if self._inbox.idle and self._inbox.received == received:
-                self._left = True
-                connection.write(mqtt5.DisconnectPacket(session_expiry_interval=0).write())
-                connection.close()
+                self.end()
         log.info("share_given_up", client_id=self._client_id)
+
+    def end(self) -> None:
+        """End the session, and `run`: what it holds is thrown away."""
+        self._left = True
+        if self._connection is not None:
+            self._connection.write(mqtt5.DisconnectPacket(session_expiry_interval=0).write())
+            self._connection.close()
+
+    def brought(self, delivery: Delivery) -> bool:
+        """Whether it came over the connection that there is now: else it comes again."""
+        return delivery.connection is self._connection
 
     async def close(self) -> None:
         """Say goodbye so that the session stays and the will (none) is not sent."""
@@ -223,7 +249,7 @@ class Receiver:
         self._inbox.open(connection)
         self._ask_what_is_held()
         self.connected.set()
-        if self._leaving:
+        if self._wanted is False:
             connection.unsubscribe()
         log.info("broker_connected", client_id=self._client_id, filter=", ".join(self._filters))
         return connection.lost
@@ -241,13 +267,15 @@ class Receiver:
             max_packet_size=MAX_PACKET_BYTES,
         )
 
-    def subscribe_packet(self) -> bytes | None:
-        """Asked again on every connection: harmless, and a broker that forgot us learns it.
-
-        None: a worker that leaves asks for nothing.
+    def admitted(self, *, session_present: bool) -> bool:
+        """The broker lets us in. Whether to subscribe: on every connection, which is harmless, and
+        a broker that forgot us learns it.
         """
-        if self._leaving:
-            return None
+        if self.session_present is None:
+            self.session_present = session_present
+        return self._wanted is True
+
+    def subscribe_packet(self) -> bytes:
         wanted = [
             mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for each in self._filters
         ]
@@ -294,6 +322,7 @@ class _Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         # Subscribed, or connected where there is nothing to subscribe to.
         self.admitted: asyncio.Future[None] = loop.create_future()
+        self._subscribed: asyncio.Future[None] | None = None
         self._unsubscribed: asyncio.Future[None] | None = None
         self._answers: list[asyncio.Future[None]] = []
         self.lost = asyncio.Event()
@@ -309,6 +338,13 @@ class _Connection(asyncio.Protocol):
     def acknowledge(self, ids: Sequence[int]) -> None:
         """One write for all of them, in the order given."""
         self.write(b"".join(mqtt5.PubAckPacket(each).write() for each in ids))
+
+    async def subscribe(self) -> bool:
+        """Ask for it, once, and wait for the broker's word; False: the connection was lost."""
+        if self._subscribed is None:
+            self._subscribed = asyncio.get_running_loop().create_future()
+            self.write(self._receiver.subscribe_packet())
+        return await self._comes(self._subscribed)
 
     def unsubscribe(self) -> None:
         if self._unsubscribed is None:
@@ -381,17 +417,17 @@ class _Connection(asyncio.Protocol):
             if packet.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
                 self._refuse(f"the broker refuses the connection: {packet.reason_code.name}")
                 return
-            subscribe = self._receiver.subscribe_packet()
-            if subscribe is not None:
-                self.write(subscribe)
+            if self._receiver.admitted(session_present=packet.session_present):
+                self._subscribed = self.admitted
+                self.write(self._receiver.subscribe_packet())
             elif not self.admitted.done():
                 self.admitted.set_result(None)
         elif isinstance(packet, mqtt5.SubAckPacket):
             refused = [code for code in packet.reason_codes if code not in GRANTED]
             if refused:
                 self._refuse(f"the broker refuses the subscription: {refused[0].name}")
-            elif not self.admitted.done():
-                self.admitted.set_result(None)
+            elif self._subscribed is not None and not self._subscribed.done():
+                self._subscribed.set_result(None)
         elif isinstance(packet, mqtt5.UnsubAckPacket):
             if self._unsubscribed is not None and not self._unsubscribed.done():
                 self._unsubscribed.set_result(None)

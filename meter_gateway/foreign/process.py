@@ -73,7 +73,7 @@ async def run_adapter(
     try:
         async with asyncio.TaskGroup() as loops:
             loops.create_task(ingest.run(stopping), name="ingest")
-            loops.create_task(announce(receiver, stopping, on_ready), name="announce")
+            loops.create_task(announce(receiver.connected, stopping, on_ready), name="announce")
     finally:
         await receiver.close()
         for task in running:

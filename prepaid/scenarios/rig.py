@@ -21,6 +21,7 @@ import orjson
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from meter_gateway.overtaking import session_names
 from meter_gateway.receiver import BrokerAddress
 from prepaid.clock import HandClock
 from prepaid.demo.centre import BASE_DATE, KEYS
@@ -208,7 +209,7 @@ class Rig:
                 await self._forget_sessions()
 
     async def _forget_sessions(self) -> None:
-        for name in (f"prepaid-ingest-{self.tag}", f"prepaid-dispatch-{self.tag}"):
+        for name in (*session_names(self.tag), f"prepaid-dispatch-{self.tag}"):
             # A session that is begun clean and ends at once takes its subscription with it.
             async with self._client(name):
                 pass

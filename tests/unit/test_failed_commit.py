@@ -32,6 +32,6 @@ async def test_a_failed_commit_is_noticed_while_nothing_arrives(
     receiver: Any = OnceOnly()
     nothing: Any = None
     loop = IngestLoop(receiver, [nothing], nothing, lambda: 0, GatewayMetrics(1))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.RaisesGroup(ZeroDivisionError):
         async with asyncio.timeout(30):
             await loop.run(asyncio.Event())

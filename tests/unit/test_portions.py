@@ -25,7 +25,7 @@ def test_every_message_is_in_one_portion_of_bounded_size(sizes: list[int]) -> No
     nothing: Any = None
     loop = IngestLoop(nothing, [nothing], nothing, lambda: 0, GatewayMetrics(1))
     with patch.object(IngestLoop, "_decode", lambda _, place, *__: messages[place]):
-        portions = list(loop._portions(deliveries))
+        portions = list(loop._portions(deliveries, READINGS_MAX))
     assert [each for taken, _ in portions for each in taken] == deliveries
     assert [each for _, said in portions for each in said] == messages
     for taken, said in portions:

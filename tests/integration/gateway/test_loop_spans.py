@@ -147,7 +147,7 @@ async def test_a_commit_that_ends_the_worker_is_an_error_that_quotes_nothing(
         raise LookupError(METER)
 
     monkeypatch.setattr(IngestLoop, "_record", fail)
-    with pytest.raises(LookupError):
+    with pytest.RaisesGroup(LookupError):
         await ingest(Session(database_url, "test"), [reading(1, 1000), reading(2, 1010)], 1)
     (span,) = recorded_spans.get_finished_spans()
     assert span.status.status_code == StatusCode.ERROR
