@@ -3,8 +3,6 @@
 - flat out: everything at once, beside the floors (`floors.py`), in rotated order; and the same
   readings as batches of a hundred from gateways.
 - paced: latency from sending to the receipt at the meter, at offered rates.
-- backlog: the gateways are away, readings pile up at the broker; then they come back while others
-  go on sending.
 
 After each part every reading must be stored and every balance must be what it must be.
 """
@@ -20,7 +18,7 @@ from benchmarks.latencies import Receipts, quantile
 from benchmarks.ledger_checks import check_fleet
 from benchmarks.load import LoadError
 from benchmarks.measure import Cost, Meter, rate_ratios, rotated
-from benchmarks.processes import peak_memory_mib, tree_cpu_s
+from benchmarks.processes import tree_cpu_s
 from benchmarks.report import Asked, Report, Servers
 from benchmarks.stage import METERS_A_GATEWAY, Stage, opened, with_generator
 
@@ -35,9 +33,6 @@ OFFERED = (1_000, 5_000)
 # At most so many slots a paced stretch: small fleets have few messages in a day.
 PACED_SLOTS = 3
 RECEIPTS_A_S = 100
-# Slots that pile up, and how often: of a fleet of many meters one, once.
-BACKLOG_SLOTS, BACKLOGS = 2, 2
-LIVE_RATE = 500
 GATEWAY, BATCHES = "gateway", f"gateway, {METERS_A_GATEWAY} a message"
 
 
@@ -48,7 +43,6 @@ def run(servers: Servers, asked: Asked) -> Report:
         parameters["generator"] = stage.load.kind
         _flat_out(report, stage, servers, asked)
         _paced(report, stage, servers, asked)
-        _backlog(report, stage, servers, asked)
     return report
 
 
@@ -158,52 +152,3 @@ def _key(stage: Stage, place: int) -> tuple[str, int]:
     """Meter and seq of a message of the whole run."""
     slot, meter = divmod(place, stage.fleet.meters)
     return stage.fleet.numbers[meter], population.FIRST_SLOT + 1 + slot
-
-
-# --- backlog ------------------------------------------------------------------------------------
-
-
-def _backlog(report: Report, stage: Stage, servers: Servers, asked: Asked) -> None:
-    costs: list[Cost] = []
-    p99s: list[float] = []
-    memories: list[float] = []
-    slots, often = (1, 1) if asked.meters > MANY_METERS else (BACKLOG_SLOTS, BACKLOGS)
-    for repetition in range(min(often, asked.repetitions)):
-        cost, found = _drain(stage, servers, asked, slots * asked.meters)
-        costs.append(cost)
-        p99s.append(quantile(found, 0.99))
-        memories.append(stage.workers.peak_memory_mib)
-        asked.progress(f"backlog: {cost.rate:,.0f}/s ({repetition + 1})")
-    stage.finish_slot()
-    report.add_costs("backlog", costs)
-    report.add("backlog", "live latency p99", "ms", p99s)
-    report.add("backlog", "memory of a worker", "MiB", memories)
-    if stage.broker_pid is not None:
-        report.add("backlog", "memory of the broker", "MiB", [peak_memory_mib(stage.broker_pid)])
-    check_fleet(report, stage.conn, asked.meters, stage.fleet.slot, "backlog")
-
-
-def _drain(stage: Stage, servers: Servers, asked: Asked, piled: int) -> tuple[Cost, list[float]]:
-    """Pile up, come back, and the latency of those that are sent meanwhile."""
-    before = stage.workers.accepted()
-    stage.workers.stop()
-    file = stage.load.prepare(stage.fleet.singles(piled)[0])
-    stage.load.publish(file, piled).finish()
-    file.unlink()
-    first = stage.fleet.sent
-    live = min(int(LIVE_RATE * asked.paced_s), asked.meters)
-    messages, asking = stage.fleet.singles(live, max(1, LIVE_RATE // RECEIPTS_A_S))
-    file = stage.load.prepare(messages)
-    meter = stage.meter()
-    with Receipts(servers.broker_url) as receipts:
-        stage.workers.start()
-        with meter.running():
-            publishing = stage.load.publish(file, live, rate=LIVE_RATE)
-            stage.workers.wait_accepted(before + piled)
-        stage.workers.wait_accepted(before + piled + live)
-        sent = publishing.finish()
-        keys = {_key(stage, first + place): sent.stamps_ns[place] for place in asking}
-        found = receipts.latencies_ms(keys)
-    file.unlink()
-    stage.workers.note_memory()
-    return with_generator(meter.cost(piled), sent), found

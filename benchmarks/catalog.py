@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from benchmarks import (
     bench_api,
+    bench_backlog,
     bench_end_to_end,
     bench_history,
     bench_ingest,
@@ -23,6 +24,7 @@ BENCHES: Mapping[str, Bench] = {
     "ingest": bench_ingest.run,
     "transaction": bench_transaction.run,
     "end-to-end": bench_end_to_end.run,
+    "backlog": bench_backlog.run,
     "api": bench_api.run,
     "tokens": bench_tokens.run,
     "history": bench_history.run,

@@ -57,7 +57,9 @@ class Debits:
         while not self._seen_ns.keys() >= sent_ns.keys() and time.monotonic() < end:
             time.sleep(LOOK_S)
         return [
-            (self._seen_ns[key] - sent) / 1e6 for key, sent in sent_ns.items() if key in self._seen_ns
+            (self._seen_ns[key] - sent) / 1e6
+            for key, sent in sent_ns.items()
+            if key in self._seen_ns
         ]
 
     def _run(self) -> None:

@@ -37,6 +37,8 @@ class Asked:
     paced_s: float = 8.0
     # Of the oldest account whose history is measured.
     months: int = 24
+    # That every meter says while the gateways of `backlog` are away.
+    slots: int = 4
     progress: Callable[[str], None] = lambda _: None
 
 

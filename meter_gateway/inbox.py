@@ -58,6 +58,7 @@ class Inbox:
         # Set when more waits at the broker than is worked off in a moment: what came while nobody
         # was here, or while nothing could be committed. Not set by load that is merely too high.
         self.backlog = asyncio.Event()
+        # Nothing is known of this connection's queue yet: its messages may come before `open`.
         self._new = True
         self._full_since_s = 0.0
         self._unacknowledged = 0
@@ -83,12 +84,11 @@ class Inbox:
     def open(self, link: Link) -> None:
         """`link` is the connection from now on."""
         self._link = link
-        self._new = True
 
     def forget(self) -> None:
         """The connection is gone: the broker sends again what was not acknowledged."""
         self._link = None
-        self.prompt, self._unacknowledged = False, 0
+        self.prompt, self._new, self._unacknowledged = False, True, 0
         self.backlog.clear()
         self._pending.clear()
 

@@ -319,6 +319,8 @@ class IngestLoop:
         side.inlet.acknowledge(deliveries)
         self.downlink.receipts(recorded.receipts, recorded.answers)
         self.metrics.committed(recorded, messages, self.now_ms())
+        if side.behind:
+            self.metrics.messages_behind.inc(len(messages))
         self.metrics.commit.observe((committed_ns - began_ns) / 1e9)
         oldest_ns = min(delivery.received_ns for delivery in deliveries)
         self.metrics.lag.observe((committed_ns - oldest_ns) / 1e9)

@@ -31,6 +31,11 @@ class GatewayMetrics:
         self.messages = Counter(
             "prepaid_messages", "Messages committed and acknowledged", registry=self.registry
         )
+        self.messages_behind = Counter(
+            "prepaid_messages_behind",
+            "Of them, those that had waited at the broker beside what comes now",
+            registry=self.registry,
+        )
         self.commands = Counter(
             "prepaid_commands", "Commands queued by readings", registry=self.registry
         )

@@ -65,11 +65,6 @@ class OvertakingReceiver:
         self.behind = Behind(self)
         self.connected = asyncio.Event()
 
-    @property
-    def backlogs(self) -> int:
-        """Sessions of before that are not empty yet."""
-        return len(self._before)
-
     async def run(self) -> None:
         """Stay connected until cancelled or left."""
         async with self._tasks as tasks:

@@ -212,7 +212,7 @@ class Receiver:
                 continue
             if self._inbox.idle and self._inbox.received == received:
                 self.end()
-        log.info("share_given_up", client_id=self._client_id)
+        log.info("session_emptied", client_id=self._client_id)
 
     def end(self) -> None:
         """End the session, and `run`: what it holds is thrown away."""

@@ -45,6 +45,9 @@ def bench(
     months: Annotated[
         int, typer.Option(min=1, help="Of history of the oldest account in `history`.")
     ] = 24,
+    slots: Annotated[
+        int, typer.Option(min=1, help="Readings of each meter that pile up in `backlog`.")
+    ] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Reports as one JSON list.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Also write NAME.json, report.md and report.svg here.")
@@ -69,7 +72,7 @@ def bench(
                 sys.stderr.write(f"{time.monotonic() - began:6.1f} s  {each}: {line}\n")
 
             progress("begins")
-            asked = Asked(meters, repetitions, workers, paced, months, progress)
+            asked = Asked(meters, repetitions, workers, paced, months, slots, progress)
             form = BENCHES[each](servers, asked).form()
             form["machine"] |= _database(servers)
             forms.append(form)

@@ -24,7 +24,8 @@ SUBJECTS = {
     "validation": {"JSON", "CBOR", "batch of 100", "pydantic model"},
     "ingest": {"a message each", "batch 25 x 4 CBOR"},
     "transaction": {"copy", "transaction"},
-    "end-to-end": {"gateway", "literal stack", "gateway at 1,000/s", "backlog"},
+    "end-to-end": {"gateway", "literal stack", "gateway at 1,000/s"},
+    "backlog": {"backlog"},
     "api": {
         "liveness",
         "balance at 100/s",

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from meter_gateway.inbox import Delivery
-from meter_gateway.ingest import COMMITS, IngestLoop
+from meter_gateway.ingest import (
+    BEHIND_MIN,
+    BEHIND_S,
+    COMMITS,
+    SESSIONS,
+    IngestLoop,
+    _Side,
+)
 from meter_gateway.metrics import GatewayMetrics
 from store.incoming import Incoming, Recorded
 
@@ -16,22 +23,26 @@ NOW_MS = 1_772_409_600_000
 
 
 class Source:
-    """Hands out batches of messages, then stops the loop."""
+    """Hands out batches of messages, then stops the loop, or waits for more."""
 
-    def __init__(self, batches: Sequence[Sequence[str]], body: bytes = b"{}") -> None:
+    def __init__(
+        self, batches: Sequence[Sequence[str]], body: bytes = b"{}", *, stops: bool = True
+    ) -> None:
         self.stopping = asyncio.Event()
         self.acknowledged: list[list[str]] = []
-        self._batches = [
-            [Delivery(topic, body, None, 1, 0, None) for topic in batch]  # type: ignore[arg-type] # nobody acknowledges
-            for batch in batches
-        ]
+        self._stops = stops
+        self._batches: asyncio.Queue[list[Delivery]] = asyncio.Queue()
+        for batch in batches:
+            self.say(batch, body)
+
+    def say(self, batch: Sequence[str], body: bytes = b"{}") -> None:
+        nobody: Any = None
+        self._batches.put_nowait([Delivery(topic, body, None, 1, 0, nobody) for topic in batch])
 
     async def take(self, most: int, linger_s: float) -> list[Delivery]:
-        if self._batches:
-            return self._batches.pop(0)
-        self.stopping.set()
-        await asyncio.Event().wait()
-        return []
+        if self._stops and self._batches.empty():
+            self.stopping.set()
+        return await self._batches.get()
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         self.acknowledged.append([each.topic for each in deliveries])
@@ -71,11 +82,12 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def start(source: Source) -> "asyncio.Task[None]":
+def start(source: Source, behind: Source | None = None) -> "asyncio.Task[None]":
     nothing: Any = None
     downlink: Any = Silent()
     metrics = GatewayMetrics(1)
-    loop = IngestLoop(source, [nothing] * COMMITS, downlink, lambda: NOW_MS, metrics)  # type: ignore[arg-type] # as far as asked
+    sessions = [nothing] * SESSIONS
+    loop = IngestLoop(source, sessions, downlink, lambda: NOW_MS, metrics, behind=behind)
     return asyncio.create_task(loop.run(source.stopping))
 
 
@@ -129,3 +141,68 @@ async def test_batches_about_one_device_commit_one_after_the_other(
         commits.end(batch[0])
     await running
     assert source.acknowledged == batches
+
+
+async def test_a_backlog_leaves_a_session_to_what_comes_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commits = Commits(monkeypatch)
+    waited = [[of_meter(place)] for place in range(SESSIONS + 1)]
+    now = Source([], stops=False)
+    running = start(now, Source(waited, stops=False))
+    await settled()
+    assert commits.begun == waited[:COMMITS]
+    now.say([of_meter(100)])
+    await settled()
+    assert commits.begun[COMMITS:] == [[of_meter(100)]]
+    for batch in [*waited, [of_meter(100)]]:
+        commits.end(batch[0])
+    now.stopping.set()
+    await running
+
+
+async def test_what_comes_now_waits_for_its_devices_and_not_for_more_of_the_backlog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commits = Commits(monkeypatch)
+    now = Source([], stops=False)
+    behind = Source([[of_meter(1)]], stops=False)
+    running = start(now, behind)
+    await settled()
+    live = [of_meter(2), of_meter(1)]
+    now.say(live)
+    await settled()
+    behind.say([of_meter(2, "event")])
+    await settled()
+    assert commits.begun == [[of_meter(1)]]
+    commits.end(of_meter(1))
+    await settled()
+    assert commits.begun[1:] == [live]
+    commits.end(of_meter(2))
+    await settled()
+    assert commits.begun[2:] == [[of_meter(2, "event")]]
+    commits.end(of_meter(2, "event"))
+    now.stopping.set()
+    await running
+
+
+@pytest.mark.parametrize(
+    ("behind", "seconds", "most"),
+    [
+        (True, 10 * BEHIND_S, 550),
+        (True, BEHIND_S / 2, 1_500),
+        (True, 1_000 * BEHIND_S, 500),
+        (True, BEHIND_S / 1_000, 4_000),
+        (False, 10 * BEHIND_S, 1_000),
+    ],
+)
+def test_a_batch_of_the_backlog_is_half_a_second_of_work(
+    behind: bool, seconds: float, most: int
+) -> None:
+    nobody: Any = None
+    side = _Side(nobody, 1_000, behind)
+    side.took(1_000, seconds, 4_000)
+    assert side.most == most
+    for _ in range(20):
+        side.took(1_000, 1_000 * BEHIND_S, 4_000)
+    assert side.most == (BEHIND_MIN if behind else 1_000)
