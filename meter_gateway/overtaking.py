@@ -11,7 +11,8 @@ that was empty when it began, and what its sessions of before hold is worked off
   the old one, so that at every moment somebody has its share.
 - Bound: a window of each session.
 - Order: none between sessions: of a meter, what is overtaken comes late (ADR 0032).
-- A crash leaves at most the sessions of these names; the next start finds them by their names.
+- A crash leaves at most the sessions of these names; the next start finds them. So does the next
+  connection: a broker that crashed may bring back one that was ended, with its share.
 """
 
 import asyncio
@@ -61,7 +62,10 @@ class OvertakingReceiver:
         self._before: list[Receiver] = []
         self._changed = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
+        self._reconnected = asyncio.Event()
+        # Held by whoever begins or looks for sessions.
+        self._naming = asyncio.Lock()
         self.behind = Behind(self)
         self.connected = asyncio.Event()
 
@@ -70,7 +74,10 @@ class OvertakingReceiver:
         async with self._tasks as tasks:
             await self._begin()
             if not self._leaving:
-                self._watching = tasks.create_task(self._watch(), name="backlog")
+                self._watching = [
+                    tasks.create_task(self._watch_backlog(), name="backlog"),
+                    tasks.create_task(self._watch_connections(), name="connections"),
+                ]
 
     async def take(self, most: int, linger_s: float) -> list[Delivery]:
         """Of what comes now; see `Source`."""
@@ -97,8 +104,8 @@ class OvertakingReceiver:
         """Give up the share for good; see `Receiver.leave`."""
         self._leaving = True
         await self.connected.wait()
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in self._watching:
+            task.cancel()
         self._now = None
         # With whatever was just being begun.
         for name, receiver in self._receivers.items():
@@ -131,16 +138,35 @@ class OvertakingReceiver:
         self._change()
         self.connected.set()
 
-    async def _watch(self) -> None:
+    async def _watch_backlog(self) -> None:
         """Begin anew where the session that has the share got a backlog, one at a time."""
         while True:
             assert self._now is not None
             await self._now.backlog.wait()
             while self._before:
                 await self._changed.wait()
-            # It may have been worked off meanwhile.
-            if self._now.backlog.is_set():
-                await self._begin_anew(self._now)
+            async with self._naming:
+                # It may have been worked off meanwhile.
+                if self._now.backlog.is_set() and not self._before:
+                    await self._begin_anew(self._now)
+
+    async def _watch_connections(self) -> None:
+        """Empty whatever session there is again after a connection was lost."""
+        while True:
+            await self._reconnected.wait()
+            self._reconnected.clear()
+            async with self._naming:
+                for name in self._names:
+                    if name not in self._receivers:
+                        await self._look_for(name)
+
+    async def _look_for(self, name: str) -> None:
+        receiver = await self._connect(name, quiet=True)
+        if receiver.session_present:
+            self._empty(name)
+            self._change()
+        else:
+            self._receivers.pop(name).end()
 
     async def _begin_anew(self, old: Receiver) -> None:
         had = next(name for name, receiver in self._receivers.items() if receiver is old)
@@ -150,7 +176,14 @@ class OvertakingReceiver:
         self._change()
 
     async def _connect(self, name: str, *, quiet: bool) -> Receiver:
-        receiver = Receiver(self._address, name, self._topics, self._session_expiry_s, quiet=quiet)
+        receiver = Receiver(
+            self._address,
+            name,
+            self._topics,
+            self._session_expiry_s,
+            quiet=quiet,
+            reconnected=self._reconnected,
+        )
         self._receivers[name] = receiver
         self._tasks.create_task(receiver.run(), name=f"receiver {name}")
         await receiver.connected.wait()

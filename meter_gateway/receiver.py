@@ -109,8 +109,12 @@ class Receiver:
         session_expiry_s: int = SESSION_EXPIRY_S,
         *,
         quiet: bool = False,
+        reconnected: asyncio.Event | None = None,
     ) -> None:
-        """`quiet`: leave the subscription as the session has it, until `join` or `leave`."""
+        """`quiet`: leave the subscription as the session has it, until `join` or `leave`.
+
+        `reconnected` is set at every connection but the first.
+        """
         self._nodes = address.nodes()
         self._client_id = client_id
         self._filters = [topic_filter] if isinstance(topic_filter, str) else list(topic_filter)
@@ -123,6 +127,7 @@ class Receiver:
         self._left = False
         # What the broker said when we connected first: it had a session of this name.
         self.session_present: bool | None = None
+        self._reconnected = reconnected
         self.connected = asyncio.Event()
 
     @property
@@ -273,6 +278,8 @@ class Receiver:
         """
         if self.session_present is None:
             self.session_present = session_present
+        elif self._reconnected is not None:
+            self._reconnected.set()
         return self._wanted is True
 
     def subscribe_packet(self) -> bytes:

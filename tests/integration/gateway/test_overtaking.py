@@ -165,18 +165,18 @@ async def test_nothing_is_lost_however_often_he_is_killed(
             inlet.acknowledge(new)
 
     async def say() -> None:
-        words = numbered(f"{len(said)}:", chance.randint(1, 4 * WINDOW))
+        words = numbered(f"{len(said)}:", chance.randint(1, 10 * WINDOW))
         await worker.say(*words)
         said.extend(words)
 
     async with worker.running():
         pass
     for _ in range(6):
-        await say()
+        # While he is away, and while he starts.
+        saying = asyncio.create_task(say())
         async with worker.running() as receiver:
             working = [asyncio.create_task(work(each)) for each in (receiver, receiver.behind)]
-            if chance.random() < 0.5:
-                await say()
+            await saying
             await asyncio.sleep(chance.random() * 0.1)
             for task in working:
                 task.cancel()
@@ -207,6 +207,36 @@ async def test_a_connection_that_comes_back_to_a_long_queue_begins_anew(
         await worker.say("now")
         assert await take(receiver, 1) == ["now"]
         assert await take(receiver.behind, len(waited)) == waited
+
+
+async def test_a_session_that_a_crash_of_the_broker_brought_back_is_found(
+    worker: Worker, small_window: None
+) -> None:
+    async with worker.running() as receiver:
+        ghost = receivers.Receiver(
+            BrokerAddress.parse(worker.broker_url),
+            session_names(worker.name)[2],
+            f"$share/{worker.name}/{worker.topic}",
+            60,
+        )
+        running = asyncio.create_task(ghost.run())
+        await asyncio.wait_for(ghost.connected.wait(), 10)
+        await ghost.close()
+        running.cancel()
+        words = numbered("said", WINDOW)
+        await worker.say(*words)
+        # Half of them are the other's.
+        found = await take(receiver, WINDOW // 2)
+        assert receiver._now is not None
+        cut(receiver._now)
+        found += await take(receiver.behind, WINDOW // 2)
+        assert sorted(found) == words
+
+        async def one_is_left() -> bool:
+            return len(receiver._receivers) == 1
+
+        await until(one_is_left)
+        assert len(await worker.kept()) == 1
 
 
 async def test_who_leaves_while_he_begins_anew_leaves_nothing(
