@@ -18,7 +18,7 @@ from simulators.device import TokenMemory
 from simulators.meter import EnterToken, Load, Meter, Nameplate, Publish
 from simulators.meter_state import MeterState
 
-# The last word of a meter on a command.
+# With one of these a meter is through with a command.
 FINAL = frozenset({"done", "failed", "refused"})
 
 
@@ -27,12 +27,13 @@ class Testimony:
     """What one meter knows to be true.
 
     `measured`: instant -> Wh. `executed`: command -> how often it was carried out. `answers`:
-    command -> the last word on it. `tokens.results`: digits -> the word on each entry.
+    command -> its last words on it, which are several where a broker repeats what it had forgotten: a
+    command of before another one is stale. `tokens.results`: digits -> the word on each entry.
     """
 
     measured: dict[int, int] = field(default_factory=dict)
     executed: Counter[str] = field(default_factory=Counter)
-    answers: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, set[str]] = field(default_factory=dict)
     tokens: TokenMemory = field(default_factory=TokenMemory)
 
 
@@ -76,7 +77,7 @@ class WitnessedMeter(Meter):
             if message.kind == "ack":
                 form = orjson.loads(message.payload)
                 if form["state"] in FINAL:
-                    self.testimony.answers[form["cmd"]] = form["state"]
+                    self.testimony.answers.setdefault(form["cmd"], set()).add(form["state"])
         return said
 
 

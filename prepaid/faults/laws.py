@@ -197,9 +197,9 @@ class Truth:
         """Commands of `watched` whose end is not known, or known otherwise than the meter says."""
         found = []
         answers = {
-            cmd: word
+            cmd: words
             for each in self.households
-            for cmd, word in each.meter.testimony.answers.items()
+            for cmd, words in each.meter.testimony.answers.items()
         }
         for cmd in watched:
             held = holdings.commands.get(cmd)
@@ -212,8 +212,9 @@ class Truth:
             elif said is not None and held.state in {"expired", "unknown"}:
                 # The word came too late to count, and counts all the same for what it says.
                 continue
-            elif said is not None and held.state not in {said, "superseded"}:
-                told = f"command {cmd} ({held.type}) of {held.meter}: {said}, found {held.state}"
+            elif said is not None and held.state not in {*said, "superseded"}:
+                words = " and ".join(sorted(said))
+                told = f"command {cmd} ({held.type}) of {held.meter}: {words}, found {held.state}"
                 found.append(Breach("commands_end", "wrong", told))
         return found
 

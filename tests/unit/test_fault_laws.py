@@ -222,6 +222,18 @@ def test_a_payment_without_a_good_answer_is_found(sale: Sale, law: str) -> None:
     assert {each.law for each in broken} == {law}
 
 
+def test_a_command_that_a_broker_repeats_after_a_later_one_ended_as_it_did_first() -> None:
+    household = lived()
+    later = Command("another", "display", 2, OPENED, LAST + MINUTE, {"text": "hello"})
+    args: Mapping[str, object] = {"tokens": [TOKEN], "tid": 1}
+    before = Command(COMMAND, "token", 1, OPENED, LAST + MINUTE, args)
+    for order in (later, before):
+        household.meter.receive(LAST, "cmd", payload(order))
+    assert household.meter.testimony.answers[COMMAND] == {"done", "refused"}
+    broken = Truth([household], {}, [], LAST).unsettled(held(household), {COMMAND})
+    assert broken == []
+
+
 def test_only_a_wrong_clock_excuses_what_was_not_believed() -> None:
     household = lived()
     lost = HARMS["a reading was not believed"][2](held(household))
