@@ -20,6 +20,10 @@ from credit_engine.terms import Tariff
 KEPT = 250_000
 _EPOCH = date(1970, 1, 1)
 _DAY = timedelta(days=1)
+_PARAMETERS = (
+    *("accounts", "known", "new_days", "from_ms", "to_ms"),
+    *("edge_accounts", "edge_days", "edge_ms"),
+)
 
 
 class Finished(NamedTuple):
@@ -60,17 +64,21 @@ class DayCosts:
 
     def missing(self, asked: Iterable[Finished]) -> dict[str, list[int]]:
         """The parameters of `costs_of_days`: what is not known of these accounts."""
-        wanted: dict[str, list[int]] = {
-            name: [] for name in ("accounts", "known", "new_days", "from_ms", "new_ms", "to_ms")
-        }
+        wanted: dict[str, list[int]] = {name: [] for name in _PARAMETERS}
         for each in asked:
             known, new = self._known(each)
             zone, end = each.tariff.zone, each.days[-1] + _DAY
             wanted["accounts"].append(each.account_id)
             wanted["known"].append(known)
             wanted["new_days"].append((new - _EPOCH).days)
-            for name, day in (("from_ms", each.days[0]), ("new_ms", new), ("to_ms", end)):
-                wanted[name].append(midnight_ms(zone, day))
+            wanted["from_ms"].append(midnight_ms(zone, each.days[0]))
+            wanted["to_ms"].append(midnight_ms(zone, end))
+            if new < end:
+                for place in range((end - new).days + 1):
+                    day = new + timedelta(days=place)
+                    wanted["edge_accounts"].append(each.account_id)
+                    wanted["edge_days"].append((day - _EPOCH).days - 1)
+                    wanted["edge_ms"].append(midnight_ms(zone, day))
         return wanted
 
     def learn(self, asked: Mapping[int, Finished], found: Iterable[Sequence[Any]]) -> None:

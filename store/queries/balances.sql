@@ -58,22 +58,41 @@ LEFT JOIN meter_heard h ON h.meter_id = i.meter_id
 -- What local days between two midnights cost, for many accounts: of the days from `new_day` on all
 -- of the ledger, of those before it what has a number above `known`. Days are numbers from 1970 on;
 -- and the newest number as of which it is so.
+-- `edges`: the midnights that begin and end the new days, each with the day that it ends.
+-- Debits of `energy_debit` are not summed one by one. The ledger's balances run on from row to row in
+-- the order of numbers, and an account's debits are numbered in the order of their instants: what
+-- the balance moved by between the last debits before two midnights, without what was posted in
+-- `ledger_posting` between the two, is the sum of the debits of the day.
+WITH edge AS MATERIALIZED (
+    SELECT e.account, e.day, coalesce(d.id, 0) AS id, coalesce(d.balance_micro, 0) AS balance_micro,
+           lag(coalesce(d.id, 0)) OVER w AS before,
+           lag(coalesce(d.balance_micro, 0)) OVER w AS balance_before
+    FROM unnest(%(edge_accounts)s::bigint[], %(edge_days)s::integer[], %(edge_ms)s::bigint[])
+        WITH ORDINALITY AS e (account, day, at_ms, place)
+    LEFT JOIN LATERAL (
+        SELECT id, balance_micro FROM energy_debit
+        WHERE account_id = e.account AND at_ms <= e.at_ms ORDER BY at_ms DESC LIMIT 1) d ON true
+    WINDOW w AS (PARTITION BY e.account ORDER BY e.place)
+)
 SELECT w.account,
        (SELECT coalesce(max(l.id), 0) FROM ledger_posting l WHERE l.account_id = w.account),
        d.days, d.micros
 FROM unnest(%(accounts)s::bigint[], %(known)s::bigint[], %(new_days)s::integer[],
-            %(from_ms)s::bigint[], %(new_ms)s::bigint[], %(to_ms)s::bigint[])
-    AS w (account, known, new_day, from_ms, new_ms, to_ms)
+            %(from_ms)s::bigint[], %(to_ms)s::bigint[])
+    AS w (account, known, new_day, from_ms, to_ms)
 CROSS JOIN LATERAL (
     SELECT array_agg(n.day) AS days, array_agg(n.micro) AS micros
-    FROM (SELECT u.local_day - DATE '1970-01-01' AS day, -sum(u.micro)::bigint AS micro
-          FROM (SELECT local_day, customer_micro AS micro FROM ledger_posting
+    FROM (SELECT u.day, -sum(u.micro)::bigint AS micro
+          FROM (SELECT local_day - DATE '1970-01-01' AS day, customer_micro AS micro
+                FROM ledger_posting
                 WHERE account_id = w.account AND at_ms >= w.from_ms AND at_ms <= w.to_ms
                   AND kind IN ('energy', 'standing', 'daily_debt')
                   AND (id > w.known OR local_day - DATE '1970-01-01' >= w.new_day)
                 UNION ALL
-                SELECT local_day, amounts[1] FROM energy_debit
-                WHERE account_id = w.account AND at_ms >= w.new_ms AND at_ms <= w.to_ms
-                  AND local_day - DATE '1970-01-01' >= w.new_day) u
-          GROUP BY u.local_day) n
+                SELECT e.day, e.balance_micro - e.balance_before
+                    - (SELECT coalesce(sum(l.customer_micro), 0)::bigint FROM ledger_posting l
+                       WHERE l.account_id = e.account AND l.id > e.before AND l.id < e.id)
+                FROM edge e
+                WHERE e.account = w.account AND e.id > e.before) u
+          GROUP BY u.day) n
 ) d

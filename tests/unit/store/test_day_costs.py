@@ -32,8 +32,11 @@ def test_the_first_time_all_days_are_summed() -> None:
     assert costs.of(each) is None
     wanted = costs.missing([each])
     assert (wanted["known"], wanted["new_days"]) == ([0], [100])
-    assert wanted["from_ms"] == wanted["new_ms"] == [100 * DAY_MS]
-    assert wanted["to_ms"] == [103 * DAY_MS]
+    assert (wanted["from_ms"], wanted["to_ms"]) == ([100 * DAY_MS], [103 * DAY_MS])
+    # Each new day lies between the end of the one before it and its own.
+    assert wanted["edge_accounts"] == [1] * 4
+    assert wanted["edge_days"] == [99, 100, 101, 102]
+    assert wanted["edge_ms"] == [day * DAY_MS for day in range(100, 104)]
     learnt(costs, each, {100: 5, 102: 9})
     assert list(costs.of(each) or ()) == [5, 0, 9]
 
@@ -44,9 +47,18 @@ def test_later_what_is_newer_is_added_and_days_move_on() -> None:
     each = asked(8, 101, 4)
     assert costs.of(each) is None
     wanted = costs.missing([each])
-    assert (wanted["known"], wanted["new_days"], wanted["new_ms"]) == ([7], [103], [103 * DAY_MS])
+    assert (wanted["known"], wanted["new_days"]) == ([7], [103])
+    assert (wanted["from_ms"], wanted["to_ms"]) == ([101 * DAY_MS], [105 * DAY_MS])
+    assert wanted["edge_ms"] == [day * DAY_MS for day in (103, 104, 105)]
     learnt(costs, each, {101: -1, 103: 4, 104: 3})
     assert list(costs.of(each) or ()) == [5, 9, 4, 3]
+
+
+def test_without_a_new_day_no_debits_are_asked_for() -> None:
+    costs = DayCosts()
+    learnt(costs, asked(7, 100, 3), {100: 5})
+    wanted = costs.missing([asked(8, 100, 3)])
+    assert (wanted["known"], wanted["edge_ms"]) == ([7], [])
 
 
 def test_days_that_go_back_are_summed_anew() -> None:
