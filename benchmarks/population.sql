@@ -98,6 +98,6 @@ FROM begun b CROSS JOIN copied c CROSS JOIN energy_debit d JOIN numbered n ON n.
 WHERE d.account_id = %(account)s
 ORDER BY d.at_ms, c.account_id;
 
-SELECT setval('ledger_transaction_id_seq', b.id + (SELECT count(*) FROM numbered)
-                                                * (SELECT count(*) FROM copied))
-FROM begun b;
+-- The numbers are taken, for whoever records something next.
+SELECT count(nextval('ledger_transaction_id_seq'))
+FROM generate_series(1, (SELECT count(*) FROM numbered) * (SELECT count(*) FROM copied));
