@@ -34,13 +34,13 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT o.role, NULL, o.id, o.name, o.centres, NULL, NULL, 0, 0
     FROM operator_session e JOIN operator o ON o.id = e.operator_id
-    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s
+    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s::bigint
       AND o.disabled_at IS NULL
     UNION ALL
     SELECT 'customer', 0, NULL, NULL, NULL, e.person_id, e.id, e.began_ms, e.seen_ms
     FROM customer_session e
-    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s
-      AND e.seen_ms > %(wall_ms)s - %(idle_ms)s::bigint
+    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s::bigint
+      AND e.seen_ms > %(wall_ms)s::bigint - %(idle_ms)s::bigint
 ) w
 JOIN account a ON a.number = q.number
     AND (w.person_id IS NOT NULL OR w.customer_id IS NULL OR a.customer_id = w.customer_id)
