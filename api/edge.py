@@ -99,6 +99,8 @@ class Edge:
         self._file_limit = file_limit
         self._pace = pace
         self._new_id = new_id
+        # Bound once: the logger of the module is bound anew for each line.
+        self._log = _log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -170,7 +172,7 @@ class Edge:
         route = route_of(scope)
         self._metrics.count(scope["method"], route, status, seconds)
         facts = {name: state[name] for name in ("caller", "code", "cause") if name in state}
-        _log.info(
+        self._log.info(
             "request_served",
             method=scope["method"],
             route=route,

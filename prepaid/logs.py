@@ -3,8 +3,11 @@
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TextIO
 
 import orjson
 import structlog
@@ -70,6 +73,33 @@ def name_span(
     return event
 
 
+@lru_cache(maxsize=4)
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def stamp(_: object, __: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    """Add the instant, in UTC: its second is worded once for all lines of it."""
+    at_s, rest_ns = divmod(time.time_ns(), 1_000_000_000)
+    event["timestamp"] = f"{_second(at_s)}.{rest_ns // 1000:06d}Z"
+    return event
+
+
+class _Lines:
+    """A text stream that takes whole lines, each in one write: of whichever thread, none within
+    another.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+    debug = info = warning = error = critical = exception = fatal = log = msg
+
+
 def _json(event: object, default: Callable[[object], object], **_: object) -> str:
     """As JSON; integers of more than 64 bits, which the quick writer refuses, the slower way."""
     try:
@@ -80,18 +110,19 @@ def _json(event: object, default: Callable[[object], object], **_: object) -> st
 
 def configure(*, as_json: bool, level: str = "info") -> None:
     """JSON lines for programs, aligned text for people."""
+    lines = _Lines(sys.stderr)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         processors=[
             structlog.contextvars.merge_contextvars,
             name_span,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            stamp,
             structlog.processors.format_exc_info,
             redact,
             structlog.processors.JSONRenderer(serializer=_json)
             if as_json
             else structlog.dev.ConsoleRenderer(colors=False, sort_keys=False),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: lines,
     )

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import orjson
 import psycopg
 import structlog
 
 from credit_engine.days import DAY_MS
 from credit_engine.engine import advance
+from credit_engine.position import Position
 from credit_engine.terms import Terms
 from schemas.errors import DomainError
 from store import binary
@@ -26,10 +28,8 @@ from store.day_costs import DayCosts, Finished
 from store.forecasts import finished_days
 from store.loop_connection import LoopConnection
 from store.pool import STATEMENT_TIMEOUT_MS
-from store.positions import PositionCache
 from store.reads import MAY, Access, Balance, Principal, Supply, balance_of
 from store.session import POINT_LOOKUPS
-from store.settlement import AccountState, state_of
 from store.terms import TermsCache
 
 log = structlog.get_logger()
@@ -55,9 +55,9 @@ READING_KEPT_MS = 30 * DAY_MS
 _PRINCIPAL = slice(1, 10)
 _ACCESS = 10
 _ACCOUNT = slice(11, 16)
-_STATE = slice(16, 37)
-_NEWEST = 37
-_SUPPLY = slice(38, 44)
+_STATE = slice(16, 24)
+_NEWEST = 24
+_SUPPLY = slice(25, 31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ class _Plain(NamedTuple):
     number: str
     currency: str
     agreed: Terms
-    state: AccountState
+    position: Position
+    settled_until_ms: int
     finished: Finished
     supply: Supply
 
@@ -282,20 +283,25 @@ def _plain(terms: TermsCache, row: tuple[Any, ...] | None, asked: Asked) -> _Pla
         agreed = None
     if agreed is None:
         return None
-    state = state_of(row[_STATE], PositionCache())
-    supply = _supply(state, row[_SUPPLY], asked.now_ms)
+    account_id, stored, numbers, anchor_ms, balance_micro, *rest = row[_STATE]
+    opened_ms, has_tail, settled_until_ms = rest
+    position = Position.from_json(orjson.loads(stored))
+    if numbers is not None:
+        position = position.moved(anchor_ms, balance_micro, numbers)
+    # With facts after it the position does not say all.
+    supply = None if has_tail else _supply(position, anchor_ms, row[_SUPPLY], asked.now_ms)
     if supply is None:
         return None
-    days, _ = finished_days(agreed, state)
-    finished = Finished(state.account_id, row[_NEWEST], days, agreed.tariff)
-    return _Plain(caller, number, currency, agreed, state, finished, supply)
+    days, _ = finished_days(agreed, position.register_at_ms, opened_ms)
+    finished = Finished(account_id, row[_NEWEST], days, agreed.tariff)
+    return _Plain(caller, number, currency, agreed, position, settled_until_ms, finished, supply)
 
 
-def _supply(state: AccountState, heard: Sequence[Any], now_ms: int) -> Supply | None:
+def _supply(at: Position, anchor_ms: int, heard: Sequence[Any], now_ms: int) -> Supply | None:
     """The meter's side; None where its newest reading is not that of the position."""
-    at, meter = state.position, state.position.installation
+    meter = at.installation
     number, desired, reported, reported_ms, online, seen_ms = heard
-    if state.has_tail or at.register_at_ms != state.anchor_ms or number != meter.meter_id:
+    if at.register_at_ms != anchor_ms or number != meter.meter_id:
         return None
     last: tuple[int, int] | tuple[None, None] = (None, None)
     if at.register_at_ms > meter.opened_at_ms:
@@ -309,9 +315,9 @@ def _seen(plain: _Plain, costs: Sequence[int] | None, asked: Asked) -> SeenBalan
     if costs is None:
         # Posted to between two statements: whoever asks the long way is told of one instant.
         return None
-    until_ms = max(asked.now_ms, plain.state.settled_until_ms)
+    until_ms = max(asked.now_ms, plain.settled_until_ms)
     try:
-        outcome = advance(plain.agreed, plain.state.position, (), until_ms)
+        outcome = advance(plain.agreed, plain.position, (), until_ms)
         found = balance_of(plain.agreed, outcome, costs, plain.supply)
     except DomainError:
         # Whoever asks the long way is told.

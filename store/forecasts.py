@@ -29,7 +29,7 @@ class Usage:
 def usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState) -> Usage:
     """The days before that of the last register, two weeks of them at most."""
     zone = agreed.tariff.zone
-    days, last = finished_days(agreed, state)
+    days, last = finished_days(agreed, state.position.register_at_ms, state.opened_ms)
     if not days:
         return Usage((), ())
     found: dict[date, tuple[int, int]] = {
@@ -47,13 +47,13 @@ def usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState)
     return Usage(tuple(micro for micro, _ in both), tuple(wh for _, wh in both))
 
 
-def finished_days(agreed: Terms, state: AccountState) -> tuple[list[date], date]:
+def finished_days(agreed: Terms, register_at_ms: int, opened_ms: int) -> tuple[list[date], date]:
     """The whole days that count, and the day after them."""
     zone = agreed.tariff.zone
     # The day of the last accepted reading is not whole yet, nor is the day of the opening.
-    last = local_time(zone, state.position.register_at_ms).date()
+    last = local_time(zone, register_at_ms).date()
     first = max(
-        local_time(zone, state.opened_ms - 1).date() + timedelta(days=1),
+        local_time(zone, opened_ms - 1).date() + timedelta(days=1),
         last - timedelta(days=WINDOW_DAYS),
     )
     return [first + timedelta(days=place) for place in range((last - first).days)], last

@@ -16,10 +16,8 @@ SELECT q.place, w.role, w.customer_id, w.operator_id, w.name, w.centres, w.perso
            || md5(t.holidays::text) AS edition,
        CASE WHEN EXISTS (SELECT FROM tariff_assignment x WHERE x.account_id = a.id) THEN NULL
             ELSE a.terms::text END AS terms,
-       s.account_id, p.position::text, s.numbers, s.anchor_ms, s.opened_ms, s.newest_reading_ms,
-       s.has_tail, s.settled_until_ms, s.due_ms, s.balance_micro, s.debt_micro, s.supply,
-       s.emergency_in_use, s.terms_revision, s.low_credit_micro, s.low_credit, s.decided_supply,
-       s.decisions, s.low_credit_days, s.expected_micro, s.expected_until_ms,
+       s.account_id, p.position::text, s.numbers, s.anchor_ms, s.balance_micro, s.opened_ms,
+       s.has_tail, s.settled_until_ms,
        (SELECT coalesce(max(l.id), 0) FROM ledger_posting l
         WHERE l.account_id = a.id) AS newest,
        m.number AS meter, h.desired_relay, h.reported_relay, ms_of(h.reported_at) AS reported_ms,
