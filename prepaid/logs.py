@@ -28,6 +28,8 @@ _EMAIL = re.compile(r"[^\s@<>\"'=,;:/]+@([\w-]+\.[\w.-]+)")
 _SUSPECT = re.compile(r"@|(?:\d[ -]?){6}")
 # What the processors before `redact` write themselves.
 _OURS = frozenset({"level", "timestamp"})
+# Fields with few values, each of them a word of ours.
+_WORDS = frozenset({"event", "method", "route"})
 # Fields that hold what a person is called.
 _NAME_KEYS = frozenset({"holder", "customer_name", "person_name"})
 
@@ -44,7 +46,7 @@ def redact(_: object, __: str, event: MutableMapping[str, object]) -> MutableMap
         elif name in _NAME_KEYS and isinstance(value, str):
             event[name] = " ".join(f"{part[0]}•••" for part in value.split())
         elif isinstance(value, str):
-            event[name] = _masked(value)
+            event[name] = (_masked_word if name in _WORDS else _masked)(value)
     return event
 
 
@@ -59,6 +61,9 @@ def _masked(text: str) -> str:
         return text
     text = _URL_PASSWORD.sub(r"\1…@", _TOKEN.sub("[token]", text))
     return _E164.sub(r"…\1", _EMAIL.sub(r"…@\1", text))
+
+
+_masked_word = lru_cache(maxsize=1024)(_masked)
 
 
 def name_span(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
-from credit_engine.days import midnight_ms
+from credit_engine.days import day_of
 from credit_engine.terms import Tariff
 from store import binary
 
@@ -78,18 +78,18 @@ class DayCosts:
         wanted: dict[str, list[int]] = {name: [] for name in _ARRAYS}
         for each in asked:
             known, new = self._known(each)
-            zone, end = each.tariff.zone, each.days[-1] + _DAY
+            tariff, end = each.tariff, each.days[-1] + _DAY
             wanted["accounts"].append(each.account_id)
             wanted["known"].append(known)
             wanted["new_days"].append((new - _EPOCH).days)
-            wanted["from_ms"].append(midnight_ms(zone, each.days[0]))
-            wanted["to_ms"].append(midnight_ms(zone, end))
+            wanted["from_ms"].append(day_of(tariff, each.days[0]).start_ms)
+            wanted["to_ms"].append(day_of(tariff, end).start_ms)
             if new < end:
                 for place in range((end - new).days + 1):
                     day = new + timedelta(days=place)
                     wanted["edge_accounts"].append(each.account_id)
                     wanted["edge_days"].append((day - _EPOCH).days - 1)
-                    wanted["edge_ms"].append(midnight_ms(zone, day))
+                    wanted["edge_ms"].append(day_of(tariff, day).start_ms)
         return wanted
 
     def learn(self, asked: Mapping[int, Finished], found: Iterable[Sequence[Any]]) -> None:

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 
 from psycopg import Connection
 
-from credit_engine.days import day_at, local_time, midnight_ms
+from credit_engine.days import day_at, local_date, midnight_ms
 from credit_engine.forecast import WINDOW_DAYS, expected_cost_micro
 from credit_engine.terms import Terms
 from store.settlement import AccountState, Settled
@@ -51,9 +51,9 @@ def finished_days(agreed: Terms, register_at_ms: int, opened_ms: int) -> tuple[l
     """The whole days that count, and the day after them."""
     zone = agreed.tariff.zone
     # The day of the last accepted reading is not whole yet, nor is the day of the opening.
-    last = local_time(zone, register_at_ms).date()
+    last = local_date(zone, register_at_ms)
     first = max(
-        local_time(zone, opened_ms - 1).date() + timedelta(days=1),
+        local_date(zone, opened_ms - 1) + timedelta(days=1),
         last - timedelta(days=WINDOW_DAYS),
     )
     return [first + timedelta(days=place) for place in range((last - first).days)], last
@@ -75,7 +75,7 @@ def _renewed(conn: Connection, each: Settled) -> Settled:
     day = day_at(tariff, each.outcome.status.at_ms)
     costs = usage(conn, state.account_id, each.terms, state).costs_micro
     # The costs end with the day before the last register.
-    last = local_time(tariff.zone, state.position.register_at_ms).date()
+    last = local_date(tariff.zone, state.position.register_at_ms)
     spent = [
         ((last - timedelta(days=len(costs) - place)).weekday(), micro)
         for place, micro in enumerate(costs)
