@@ -1,5 +1,6 @@
 """Balances that are answered from a shared statement: word for word what the route would say."""
 
+import gc
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from store import balances, operators, reads, registry, tariffs
 from store.balances import Asked, Balances, SeenBalance
@@ -243,6 +245,20 @@ def test_a_defect_leaves_nobody_waiting(
     assert of_route == [customer.account_id]
     assert balance(site, customer.number, customer.headers).status_code == 200
     assert of_route == [customer.account_id]
+
+
+def test_what_was_answered_waits_for_no_collector(site: Site) -> None:
+    customer = used_for_days(site, 1)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            assert balance(site, customer.number, customer.headers).status_code == 200
+        # A connection holds its last request.
+        kept = [each for each in gc.get_objects() if isinstance(each, RequestResponseCycle)]
+    finally:
+        gc.enable()
+    assert len(kept) < 10
 
 
 async def test_a_database_that_is_away_gives_none_and_is_left_alone_for_a_while(
