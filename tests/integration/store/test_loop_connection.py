@@ -1,6 +1,7 @@
 """A connection of an event loop: what a query finds, what it refuses, and how it ends."""
 
 import asyncio
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -60,10 +61,12 @@ async def test_a_refusal_leaves_the_connection_as_it_was(database_url: str) -> N
     await conn.close()
 
 
-async def test_a_connection_that_the_server_ended_says_so(database_url: str) -> None:
+async def test_a_connection_that_the_server_ended_says_so(
+    database_url: str, as_owner: Callable[[str], str]
+) -> None:
     conn = await opened(database_url)
     ((own,),) = await conn.rows("own", {})
-    with psycopg.connect(database_url, autocommit=True) as other:
+    with psycopg.connect(as_owner(database_url), autocommit=True) as other:
         asked = asyncio.ensure_future(conn.rows("slow", {"count": COUNT(5)}))
         await asyncio.sleep(0.1)
         other.execute("SELECT pg_terminate_backend(%s)", (own,))
