@@ -307,7 +307,7 @@ def balance_form(number: str, currency: str, found: Balance) -> dict[str, object
         "account": number,
         "balance": _money_form(status.balance_micro, currency),
         "as_of": format_instant(status.at_ms),
-        "buys_wh": None if found.buys is None else found.buys.energy_wh,
+        "buys_wh": found.buys_wh,
         "days_left": {"low": left.low, "likely": left.likely, "high": left.high}
         if isinstance(left, DaysLeft)
         else None,

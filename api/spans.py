@@ -6,7 +6,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.edge import UNMATCHED, route_of
+from api.edge import UNMATCHED, WHOLE, route_of
 
 # A caller may write any word in the place of a method, and it would go on to the collector.
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -30,6 +30,8 @@ class RequestSpans:
         if untold or scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # What is sent whole passes no `send` that could be noted.
+        scope.get("extensions", {}).pop(WHOLE, None)
         known = scope["method"] in METHODS
         name = scope["method"] if known else "HTTP"
         span = self._tracer.start_span(

@@ -68,18 +68,36 @@ INSERT INTO checkpoint (account_id, anchor_ms, position)
 SELECT c.account_id, s.anchor_ms, replace(s.position, '@meter', c.number)::json
 FROM copied c CROSS JOIN said s WHERE s.anchor_ms IS NOT NULL;
 
-INSERT INTO ledger_posting (account_id, key, correction, kind, from_ms, at_ms, recorded_at,
+-- What the ledger of the template holds is numbered in the order in which it was recorded, and the
+-- ledger of a copy in the same one; of all accounts the first comes before the second of any.
+CREATE TEMP TABLE numbered ON COMMIT DROP AS
+SELECT id, (row_number() OVER (ORDER BY id) - 1) * (SELECT count(*) FROM copied) AS before
+FROM ledger_transaction WHERE account_id = %(account)s;
+CREATE TEMP TABLE begun ON COMMIT DROP AS
+SELECT nextval('ledger_transaction_id_seq') AS id,
+       (SELECT min(account_id) FROM copied) AS account_id;
+
+INSERT INTO ledger_posting (id, account_id, key, correction, kind, from_ms, at_ms, recorded_at,
     local_day, band, energy_wh, legs, amounts, customer_micro, balance_micro, corrects, explanation)
-SELECT c.account_id, replace(t.key, %(template)s, c.account), t.correction, t.kind, t.from_ms, t.at_ms, t.recorded_at,
+OVERRIDING SYSTEM VALUE
+SELECT b.id + n.before + c.account_id - b.account_id, c.account_id,
+    replace(t.key, %(template)s, c.account), t.correction, t.kind, t.from_ms, t.at_ms, t.recorded_at,
     t.local_day, t.band, t.energy_wh, t.legs, t.amounts, t.customer_micro, t.balance_micro, NULL,
     t.explanation
-FROM copied c CROSS JOIN ledger_posting t WHERE t.account_id = %(account)s
+FROM begun b CROSS JOIN copied c CROSS JOIN ledger_posting t JOIN numbered n ON n.id = t.id
+WHERE t.account_id = %(account)s
 ORDER BY c.account_id, t.id;
 
 -- Debits in the order in which a fleet's readings come: an account's neighbours are strangers.
-INSERT INTO energy_debit (account_id, meter_id, from_ms, at_ms, recorded_ms, to_wh, energy_wh,
+INSERT INTO energy_debit (id, account_id, meter_id, from_ms, at_ms, recorded_ms, to_wh, energy_wh,
     position_wh, balance_micro, pricing_id, local_day, amounts, bases)
-SELECT c.account_id, c.meter_id, d.from_ms, d.at_ms, d.recorded_ms, d.to_wh, d.energy_wh,
-    d.position_wh, d.balance_micro, d.pricing_id, d.local_day, d.amounts, d.bases
-FROM copied c CROSS JOIN energy_debit d WHERE d.account_id = %(account)s
+SELECT b.id + n.before + c.account_id - b.account_id, c.account_id, c.meter_id, d.from_ms, d.at_ms,
+    d.recorded_ms, d.to_wh, d.energy_wh, d.position_wh, d.balance_micro, d.pricing_id, d.local_day,
+    d.amounts, d.bases
+FROM begun b CROSS JOIN copied c CROSS JOIN energy_debit d JOIN numbered n ON n.id = d.id
+WHERE d.account_id = %(account)s
 ORDER BY d.at_ms, c.account_id;
+
+-- The numbers are taken, for whoever records something next.
+SELECT count(nextval('ledger_transaction_id_seq'))
+FROM generate_series(1, (SELECT count(*) FROM numbered) * (SELECT count(*) FROM copied));

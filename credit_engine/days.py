@@ -8,7 +8,7 @@ clock goes back across midnight, that keeps days, months and years in one piece.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -71,6 +71,23 @@ class Cell:
 
 def local_time(zone: ZoneInfo, at_ms: int) -> datetime:
     return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone)
+
+
+def local_date(zone: ZoneInfo, at_ms: int) -> date:
+    """The date that a calendar in the zone shows at an instant."""
+    whole = _date_of_hour(zone, at_ms // HOUR_MS)
+    return local_time(zone, at_ms).date() if whole is None else whole
+
+
+@lru_cache(maxsize=MEMO_LIMIT)
+def _date_of_hour(zone: ZoneInfo, hour: int) -> date | None:
+    """The one date of a whole hour since 1970; None where it has two, or where the clock is changed
+    in it: that may go back across a midnight that is just over.
+    """
+    first, last = local_time(zone, hour * HOUR_MS), local_time(zone, (hour + 1) * HOUR_MS - 1)
+    if first.date() != last.date() or first.utcoffset() != last.utcoffset():
+        return None
+    return first.date()
 
 
 def _offset_ms(zone: ZoneInfo, at_ms: int) -> int:
@@ -178,7 +195,7 @@ def day_of(tariff: Tariff, day: date) -> Day:
 
 def day_at(tariff: Tariff, at_ms: int) -> Day:
     """The day in force just after `at_ms`."""
-    day = day_of(tariff, local_time(tariff.zone, at_ms).date())
+    day = day_of(tariff, local_date(tariff.zone, at_ms))
     while at_ms < day.start_ms:
         day = day_of(tariff, day.date - timedelta(days=1))
     while at_ms >= day.end_ms:

@@ -6,7 +6,7 @@ meaning: any one of them and all facts since give the same postings.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from credit_engine.errors import CreditError
@@ -97,17 +97,21 @@ class Position:
         consumed, taxed = sorted(totals.consumed_wh), sorted(totals.taxed_micro)
         if len(rest) != len(consumed) + len(taxed):
             raise ValueError("these are not the numbers of this position")
-        return replace(
-            self,
-            at_ms=at_ms,
-            register_at_ms=at_ms,
-            register_wh=register_wh,
-            totals=replace(
-                totals,
-                balance_micro=balance_micro,
-                consumed_wh=dict(zip(consumed, rest, strict=False)),
-                taxed_micro=dict(zip(taxed, rest[len(consumed) :], strict=True)),
+        return Position(
+            at_ms,
+            self.installation,
+            at_ms,
+            register_wh,
+            Totals(
+                balance_micro,
+                totals.debt_micro,
+                totals.cap_month,
+                totals.cap_used_micro,
+                dict(zip(consumed, rest, strict=False)),
+                dict(zip(taxed, rest[len(consumed) :], strict=True)),
             ),
+            self.emergency_in_use,
+            self.reconnect_armed,
         )
 
     @staticmethod

@@ -44,20 +44,8 @@ def quote(terms: Terms, totals: Totals, at_ms: int, amount_micro: int) -> Quote:
     Errors: free_energy, no_tariff.
     """
     cell = _cell(terms, at_ms)
-    band, version = cell.band, cell.version
-    if band.prices[-1] == 0:
-        last = f"bands[{version.bands.index(band)}].blocks[{len(band.prices) - 1}].price"
-        raise CreditError(
-            "free_energy",
-            "the last block of the band in force is free: no amount bounds its energy",
-            (version, last),
-        )
     debt, owed, rest = _split(terms, totals, cell, amount_micro)
-    sample = _cost_micro(totals, cell, _SAMPLE_STEPS * QUOTE_STEP_WH)
-    energy = QUOTE_STEP_WH * _greatest(
-        lambda steps: _cost_micro(totals, cell, steps * QUOTE_STEP_WH) <= rest,
-        near=rest * _SAMPLE_STEPS // sample if sample > 0 else 1,
-    )
+    energy = _bought_wh(totals, cell, rest)
     energy_lines = _energy_lines(totals, cell, energy)
     cost = sum(line.amount_micro for line in energy_lines)
     return Quote(
@@ -75,6 +63,13 @@ def quote(terms: Terms, totals: Totals, at_ms: int, amount_micro: int) -> Quote:
             QuoteLine("change", rest - cost),
         ),
     )
+
+
+def bought_wh(terms: Terms, totals: Totals, at_ms: int, amount_micro: int) -> int:
+    """The energy of a quote for an amount of which nothing is owed and no debt takes a share, as
+    what is in a balance has paid both. Errors: free_energy, no_tariff.
+    """
+    return _bought_wh(totals, _cell(terms, at_ms), amount_micro)
 
 
 def energy_cost(terms: Terms, totals: Totals, at_ms: int, energy_wh: int) -> tuple[QuoteLine, ...]:
@@ -103,6 +98,23 @@ def _cell(terms: Terms, at_ms: int) -> Cell:
             (terms.tariff.versions[0], "valid_from"),
         )
     return cell_at(terms.tariff, at_ms)
+
+
+def _bought_wh(totals: Totals, cell: Cell, amount_micro: int) -> int:
+    """The most energy, in whole steps, that costs no more than an amount. Errors: free_energy."""
+    band, version = cell.band, cell.version
+    if band.prices[-1] == 0:
+        last = f"bands[{version.bands.index(band)}].blocks[{len(band.prices) - 1}].price"
+        raise CreditError(
+            "free_energy",
+            "the last block of the band in force is free: no amount bounds its energy",
+            (version, last),
+        )
+    sample = _cost_micro(totals, cell, _SAMPLE_STEPS * QUOTE_STEP_WH)
+    return QUOTE_STEP_WH * _greatest(
+        lambda steps: _cost_micro(totals, cell, steps * QUOTE_STEP_WH) <= amount_micro,
+        near=amount_micro * _SAMPLE_STEPS // sample if sample > 0 else 1,
+    )
 
 
 def _split(terms: Terms, totals: Totals, cell: Cell, amount_micro: int) -> tuple[int, int, int]:

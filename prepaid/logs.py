@@ -3,8 +3,11 @@
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TextIO
 
 import orjson
 import structlog
@@ -25,6 +28,8 @@ _EMAIL = re.compile(r"[^\s@<>\"'=,;:/]+@([\w-]+\.[\w.-]+)")
 _SUSPECT = re.compile(r"@|(?:\d[ -]?){6}")
 # What the processors before `redact` write themselves.
 _OURS = frozenset({"level", "timestamp"})
+# Fields with few values, each of them a word of ours.
+_WORDS = frozenset({"event", "method", "route"})
 # Fields that hold what a person is called.
 _NAME_KEYS = frozenset({"holder", "customer_name", "person_name"})
 
@@ -41,7 +46,7 @@ def redact(_: object, __: str, event: MutableMapping[str, object]) -> MutableMap
         elif name in _NAME_KEYS and isinstance(value, str):
             event[name] = " ".join(f"{part[0]}•••" for part in value.split())
         elif isinstance(value, str):
-            event[name] = _masked(value)
+            event[name] = (_masked_word if name in _WORDS else _masked)(value)
     return event
 
 
@@ -58,6 +63,9 @@ def _masked(text: str) -> str:
     return _E164.sub(r"…\1", _EMAIL.sub(r"…@\1", text))
 
 
+_masked_word = lru_cache(maxsize=1024)(_masked)
+
+
 def name_span(
     _: object, __: str, event: MutableMapping[str, object]
 ) -> MutableMapping[str, object]:
@@ -70,6 +78,33 @@ def name_span(
     return event
 
 
+@lru_cache(maxsize=4)
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def stamp(_: object, __: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    """Add the instant, in UTC: its second is worded once for all lines of it."""
+    at_s, rest_ns = divmod(time.time_ns(), 1_000_000_000)
+    event["timestamp"] = f"{_second(at_s)}.{rest_ns // 1000:06d}Z"
+    return event
+
+
+class _Lines:
+    """A text stream that takes whole lines, each in one write: of whichever thread, none within
+    another.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+    debug = info = warning = error = critical = exception = fatal = log = msg
+
+
 def _json(event: object, default: Callable[[object], object], **_: object) -> str:
     """As JSON; integers of more than 64 bits, which the quick writer refuses, the slower way."""
     try:
@@ -80,18 +115,19 @@ def _json(event: object, default: Callable[[object], object], **_: object) -> st
 
 def configure(*, as_json: bool, level: str = "info") -> None:
     """JSON lines for programs, aligned text for people."""
+    lines = _Lines(sys.stderr)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         processors=[
             structlog.contextvars.merge_contextvars,
             name_span,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            stamp,
             structlog.processors.format_exc_info,
             redact,
             structlog.processors.JSONRenderer(serializer=_json)
             if as_json
             else structlog.dev.ConsoleRenderer(colors=False, sort_keys=False),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: lines,
     )

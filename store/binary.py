@@ -24,7 +24,7 @@ _Value = TypeVar("_Value")
 COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TAIL = b"\xff\xff"
 # The server's own numbers of its types; they are part of its binary protocol.
-BOOL, INT8, INT2, INT4, TEXT = 16, 20, 21, 23, 25
+BOOL, BYTEA, INT8, INT2, INT4, TEXT = 16, 17, 20, 21, 23, 25
 BOOL_ARRAY, INT4_ARRAY, TEXT_ARRAY, INT8_ARRAY = 1000, 1007, 1009, 1016
 # The server counts days and microseconds from 2000-01-01.
 _EPOCH_MS = 946_684_800_000
@@ -81,6 +81,10 @@ class Bools(Column[bool]):
     __slots__ = ()
 
 
+# A bigint as a parameter.
+bigint = Struct("!q").pack
+
+
 def int8(value: int | None) -> bytes:
     return _NULL if value is None else _INT8(8, value)
 
@@ -109,6 +113,18 @@ def microseconds(ms: int) -> int:
 
 def int8_array(values: Sequence[int]) -> bytes:
     return _integers(INT8, 8, "iq", values)
+
+
+def int4_array(values: Sequence[int]) -> bytes:
+    return _integers(INT4, 4, "ii", values)
+
+
+def text_array(values: Sequence[str]) -> bytes:
+    return _array(TEXT, len(values), False, b"".join([text(value) for value in values]))
+
+
+def bytea_array(values: Sequence[bytes]) -> bytes:
+    return _array(BYTEA, len(values), False, b"".join([_LENGTH(len(v)) + v for v in values]))
 
 
 def int2_array(values: Sequence[int]) -> bytes:
@@ -148,7 +164,7 @@ class _Int4sDumper(Dumper):
     oid = INT4_ARRAY
 
     def dump(self, obj: Int4s) -> bytes:
-        return _integers(INT4, 4, "ii", obj.values)  # type: ignore[arg-type] # no None among them
+        return int4_array(obj.values)  # type: ignore[arg-type] # no None among them
 
 
 _LONG = np.dtype([("length", ">i4"), ("value", ">i8")])

@@ -8,18 +8,30 @@ day. So each debit is summed once.
 """
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
-from credit_engine.days import midnight_ms
+from credit_engine.days import day_of
 from credit_engine.terms import Tariff
+from store import binary
 
 # Accounts whose days are kept: some 400 bytes each. Beyond it those are forgotten who came first.
 KEPT = 250_000
 _EPOCH = date(1970, 1, 1)
 _DAY = timedelta(days=1)
+# The parameters of `costs_of_days`, and what they are arrays of.
+_ARRAYS: Mapping[str, Callable[[Sequence[int]], bytes]] = {
+    "accounts": binary.int8_array,
+    "known": binary.int8_array,
+    "new_days": binary.int4_array,
+    "from_ms": binary.int8_array,
+    "to_ms": binary.int8_array,
+    "edge_accounts": binary.int8_array,
+    "edge_days": binary.int4_array,
+    "edge_ms": binary.int8_array,
+}
 
 
 class Finished(NamedTuple):
@@ -58,19 +70,26 @@ class DayCosts:
             return None
         return kept.costs if len(kept.costs) == len(asked.days) else None
 
-    def missing(self, asked: Iterable[Finished]) -> dict[str, list[int]]:
+    def missing(self, asked: Iterable[Finished]) -> dict[str, bytes]:
         """The parameters of `costs_of_days`: what is not known of these accounts."""
-        wanted: dict[str, list[int]] = {
-            name: [] for name in ("accounts", "known", "new_days", "from_ms", "new_ms", "to_ms")
-        }
+        return {name: _ARRAYS[name](values) for name, values in self._wanted(asked).items()}
+
+    def _wanted(self, asked: Iterable[Finished]) -> dict[str, list[int]]:
+        wanted: dict[str, list[int]] = {name: [] for name in _ARRAYS}
         for each in asked:
             known, new = self._known(each)
-            zone, end = each.tariff.zone, each.days[-1] + _DAY
+            tariff, end = each.tariff, each.days[-1] + _DAY
             wanted["accounts"].append(each.account_id)
             wanted["known"].append(known)
             wanted["new_days"].append((new - _EPOCH).days)
-            for name, day in (("from_ms", each.days[0]), ("new_ms", new), ("to_ms", end)):
-                wanted[name].append(midnight_ms(zone, day))
+            wanted["from_ms"].append(day_of(tariff, each.days[0]).start_ms)
+            wanted["to_ms"].append(day_of(tariff, end).start_ms)
+            if new < end:
+                for place in range((end - new).days + 1):
+                    day = new + timedelta(days=place)
+                    wanted["edge_accounts"].append(each.account_id)
+                    wanted["edge_days"].append((day - _EPOCH).days - 1)
+                    wanted["edge_ms"].append(day_of(tariff, day).start_ms)
         return wanted
 
     def learn(self, asked: Mapping[int, Finished], found: Iterable[Sequence[Any]]) -> None:

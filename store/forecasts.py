@@ -11,7 +11,7 @@ from datetime import date, timedelta
 
 from psycopg import Connection
 
-from credit_engine.days import day_at, local_time, midnight_ms
+from credit_engine.days import day_at, local_date, midnight_ms
 from credit_engine.forecast import WINDOW_DAYS, expected_cost_micro
 from credit_engine.terms import Terms
 from store.settlement import AccountState, Settled
@@ -29,7 +29,7 @@ class Usage:
 def usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState) -> Usage:
     """The days before that of the last register, two weeks of them at most."""
     zone = agreed.tariff.zone
-    days, last = finished_days(agreed, state)
+    days, last = finished_days(agreed, state.position.register_at_ms, state.opened_ms)
     if not days:
         return Usage((), ())
     found: dict[date, tuple[int, int]] = {
@@ -47,13 +47,13 @@ def usage(conn: Connection, account_id: int, agreed: Terms, state: AccountState)
     return Usage(tuple(micro for micro, _ in both), tuple(wh for _, wh in both))
 
 
-def finished_days(agreed: Terms, state: AccountState) -> tuple[list[date], date]:
+def finished_days(agreed: Terms, register_at_ms: int, opened_ms: int) -> tuple[list[date], date]:
     """The whole days that count, and the day after them."""
     zone = agreed.tariff.zone
     # The day of the last accepted reading is not whole yet, nor is the day of the opening.
-    last = local_time(zone, state.position.register_at_ms).date()
+    last = local_date(zone, register_at_ms)
     first = max(
-        local_time(zone, state.opened_ms - 1).date() + timedelta(days=1),
+        local_date(zone, opened_ms - 1) + timedelta(days=1),
         last - timedelta(days=WINDOW_DAYS),
     )
     return [first + timedelta(days=place) for place in range((last - first).days)], last
@@ -75,7 +75,7 @@ def _renewed(conn: Connection, each: Settled) -> Settled:
     day = day_at(tariff, each.outcome.status.at_ms)
     costs = usage(conn, state.account_id, each.terms, state).costs_micro
     # The costs end with the day before the last register.
-    last = local_time(tariff.zone, state.position.register_at_ms).date()
+    last = local_date(tariff.zone, state.position.register_at_ms)
     spent = [
         ((last - timedelta(days=len(costs) - place)).weekday(), micro)
         for place, micro in enumerate(costs)

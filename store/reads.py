@@ -17,7 +17,7 @@ from credit_engine.days import HOUR_MS, local_time, midnight_ms
 from credit_engine.errors import CreditError
 from credit_engine.forecast import MIN_DAYS, DaysLeft, Reason, days_left, quantile
 from credit_engine.outcome import Outcome, Status
-from credit_engine.quote import Quote, quote
+from credit_engine.quote import bought_wh
 from credit_engine.terms import Terms
 from schemas.errors import DomainError
 from store.customer_sessions import IDLE_MS
@@ -105,10 +105,10 @@ class Supply:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """`buys` is None where no amount bounds the energy (its last block is free)."""
+    """`buys_wh` is None where no amount bounds the energy (its last block is free)."""
 
     status: Status
-    buys: Quote | None
+    buys_wh: int | None
     days_left: DaysLeft | Reason
     emergency_limit_micro: int | None
     emergency_on_request: bool
@@ -294,18 +294,18 @@ def balance_of(
 ) -> Balance:
     """What an account's outcome as of now means to its holder; costs are those of its last days."""
     status = outcome.status
-    buys = None
+    buys_wh = None
     try:
         # What is in the balance has paid its share of debt: all of it buys energy and taxes.
-        paid = replace(outcome.totals, balance_micro=0, debt_micro=0)
-        buys = quote(agreed, paid, status.at_ms, max(status.balance_micro, 0))
+        amount_micro = max(status.balance_micro, 0)
+        buys_wh = bought_wh(agreed, outcome.totals, status.at_ms, amount_micro)
     except CreditError as error:
         if error.code not in {"free_energy", "no_tariff"}:
             raise
     offer = agreed.emergency
     return Balance(
         status=status,
-        buys=buys,
+        buys_wh=buys_wh,
         days_left=days_left(status.balance_micro, costs_micro),
         emergency_limit_micro=None if offer is None else offer.limit_micro,
         emergency_on_request=offer is not None and offer.on_request,

@@ -16,10 +16,8 @@ SELECT q.place, w.role, w.customer_id, w.operator_id, w.name, w.centres, w.perso
            || md5(t.holidays::text) AS edition,
        CASE WHEN EXISTS (SELECT FROM tariff_assignment x WHERE x.account_id = a.id) THEN NULL
             ELSE a.terms::text END AS terms,
-       s.account_id, p.position::text, s.numbers, s.anchor_ms, s.opened_ms, s.newest_reading_ms,
-       s.has_tail, s.settled_until_ms, s.due_ms, s.balance_micro, s.debt_micro, s.supply,
-       s.emergency_in_use, s.terms_revision, s.low_credit_micro, s.low_credit, s.decided_supply,
-       s.decisions, s.low_credit_days, s.expected_micro, s.expected_until_ms,
+       s.account_id, p.position::text, s.numbers, s.anchor_ms, s.balance_micro, s.opened_ms,
+       s.has_tail, s.settled_until_ms,
        (SELECT coalesce(max(l.id), 0) FROM ledger_posting l
         WHERE l.account_id = a.id) AS newest,
        m.number AS meter, h.desired_relay, h.reported_relay, ms_of(h.reported_at) AS reported_ms,
@@ -34,13 +32,13 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT o.role, NULL, o.id, o.name, o.centres, NULL, NULL, 0, 0
     FROM operator_session e JOIN operator o ON o.id = e.operator_id
-    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s
+    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s::bigint
       AND o.disabled_at IS NULL
     UNION ALL
     SELECT 'customer', 0, NULL, NULL, NULL, e.person_id, e.id, e.began_ms, e.seen_ms
     FROM customer_session e
-    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s
-      AND e.seen_ms > %(wall_ms)s - %(idle_ms)s::bigint
+    WHERE e.sha256 = q.sha256 AND e.ended_ms IS NULL AND e.expires_ms > %(wall_ms)s::bigint
+      AND e.seen_ms > %(wall_ms)s::bigint - %(idle_ms)s::bigint
 ) w
 JOIN account a ON a.number = q.number
     AND (w.person_id IS NOT NULL OR w.customer_id IS NULL OR a.customer_id = w.customer_id)
@@ -58,22 +56,41 @@ LEFT JOIN meter_heard h ON h.meter_id = i.meter_id
 -- What local days between two midnights cost, for many accounts: of the days from `new_day` on all
 -- of the ledger, of those before it what has a number above `known`. Days are numbers from 1970 on;
 -- and the newest number as of which it is so.
+-- `edges`: the midnights that begin and end the new days, each with the day that it ends.
+-- Debits of `energy_debit` are not summed one by one. The ledger's balances run on from row to row in
+-- the order of numbers, and an account's debits are numbered in the order of their instants: what
+-- the balance moved by between the last debits before two midnights, without what was posted in
+-- `ledger_posting` between the two, is the sum of the debits of the day.
+WITH edge AS MATERIALIZED (
+    SELECT e.account, e.day, coalesce(d.id, 0) AS id, coalesce(d.balance_micro, 0) AS balance_micro,
+           lag(coalesce(d.id, 0)) OVER w AS before,
+           lag(coalesce(d.balance_micro, 0)) OVER w AS balance_before
+    FROM unnest(%(edge_accounts)s::bigint[], %(edge_days)s::integer[], %(edge_ms)s::bigint[])
+        WITH ORDINALITY AS e (account, day, at_ms, place)
+    LEFT JOIN LATERAL (
+        SELECT id, balance_micro FROM energy_debit
+        WHERE account_id = e.account AND at_ms <= e.at_ms ORDER BY at_ms DESC LIMIT 1) d ON true
+    WINDOW w AS (PARTITION BY e.account ORDER BY e.place)
+)
 SELECT w.account,
        (SELECT coalesce(max(l.id), 0) FROM ledger_posting l WHERE l.account_id = w.account),
        d.days, d.micros
 FROM unnest(%(accounts)s::bigint[], %(known)s::bigint[], %(new_days)s::integer[],
-            %(from_ms)s::bigint[], %(new_ms)s::bigint[], %(to_ms)s::bigint[])
-    AS w (account, known, new_day, from_ms, new_ms, to_ms)
+            %(from_ms)s::bigint[], %(to_ms)s::bigint[])
+    AS w (account, known, new_day, from_ms, to_ms)
 CROSS JOIN LATERAL (
     SELECT array_agg(n.day) AS days, array_agg(n.micro) AS micros
-    FROM (SELECT u.local_day - DATE '1970-01-01' AS day, -sum(u.micro)::bigint AS micro
-          FROM (SELECT local_day, customer_micro AS micro FROM ledger_posting
+    FROM (SELECT u.day, -sum(u.micro)::bigint AS micro
+          FROM (SELECT local_day - DATE '1970-01-01' AS day, customer_micro AS micro
+                FROM ledger_posting
                 WHERE account_id = w.account AND at_ms >= w.from_ms AND at_ms <= w.to_ms
                   AND kind IN ('energy', 'standing', 'daily_debt')
                   AND (id > w.known OR local_day - DATE '1970-01-01' >= w.new_day)
                 UNION ALL
-                SELECT local_day, amounts[1] FROM energy_debit
-                WHERE account_id = w.account AND at_ms >= w.new_ms AND at_ms <= w.to_ms
-                  AND local_day - DATE '1970-01-01' >= w.new_day) u
-          GROUP BY u.local_day) n
+                SELECT e.day, e.balance_micro - e.balance_before
+                    - (SELECT coalesce(sum(l.customer_micro), 0)::bigint FROM ledger_posting l
+                       WHERE l.account_id = e.account AND l.id > e.before AND l.id < e.id)
+                FROM edge e
+                WHERE e.account = w.account AND e.id > e.before) u
+          GROUP BY u.day) n
 ) d

@@ -42,7 +42,7 @@ RETURNING id
 
 -- name: touch_customer_sessions
 -- Sessions are in use; one that somebody else notes meanwhile is left to him.
-UPDATE customer_session SET seen_ms = greatest(seen_ms, %(wall_ms)s)
+UPDATE customer_session SET seen_ms = greatest(seen_ms, %(wall_ms)s::bigint)
 WHERE id IN (SELECT id FROM customer_session WHERE id = ANY(%(sessions)s::bigint[])
              FOR NO KEY UPDATE SKIP LOCKED)
 

@@ -38,7 +38,7 @@ FOR UPDATE SKIP LOCKED
 WITH asked AS MATERIALIZED (
     SELECT a.id, a.tariff_id, a.terms::text AS terms,
            EXISTS (SELECT FROM tariff_assignment s WHERE s.account_id = a.id) AS assigned
-    FROM account a WHERE a.id = ANY(%(accounts)s)
+    FROM account a WHERE a.id = ANY(%(accounts)s::bigint[])
 ), shared AS MATERIALIZED (
     SELECT t.id,
            (SELECT count(*) FROM tariff_version v WHERE v.tariff_id = t.id)

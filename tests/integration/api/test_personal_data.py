@@ -175,7 +175,10 @@ def logged() -> Any:
 
 
 def test_no_log_shows_a_phone_a_name_a_code_or_a_session(
-    site: Site, logged: io.StringIO, database_url: str
+    # The application binds its logger as it is made.
+    logged: io.StringIO,
+    site: Site,
+    database_url: str,
 ) -> None:
     customer = site.open()
     holder = site.reach(customer, PHONE)

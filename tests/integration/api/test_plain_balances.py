@@ -1,5 +1,7 @@
 """Balances that are answered from a shared statement: word for word what the route would say."""
 
+import gc
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -7,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from store import balances, operators, reads, registry, tariffs
 from store.balances import Asked, Balances, SeenBalance
@@ -170,11 +173,39 @@ def test_a_session_in_use_is_noted(site: Site, of_route: list[int]) -> None:
     site.reach(customer, phone)
     session = site.signed_in(phone)
     site.clock.wall += SEEN_EVERY_MS // 1000
-    for _ in range(2):  # the second waits for what the first left to do
-        assert balance(site, customer.number, session).status_code == 200
-    newest = site.conn.execute("SELECT max(seen_ms) FROM customer_session").fetchone()
-    assert newest == (site.wall_ms(),)
+    assert balance(site, customer.number, session).status_code == 200
+    assert seen_ms(site) < site.wall_ms()
+    until_s = time.monotonic() + 10 * balances.NOTED_WITHIN_S
+    while seen_ms(site) != site.wall_ms():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
     assert of_route == []
+
+
+def test_sessions_are_noted_at_once_where_many_are_due(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(balances, "NOTED_WITHIN_S", 3600.0)
+    monkeypatch.setattr(balances, "NOTED_AT_ONCE", 2)
+    customers = [used_for_days(site, 1) for _ in range(2)]
+    sessions = []
+    for customer in customers:
+        phone = next(PHONES)
+        site.reach(customer, phone)
+        sessions.append(site.signed_in(phone))
+    site.clock.wall += SEEN_EVERY_MS // 1000
+    for customer, session in zip(customers, sessions, strict=True):
+        assert seen_ms(site) < site.wall_ms()
+        assert balance(site, customer.number, session).status_code == 200
+    # The next one waits for what the last one left to do.
+    assert balance(site, customers[0].number, sessions[0]).status_code == 200
+    assert seen_ms(site) == site.wall_ms()
+
+
+def seen_ms(site: Site) -> int:
+    """When the session that was used last was used."""
+    (newest,) = site.conn.execute("SELECT max(seen_ms) FROM customer_session").fetchone()
+    return int(newest)
 
 
 def test_who_asks_for_balances_too_often_waits(hasty_site: Site, refused: Any) -> None:
@@ -214,6 +245,20 @@ def test_a_defect_leaves_nobody_waiting(
     assert of_route == [customer.account_id]
     assert balance(site, customer.number, customer.headers).status_code == 200
     assert of_route == [customer.account_id]
+
+
+def test_what_was_answered_waits_for_no_collector(site: Site) -> None:
+    customer = used_for_days(site, 1)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            assert balance(site, customer.number, customer.headers).status_code == 200
+        # A connection holds its last request.
+        kept = [each for each in gc.get_objects() if isinstance(each, RequestResponseCycle)]
+    finally:
+        gc.enable()
+    assert len(kept) < 10
 
 
 async def test_a_database_that_is_away_gives_none_and_is_left_alone_for_a_while(

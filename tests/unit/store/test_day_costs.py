@@ -30,10 +30,13 @@ def test_an_account_without_whole_days_has_no_costs_to_learn() -> None:
 def test_the_first_time_all_days_are_summed() -> None:
     costs, each = DayCosts(), asked(7, 100, 3)
     assert costs.of(each) is None
-    wanted = costs.missing([each])
+    wanted = costs._wanted([each])
     assert (wanted["known"], wanted["new_days"]) == ([0], [100])
-    assert wanted["from_ms"] == wanted["new_ms"] == [100 * DAY_MS]
-    assert wanted["to_ms"] == [103 * DAY_MS]
+    assert (wanted["from_ms"], wanted["to_ms"]) == ([100 * DAY_MS], [103 * DAY_MS])
+    # Each new day lies between the end of the one before it and its own.
+    assert wanted["edge_accounts"] == [1] * 4
+    assert wanted["edge_days"] == [99, 100, 101, 102]
+    assert wanted["edge_ms"] == [day * DAY_MS for day in range(100, 104)]
     learnt(costs, each, {100: 5, 102: 9})
     assert list(costs.of(each) or ()) == [5, 0, 9]
 
@@ -43,17 +46,26 @@ def test_later_what_is_newer_is_added_and_days_move_on() -> None:
     learnt(costs, asked(7, 100, 3), {100: 5, 101: 6, 102: 9})
     each = asked(8, 101, 4)
     assert costs.of(each) is None
-    wanted = costs.missing([each])
-    assert (wanted["known"], wanted["new_days"], wanted["new_ms"]) == ([7], [103], [103 * DAY_MS])
+    wanted = costs._wanted([each])
+    assert (wanted["known"], wanted["new_days"]) == ([7], [103])
+    assert (wanted["from_ms"], wanted["to_ms"]) == ([101 * DAY_MS], [105 * DAY_MS])
+    assert wanted["edge_ms"] == [day * DAY_MS for day in (103, 104, 105)]
     learnt(costs, each, {101: -1, 103: 4, 104: 3})
     assert list(costs.of(each) or ()) == [5, 9, 4, 3]
+
+
+def test_without_a_new_day_no_debits_are_asked_for() -> None:
+    costs = DayCosts()
+    learnt(costs, asked(7, 100, 3), {100: 5})
+    wanted = costs._wanted([asked(8, 100, 3)])
+    assert (wanted["known"], wanted["edge_ms"]) == ([7], [])
 
 
 def test_days_that_go_back_are_summed_anew() -> None:
     costs = DayCosts()
     learnt(costs, asked(7, 100, 3), {100: 5})
     each = asked(8, 99, 3)
-    wanted = costs.missing([each])
+    wanted = costs._wanted([each])
     assert (wanted["known"], wanted["new_days"]) == ([0], [99])
     learnt(costs, each, {99: 1, 100: 2})
     assert list(costs.of(each) or ()) == [1, 2, 0]
@@ -65,7 +77,7 @@ def test_fewer_days_and_days_after_a_pause() -> None:
     learnt(costs, asked(8, 100, 2), {})
     assert list(costs.of(asked(8, 100, 2)) or ()) == [5, 6]
     late = asked(9, 120, 2)
-    assert costs.missing([late])["new_days"] == [120]
+    assert costs._wanted([late])["new_days"] == [120]
     learnt(costs, late, {121: 3})
     assert list(costs.of(late) or ()) == [0, 3]
 
