@@ -27,8 +27,8 @@ class Testimony:
     """What one meter knows to be true.
 
     `measured`: instant -> Wh. `executed`: command -> how often it was carried out. `answers`:
-    command -> its last words on it, which are several where a broker repeats what it had forgotten: a
-    command of before another one is stale. `tokens.results`: digits -> the word on each entry.
+    command -> its last words on it: several where a broker repeats what it had forgotten, since one
+    of before a later command is stale. `tokens.results`: digits -> the word on each entry.
     """
 
     measured: dict[int, int] = field(default_factory=dict)
