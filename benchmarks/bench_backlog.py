@@ -37,6 +37,8 @@ class Live:
     stage: Stage
     rate: int
     sent: int = 0
+    # Without the last stretch.
+    before_last: int = 0
     cpu_s: float = 0.0
     sent_ns: dict[Key, int] = field(default_factory=dict)
 
@@ -49,6 +51,7 @@ class Live:
         file = self.stage.load.prepare(messages)
         sent = self.stage.load.publish(file, count, rate=self.rate).finish()
         file.unlink()
+        self.before_last = self.sent
         self.sent += count
         self.cpu_s += sent.cpu_s
         self.sent_ns |= {
@@ -113,12 +116,12 @@ def _drain(stage: Stage, asked: Asked, piled: int, rate: int) -> tuple[Cost, lis
     with Debits(stage.database_url) as debits:
         stage.workers.start()
         with meter.running():
-            while True:
+            done = 0
+            # Until nothing is left but, perhaps, what was said last.
+            while done < piled + live.before_last:
                 live.speak(min(STRETCH_S, asked.paced_s), debits)
                 done = stage.workers.accepted() - before
                 asked.progress(f"{done:,} of {piled + live.sent:,} are debited")
-                if done >= piled:
-                    break
             stage.workers.wait_accepted(before + piled + live.sent)
         found = debits.latencies_ms(live.sent_ns)
     stage.workers.note_memory()
