@@ -15,9 +15,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from opentelemetry import trace
@@ -26,6 +26,7 @@ from opentelemetry.trace import Tracer
 from meter_gateway.inbox import RECEIVE_MAX, Delivery
 from meter_gateway.metrics import GatewayMetrics
 from meter_gateway.spans import counting, gateway_tracer
+from meter_gateway.waiting import unless
 from schemas.commands import time_answer
 from schemas.decoding import decode_up
 from schemas.errors import DomainError
@@ -217,7 +218,7 @@ class IngestLoop:
         try:
             while True:
                 taking = side.inlet.take(side.most, self.linger_s)
-                deliveries = await _unless(stopping, taking, side.committing)
+                deliveries = await unless(stopping, taking, side.committing)
                 if deliveries is None:
                     break
                 if self.decoder is None:
@@ -383,27 +384,3 @@ def _devices(messages: Sequence[Incoming]) -> set[str]:
         if message.topic is None or message.topic.side == "g":
             devices.update(message.meters())
     return devices
-
-
-async def _unless(
-    stopping: asyncio.Event,
-    work: Awaitable[list[Delivery]],
-    beside: Sequence["asyncio.Task[None]"],
-) -> list[Delivery] | None:
-    """The result of `work`, or None when stopping comes first. Errors: those of `beside`, at once:
-    with nothing new to take, nobody would look at them again.
-    """
-    working = asyncio.ensure_future(work)
-    stop = asyncio.create_task(stopping.wait())
-    waited: set[asyncio.Future[Any]] = {working, stop, *beside}
-    try:
-        while not (working.done() or stop.done()):
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            for each in [task for task in beside if task in waited and task.done()]:
-                waited.discard(each)
-                each.result()
-    finally:
-        stop.cancel()
-        if not working.done():
-            working.cancel()
-    return working.result() if working.done() else None

@@ -16,17 +16,11 @@ that was empty when it began, and what its sessions of before hold is worked off
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
-
-import structlog
+from collections.abc import Sequence
 
 from meter_gateway.inbox import Delivery
 from meter_gateway.receiver import BrokerAddress, Receiver
-
-log = structlog.get_logger()
-
-_Result = TypeVar("_Result")
+from meter_gateway.waiting import unless
 
 
 def session_names(worker: str) -> tuple[str, str, str]:
@@ -87,7 +81,7 @@ class OvertakingReceiver:
                 return taken
 
     async def take_behind(self, most: int, linger_s: float) -> list[Delivery]:
-        """Of the oldest session that is not empty."""
+        """Of the sessions of before, one after the other."""
         while True:
             taken = await self._take(self._before[0] if self._before else None, most, linger_s)
             if taken:
@@ -108,9 +102,9 @@ class OvertakingReceiver:
             task.cancel()
         self._now = None
         # With whatever was just being begun.
-        for name, receiver in self._receivers.items():
+        for receiver in self._receivers.values():
             if receiver not in self._before:
-                self._empty(name)
+                self._empty(receiver)
         self._change()
         while self._before:
             await self._changed.wait()
@@ -122,19 +116,17 @@ class OvertakingReceiver:
 
     async def _begin(self) -> None:
         """Take the share in a session that holds nothing, and empty the others."""
-        for name in self._names:
-            await self._connect(name, quiet=True)
-        receivers = self._receivers
-        held = [name for name in self._names if receivers[name].session_present]
-        fresh = [name for name in self._names if name not in held]
+        receivers = [await self._connect(name, quiet=True) for name in self._names]
+        held = [each for each in receivers if each.session_present]
+        fresh = [each for each in receivers if not each.session_present]
         if not self._leaving:
             chosen = (fresh or held).pop(0)
-            await receivers[chosen].join()
-            self._now = receivers[chosen]
-        for name in held:
-            self._empty(name)
-        for name in fresh:
-            receivers.pop(name).end()
+            await chosen.join()
+            self._now = chosen
+        for receiver in held:
+            self._empty(receiver)
+        for receiver in fresh:
+            self._end(receiver)
         self._change()
         self.connected.set()
 
@@ -163,16 +155,15 @@ class OvertakingReceiver:
     async def _look_for(self, name: str) -> None:
         receiver = await self._connect(name, quiet=True)
         if receiver.session_present:
-            self._empty(name)
+            self._empty(receiver)
             self._change()
         else:
-            self._receivers.pop(name).end()
+            self._end(receiver)
 
     async def _begin_anew(self, old: Receiver) -> None:
-        had = next(name for name, receiver in self._receivers.items() if receiver is old)
         name = next(name for name in self._names if name not in self._receivers)
         self._now = await self._connect(name, quiet=False)
-        self._empty(had)
+        self._empty(old)
         self._change()
 
     async def _connect(self, name: str, *, quiet: bool) -> Receiver:
@@ -189,14 +180,19 @@ class OvertakingReceiver:
         await receiver.connected.wait()
         return receiver
 
-    def _empty(self, name: str) -> None:
-        receiver = self._receivers[name]
-        self._before.append(receiver)
-        self._tasks.create_task(self._emptied(name, receiver), name=f"emptying {name}")
+    def _end(self, receiver: Receiver) -> None:
+        """One that holds nothing and has no share."""
+        del self._receivers[receiver.client_id]
+        receiver.end()
 
-    async def _emptied(self, name: str, receiver: Receiver) -> None:
+    def _empty(self, receiver: Receiver) -> None:
+        self._before.append(receiver)
+        name = f"emptying {receiver.client_id}"
+        self._tasks.create_task(self._emptied(receiver), name=name)
+
+    async def _emptied(self, receiver: Receiver) -> None:
         await receiver.leave()
-        del self._receivers[name]
+        del self._receivers[receiver.client_id]
         self._before.remove(receiver)
         self._change()
 
@@ -206,7 +202,7 @@ class OvertakingReceiver:
         if receiver is None:
             await changed.wait()
             return []
-        return await _unless(changed, receiver.take(most, linger_s)) or []
+        return await unless(changed, receiver.take(most, linger_s)) or []
 
     def _change(self) -> None:
         """Who waits for the next change waits for another one than this."""
@@ -225,16 +221,3 @@ class Behind:
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         self._receiver.acknowledge(deliveries)
-
-
-async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, _Result]) -> _Result | None:
-    """The result of `work`, or None where the event comes first."""
-    working = asyncio.create_task(work)
-    waiting = asyncio.create_task(event.wait())
-    try:
-        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        waiting.cancel()
-        if not working.done():
-            working.cancel()

@@ -116,7 +116,7 @@ class Receiver:
         `reconnected` is set at every connection but the first.
         """
         self._nodes = address.nodes()
-        self._client_id = client_id
+        self.client_id = client_id
         self._filters = [topic_filter] if isinstance(topic_filter, str) else list(topic_filter)
         self._session_expiry_s = session_expiry_s
         self._inbox = Inbox()
@@ -145,7 +145,7 @@ class Receiver:
                 await lost.wait()
                 if self._left:
                     return
-                log.warning("broker_lost", client_id=self._client_id)
+                log.warning("broker_lost", client_id=self.client_id)
             except (OSError, TimeoutError, ConnectionError, DomainError) as error:
                 log.warning("broker_unreachable", reason=str(error), retry_s=retry_s)
             finally:
@@ -217,7 +217,7 @@ class Receiver:
                 continue
             if self._inbox.idle and self._inbox.received == received:
                 self.end()
-        log.info("session_emptied", client_id=self._client_id)
+        log.info("session_emptied", client_id=self.client_id)
 
     def end(self) -> None:
         """End the session, and `run`: what it holds is thrown away."""
@@ -256,13 +256,13 @@ class Receiver:
         self.connected.set()
         if self._wanted is False:
             connection.unsubscribe()
-        log.info("broker_connected", client_id=self._client_id, filter=", ".join(self._filters))
+        log.info("broker_connected", client_id=self.client_id, filter=", ".join(self._filters))
         return connection.lost
 
     def _connect_packet(self, address: BrokerAddress) -> mqtt5.ConnectPacket:
         password = address.password
         return mqtt5.ConnectPacket(
-            self._client_id,
+            self.client_id,
             username=address.username,
             password=password.encode() if password is not None else None,
             clean_start=False,

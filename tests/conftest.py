@@ -4,22 +4,25 @@ Also a watch over the whole run: no key that any test makes may stand in what is
 """
 
 import ast
+import asyncio
 import os
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import mqtt5
 import psycopg
 import pytest
 import structlog
 from psycopg import sql
 
+from meter_gateway.receiver import BrokerAddress
 from prepaid.runtime import Folders, Instance
 from tokens.keys import DECODER_KEY_OCTETS, DES_KEY_OCTETS, KDF_KEY_OCTETS, Key
 
@@ -189,6 +192,26 @@ def database_url(
 def broker_url(runtime: Instance) -> str:
     """Address of the broker, shared by the session: a test takes topics of its own."""
     return runtime.broker_url
+
+
+@pytest.fixture
+def session_is_kept(broker_url: str) -> Callable[[str], Awaitable[bool]]:
+    """Whether the broker has a session of a client id. Looking takes no message from it."""
+
+    async def look(client_id: str) -> bool:
+        address = BrokerAddress.parse(broker_url)
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        hello = mqtt5.ConnectPacket(client_id, clean_start=False, session_expiry_interval=3600)
+        writer.write(hello.write())
+        answer, _ = mqtt5.read(memoryview(await reader.read(1 << 16)))
+        assert isinstance(answer, mqtt5.ConnAckPacket)
+        if not answer.session_present:
+            writer.write(mqtt5.DisconnectPacket(session_expiry_interval=0).write())
+        writer.close()
+        await writer.wait_closed()
+        return answer.session_present
+
+    return look
 
 
 def _quick_folder() -> Path | None:

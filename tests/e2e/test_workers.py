@@ -7,7 +7,6 @@ import signal
 import socket
 
 import aiomqtt
-import mqtt5
 import pytest
 
 from meter_gateway.overtaking import session_names
@@ -16,24 +15,15 @@ from meter_gateway.receiver import BrokerAddress
 GROUP = f"workers-{os.getpid()}"
 
 
-async def session_is_kept(broker_url: str, worker: str) -> bool:
-    """Whether the broker has any session of a worker. Looking takes no message from it."""
-    names = session_names(f"{GROUP}-{worker}")
-    return any([await is_kept(broker_url, name) for name in names])
+@pytest.fixture
+def share_is_kept(session_is_kept):
+    """Whether the broker has any session of a worker."""
 
+    async def look(worker: str) -> bool:
+        names = session_names(f"{GROUP}-{worker}")
+        return any([await session_is_kept(name) for name in names])
 
-async def is_kept(broker_url: str, name: str) -> bool:
-    address = BrokerAddress.parse(broker_url)
-    reader, writer = await asyncio.open_connection(address.host, address.port)
-    hello = mqtt5.ConnectPacket(name, clean_start=False, session_expiry_interval=3600)
-    writer.write(hello.write())
-    answer, _ = mqtt5.read(memoryview(await reader.read(1 << 16)))
-    assert isinstance(answer, mqtt5.ConnAckPacket)
-    if not answer.session_present:
-        writer.write(mqtt5.DisconnectPacket(session_expiry_interval=0).write())
-    writer.close()
-    await writer.wait_closed()
-    return answer.session_present
+    return look
 
 
 @pytest.fixture
@@ -48,7 +38,7 @@ def make_worker(make_gateway, database_url, broker_url):
 
 @pytest.mark.timeout(240)
 async def test_nothing_is_lost_while_workers_come_and_go(
-    database_url, broker_url, make_town, make_worker
+    database_url, broker_url, make_town, make_worker, share_is_kept
 ) -> None:
     town = make_town(meters=20, readings=120)
     town.found(database_url)
@@ -69,7 +59,7 @@ async def test_nothing_is_lost_while_workers_come_and_go(
     go_on(town.readings // 4)
     leaves.process.send_signal(signal.SIGTERM)
     assert await leaves.line() == "left"
-    assert not await session_is_kept(broker_url, "leaves")
+    assert not await share_is_kept("leaves")
     # One is killed; it keeps its share, and what it had not acknowledged, until it is back.
     killed.process.send_signal(signal.SIGKILL)
     killed.process.wait()
@@ -82,10 +72,10 @@ async def test_nothing_is_lost_while_workers_come_and_go(
     back.process.wait()
     go_on(town.readings)
     await speaking
-    assert await session_is_kept(broker_url, "killed")
+    assert await share_is_kept("killed")
     emptying = make_worker("killed", "--leave")
     assert await emptying.line() == "left"
-    assert not await session_is_kept(broker_url, "killed")
+    assert not await share_is_kept("killed")
     await town.until_stored(database_url, town.all)
     town.check(database_url)
 
@@ -143,7 +133,7 @@ async def test_the_next_node_is_asked_when_one_does_not_answer(
     assert json.loads(bytes(answer.payload))["seq"] == 1
 
 
-async def test_a_worker_that_never_was_leaves_at_once(broker_url, make_worker) -> None:
+async def test_a_worker_that_never_was_leaves_at_once(make_worker, share_is_kept) -> None:
     worker = make_worker("unknown", "--leave")
     assert await worker.line() == "left"
-    assert not await session_is_kept(broker_url, "unknown")
+    assert not await share_is_kept("unknown")

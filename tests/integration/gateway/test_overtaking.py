@@ -3,12 +3,11 @@
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import aiomqtt
-import mqtt5
 import pytest
 
 from meter_gateway import inbox, overtaking
@@ -24,8 +23,9 @@ WINDOW = 10
 class Worker:
     """One name, one share, started and killed as often as a test likes."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, session_is_kept: Callable[[str], Awaitable[bool]]) -> None:
         self.broker_url = broker_url
+        self._is_kept = session_is_kept
         self.name = uuid.uuid4().hex
         self.topic = f"overtaking/{self.name}"
 
@@ -57,26 +57,13 @@ class Worker:
 
     async def kept(self) -> list[str]:
         """The names of its sessions that the broker has."""
-        return [name for name in session_names(self.name) if await is_kept(self.broker_url, name)]
+        return [name for name in session_names(self.name) if await self._is_kept(name)]
 
 
 def cut(receiver: receivers.Receiver) -> None:
     connection = receiver._connection
     if connection is not None and connection._transport is not None:
         connection._transport.abort()
-
-
-async def is_kept(broker_url: str, name: str) -> bool:
-    address = BrokerAddress.parse(broker_url)
-    reader, writer = await asyncio.open_connection(address.host, address.port)
-    writer.write(mqtt5.ConnectPacket(name, session_expiry_interval=60).write())
-    answer, _ = mqtt5.read(memoryview(await reader.read(1 << 16)))
-    assert isinstance(answer, mqtt5.ConnAckPacket)
-    if not answer.session_present:
-        writer.write(mqtt5.DisconnectPacket(session_expiry_interval=0).write())
-    writer.close()
-    await writer.wait_closed()
-    return answer.session_present
 
 
 async def take(inlet: Inlet, count: int, *, acknowledge: bool = True) -> list[str]:
@@ -90,15 +77,15 @@ async def take(inlet: Inlet, count: int, *, acknowledge: bool = True) -> list[st
     return [each.payload.decode() for each in taken]
 
 
-async def until(holds, timeout_s: float = 20) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
     async with asyncio.timeout(timeout_s):
         while not await holds():
             await asyncio.sleep(0.02)
 
 
 @pytest.fixture
-def worker(broker_url: str) -> Worker:
-    return Worker(broker_url)
+def worker(broker_url: str, session_is_kept: Callable[[str], Awaitable[bool]]) -> Worker:
+    return Worker(broker_url, session_is_kept)
 
 
 @pytest.fixture
@@ -267,9 +254,12 @@ class Nobody:
     def acknowledge(self, ids: object) -> None: ...
 
 
-def fill(box: Inbox) -> list[Delivery]:
+def fill(box: Inbox, *, was_empty: bool) -> list[Delivery]:
+    """A window's worth, from a broker that was seen with nothing to hand out, or was not yet."""
     link = Nobody()
     box.open(link)
+    if was_empty:
+        box.nothing_held()
     new = [Delivery("t", b"", None, place, 0, link) for place in range(WINDOW)]
     for each in new:
         box.add(each)
@@ -278,16 +268,11 @@ def fill(box: Inbox) -> list[Delivery]:
 
 def test_a_full_window_at_once_is_a_backlog_and_one_under_load_is_none() -> None:
     box = Inbox(WINDOW)
-    fill(box)
+    fill(box, was_empty=False)
     assert box.backlog.is_set()
     box.forget()
     assert not box.backlog.is_set()
-    box.nothing_held()
-    link = Nobody()
-    box.open(link)
-    box.nothing_held()
-    for place in range(WINDOW):
-        box.add(Delivery("t", b"", None, place, 0, link))
+    fill(box, was_empty=True)
     assert not box.prompt
     assert not box.backlog.is_set()
 
@@ -298,11 +283,5 @@ def test_a_window_that_was_full_for_long_is_a_backlog(
 ) -> None:
     monkeypatch.setattr(inbox, "HELD_UP_S", held_up_s)
     box = Inbox(WINDOW)
-    link = Nobody()
-    box.open(link)
-    box.nothing_held()
-    new = [Delivery("t", b"", None, place, 0, link) for place in range(WINDOW)]
-    for each in new:
-        box.add(each)
-    box.acknowledged(new)
+    box.acknowledged(fill(box, was_empty=True))
     assert box.backlog.is_set() == backlog
