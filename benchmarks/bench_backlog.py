@@ -73,6 +73,8 @@ def run(servers: Servers, asked: Asked) -> Report:
         "backlog": piled,
         "live readings/s": rate,
     }
+    if servers.autosave_s is not None:
+        parameters["snapshot of the broker"] = f"every {servers.autosave_s} s"
     report = Report(SUBJECT, parameters)
     with opened(servers, asked.meters, asked.workers) as stage:
         parameters["generator"] = stage.load.kind

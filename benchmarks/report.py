@@ -18,12 +18,15 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where to measure. `psql` and `mosquitto_sub` are None where this host has none."""
+    """Where to measure. `psql` and `mosquitto_sub` are None where this host has none; `autosave_s`:
+    between two snapshots of a broker of our own.
+    """
 
     database_url: str
     broker_url: str
     psql: Path | None = None
     mosquitto_sub: Path | None = None
+    autosave_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

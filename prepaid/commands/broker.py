@@ -18,7 +18,7 @@ from prepaid.clock import wall_ms
 from prepaid.database import connected
 from prepaid.runtime.broker_folder import BrokerFolder
 from prepaid.runtime.folders import Account
-from prepaid.runtime.mosquitto_files import PARTS, Listener
+from prepaid.runtime.mosquitto_files import AUTOSAVE_INTERVAL_S, PARTS, Listener
 from prepaid.runtime.server_process import LOOPBACK
 from prepaid.secrets_files import read_secret, write_secret
 from prepaid.settings import Settings
@@ -82,6 +82,14 @@ def config(
     count_refusals: Annotated[
         bool, typer.Option(help="Log denied publications, for `prepaid broker watch`.")
     ] = True,
+    autosave: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="Between two snapshots of its queues; 300 where millions of messages may wait.",
+        ),
+    ] = AUTOSAVE_INTERVAL_S,
 ) -> None:
     """Write a mosquitto's configuration: certificates, access list, users of the server's parts.
 
@@ -107,7 +115,9 @@ def config(
         listeners.append(Listener(password_port, address, tls=tls, devices=True))
     if psk_port is not None:
         listeners.append(Listener(psk_port, address, pre_shared_keys=True, devices=True))
-    files.write_configuration(listeners, protected=True, count_refusals=count_refusals)
+    files.write_configuration(
+        listeners, protected=True, count_refusals=count_refusals, autosave_interval_s=autosave
+    )
     reach = LOOPBACK if parts_address == LOOPBACK else host[0]
     _write_parts(files, f"{reach}:{parts_port}", tls=parts_tls is not None)
     files.reload()

@@ -14,6 +14,7 @@ from pathlib import Path
 from prepaid.runtime.errors import RuntimeUnavailableError
 from prepaid.runtime.folders import Account
 from prepaid.runtime.mosquitto_files import (
+    AUTOSAVE_INTERVAL_S,
     Listener,
     ServerTls,
     key_line,
@@ -75,7 +76,12 @@ class BrokerFolder:
         self.account.make_folder(self.state)
 
     def write_configuration(
-        self, listeners: Sequence[Listener], *, protected: bool, count_refusals: bool = False
+        self,
+        listeners: Sequence[Listener],
+        *,
+        protected: bool,
+        count_refusals: bool = False,
+        autosave_interval_s: int = AUTOSAVE_INTERVAL_S,
     ) -> None:
         """`protected`: with access list, passwords and keys. Errors: `listener_open`."""
         access = (
@@ -84,7 +90,11 @@ class BrokerFolder:
             f"psk_file {self.keys}",
         )
         text = render_configuration(
-            self.state, listeners, access if protected else (), count_refusals=count_refusals
+            self.state,
+            listeners,
+            access if protected else (),
+            count_refusals=count_refusals,
+            autosave_interval_s=autosave_interval_s,
         )
         if protected:
             for path in (self.passwords, self.keys):

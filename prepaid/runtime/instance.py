@@ -9,6 +9,7 @@ from typing import Self
 from prepaid.runtime.binaries import Binaries
 from prepaid.runtime.folders import Account, Folders
 from prepaid.runtime.mosquitto import Access, Mosquitto
+from prepaid.runtime.mosquitto_files import AUTOSAVE_INTERVAL_S
 from prepaid.runtime.postgres import Postgres
 from prepaid.runtime.resolver import resolve
 
@@ -30,13 +31,18 @@ class Instance:
         folders: Folders | None = None,
         account: Account | None = None,
         access: Access | None = None,
+        *,
+        autosave_interval_s: int = AUTOSAVE_INTERVAL_S,
     ) -> None:
-        """`access` is what a private broker admits; None: whoever is on this machine."""
+        """`access` is what a private broker admits; None: whoever is on this machine. It writes a
+        snapshot of its state every `autosave_interval_s`.
+        """
         self._progress = progress
         self._environ = environ
         self._folders = folders if folders is not None else Folders.choose(environ)
         self._account = account
         self._access = access
+        self._autosave_interval_s = autosave_interval_s
         self._stack = ExitStack()
         self.binaries: Binaries | None = None
         self.postgres: Postgres | None = None
@@ -82,7 +88,13 @@ class Instance:
                 data_dir = self._folders.data / "mosquitto"
                 self._progress(f"Starting mosquitto {self.binaries.mosquitto.version}")
                 self.mosquitto = stack.enter_context(
-                    Mosquitto(self.binaries.mosquitto, data_dir, account, self._access)
+                    Mosquitto(
+                        self.binaries.mosquitto,
+                        data_dir,
+                        account,
+                        self._access,
+                        autosave_interval_s=self._autosave_interval_s,
+                    )
                 )
             self._stack = stack.pop_all()
 

@@ -19,7 +19,7 @@ from prepaid.runtime.binaries import MosquittoBinaries
 from prepaid.runtime.broker_folder import BrokerFolder
 from prepaid.runtime.errors import RuntimeUnavailableError
 from prepaid.runtime.folders import Account
-from prepaid.runtime.mosquitto_files import Listener
+from prepaid.runtime.mosquitto_files import AUTOSAVE_INTERVAL_S, Listener
 from prepaid.runtime.server_process import LOOPBACK, FolderLock, ServerProcess, keep_port
 
 # The user whose rights ingest needs; the address for our own parts is this one's.
@@ -61,11 +61,14 @@ class Mosquitto:
         data_dir: Path,
         account: Account,
         access: Access | None = None,
+        *,
+        autosave_interval_s: int = AUTOSAVE_INTERVAL_S,
     ) -> None:
         self._binaries = binaries
         self._folder = data_dir
         self.files = BrokerFolder(data_dir, account)
         self._access = access
+        self._autosave_interval_s = autosave_interval_s
         self._state = self.files.state
         self._account = account
         self._lock = FolderLock(data_dir)
@@ -144,6 +147,7 @@ class Mosquitto:
             ),
             protected=access is not None,
             count_refusals=access is not None and access.count_refusals,
+            autosave_interval_s=self._autosave_interval_s,
         )
 
     def stop(self) -> None:
@@ -152,7 +156,7 @@ class Mosquitto:
         self._lock.release()
 
     def kill(self) -> None:
-        """Ends it with SIGKILL: up to AUTOSAVE_INTERVAL_S of its state is lost."""
+        """Ends it with SIGKILL: its state is that of its last snapshot."""
         self._process.kill()
 
     def __enter__(self) -> Self:

@@ -29,15 +29,16 @@ MAX_QUEUED_MESSAGES = 1_000_000_000
 MAX_QUEUED_BYTES = 1024 * 1024 * 1024
 # The largest payload of the MQTT contract with room for its properties.
 MAX_PACKET_BYTES = 128 * 1024
-# What a crash can take with it: mosquitto 2 writes its state as a snapshot, every so often.
+# What a crash can take with it: mosquitto 2 writes its state as a snapshot, every so often, and
+# does nothing else meanwhile. That is a moment, or seconds where millions of messages wait.
 AUTOSAVE_INTERVAL_S = 2
+LONG_QUEUE_AUTOSAVE_S = 300
 MAX_KEEPALIVE_S = 3_600
 # A session that stays away longer than this is forgotten with its queue.
 PERSISTENT_CLIENT_EXPIRATION = "30d"
 # What every broker of ours keeps to, wherever it runs; compose.yaml repeats it.
 SETTINGS = (
     "persistence true",
-    f"autosave_interval {AUTOSAVE_INTERVAL_S}",
     f"persistent_client_expiration {PERSISTENT_CLIENT_EXPIRATION}",
     "max_inflight_messages 0",
     f"max_queued_messages {MAX_QUEUED_MESSAGES}",
@@ -139,6 +140,7 @@ def render_configuration(
     access: Sequence[str] = (),
     *,
     count_refusals: bool = False,
+    autosave_interval_s: int = AUTOSAVE_INTERVAL_S,
 ) -> str:
     """mosquitto.conf(5): what holds for all, access, then each listener.
 
@@ -162,6 +164,7 @@ def render_configuration(
         f"persistence_location {state}/",
         "log_dest stderr",
         *SETTINGS,
+        f"autosave_interval {autosave_interval_s}",
         *(REFUSALS_IN_LOG if count_refusals else ()),
         f"allow_anonymous {'false' if access else 'true'}",
         *access,

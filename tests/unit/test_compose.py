@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE, OWNER_VARIABLE
-from prepaid.runtime.mosquitto_files import SETTINGS
+from prepaid.runtime.mosquitto_files import AUTOSAVE_INTERVAL_S, SETTINGS
 from prepaid.runtime.postgres import LOGIN
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ def compose() -> dict[str, Any]:
 
 def test_broker_keeps_to_our_settings(compose: dict[str, Any]) -> None:
     lines = compose["configs"]["mosquitto"]["content"].splitlines()
-    assert set(SETTINGS) <= set(lines)
+    assert {*SETTINGS, f"autosave_interval {AUTOSAVE_INTERVAL_S}"} <= set(lines)
     assert "per_listener_settings true" not in lines
 
 

@@ -65,6 +65,13 @@ def test_access_that_somebody_changed_is_told(
     assert wrong(settings) == ["broker access"]
 
 
+def test_snapshots_may_be_further_apart(settings: Settings) -> None:
+    assert settings.broker.folder is not None
+    path = settings.broker.folder / "mosquitto.conf"
+    path.write_text(path.read_text().replace("autosave_interval 2", "autosave_interval 300"))
+    assert wrong(settings) == []
+
+
 def test_claims_that_the_broker_does_not_know_are_told(settings: Settings) -> None:
     assert wrong(settings, claims=["claim.a", "claim.b"]) == ["broker access"]
 

@@ -66,3 +66,11 @@ def test_commits_wait_for_standbys_where_there_are_any():
 def test_broker_keeps_what_it_acknowledged(line: str) -> None:
     text = mosquitto_files.render_configuration(Path("/data"), (Listener(20001), Listener(20002)))
     assert line in text.splitlines()
+
+
+def test_snapshots_may_be_further_apart_where_queues_are_long() -> None:
+    text = mosquitto_files.render_configuration(
+        Path("/data"), (Listener(20001),), autosave_interval_s=300
+    )
+    found = [line for line in text.splitlines() if line.startswith("autosave_interval")]
+    assert found == ["autosave_interval 300"]
