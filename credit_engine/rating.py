@@ -44,6 +44,53 @@ def block_lines(band: Band, consumed_wh: int, energy_wh: int) -> list[dict[str, 
     return lines
 
 
+def tax_line(tax: Tax, base_micro: int, due_micro: int, amount_micro: int) -> dict[str, Any]:
+    """`base_micro`, `due_micro`: of the month, with this charge."""
+    return {
+        "name": tax.name,
+        "ppm": tax.ppm,
+        "included": tax.included,
+        "base_micro": base_micro,
+        "due_micro": due_micro,
+        "amount_micro": amount_micro,
+    }
+
+
+def energy_key(start_ms: int, end_ms: int) -> str:
+    """The key of the posting of a segment's energy."""
+    return f"energy:{start_ms}-{end_ms}"
+
+
+def explain_energy(
+    meter_id: str,
+    registers: tuple[int, int, int, int],
+    segment: tuple[int, int],
+    cell: Cell,
+    position_wh: int,
+    blocks: Sequence[Mapping[str, int]],
+    charge_micro: int,
+    taxes: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """A debit of energy down to its registers; `registers`: instant and Wh of either end."""
+    from_ms, from_wh, to_ms, to_wh = registers
+    return {
+        "meter": meter_id,
+        "registers": {
+            "from": {"at_ms": from_ms, "wh": from_wh},
+            "to": {"at_ms": to_ms, "wh": to_wh},
+        },
+        "segment": {"from_ms": segment[0], "to_ms": segment[1]},
+        "band": cell.band.name,
+        "valid_from": cell.version.valid_from.isoformat(),
+        "period": cell.position_key[0],
+        "position_wh": position_wh,
+        "method": cell.band.method,
+        "blocks": blocks,
+        "charge_micro": charge_micro,
+        "taxes": taxes,
+    }
+
+
 def tax_increase(taxed: Mapping[Any, int], taxes: Sequence[Taxed], charge_micro: int) -> int:
     """What a charge adds to the taxes that are not included."""
     increase = 0
@@ -118,25 +165,19 @@ class Books:
         consumed[cell.month_key] = consumed.get(cell.month_key, 0) + energy
         consumed[cell.year_key] = consumed.get(cell.year_key, 0) + energy
         legs, tax_lines = self._debit_charge("revenue:energy", charge, cell.energy_taxes)
-        explanation = {
-            "meter": interval.meter_id,
-            "registers": {
-                "from": {"at_ms": interval.start_ms, "wh": interval.from_wh},
-                "to": {"at_ms": interval.end_ms, "wh": interval.to_wh},
-            },
-            "segment": {"from_ms": start_ms, "to_ms": end_ms},
-            "band": band.name,
-            "valid_from": cell.version.valid_from.isoformat(),
-            "period": cell.position_key[0],
-            "position_wh": position,
-            "method": band.method,
-            "blocks": block_lines(band, position, energy),
-            "charge_micro": charge,
-            "taxes": tax_lines,
-        }
+        explanation = explain_energy(
+            interval.meter_id,
+            (interval.start_ms, interval.from_wh, interval.end_ms, interval.to_wh),
+            (start_ms, end_ms),
+            cell,
+            position,
+            block_lines(band, position, energy),
+            charge,
+            tax_lines,
+        )
         self.postings.append(
             Posting(
-                f"energy:{start_ms}-{end_ms}",
+                energy_key(start_ms, end_ms),
                 "energy",
                 end_ms,
                 cell.day.date,
@@ -275,15 +316,7 @@ class Books:
                 earned -= amount
             else:
                 debited += amount
-            line = {
-                "name": tax.name,
-                "ppm": tax.ppm,
-                "included": tax.included,
-                "base_micro": base + charge,
-                "due_micro": after,
-                "amount_micro": amount,
-            }
-            lines.append(line)
+            lines.append(tax_line(tax, base + charge, after, amount))
         self.balance_micro -= debited
         return _legs(("customer", -debited), (revenue, earned), *due.items()), lines
 

@@ -8,10 +8,14 @@ such rows, a column at a time. It knows no rule of its own:
 - law: a reading that it takes gives what `advance` gives - the posting, the position, the status;
 - what it cannot take it refuses and leaves as it was, and `advance` rates it instead.
 
+A late reading within an interval that was debited is the same work: `reopen` gives the row from
+before that debit, and the reading and the one that ended the interval are the next two.
+
 Its integers have 64 bits; an account whose numbers could leave them is not begun.
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import gcd
 from typing import Any, NamedTuple
@@ -21,7 +25,7 @@ from numpy.typing import NDArray
 
 from credit_engine.days import MEMO_LIMIT, Cell, cell_at
 from credit_engine.position import Position
-from credit_engine.rating import PPM
+from credit_engine.rating import PPM, explain_energy, tax_line
 from credit_engine.terms import Tariff, Tax, Terms
 
 # As many taxes as a row of the ledger's lean table has room for.
@@ -75,6 +79,32 @@ class Pricing:
         taxes = (f"tax:{tax.name}" for _, tax in self.cell.energy_taxes)
         return ("customer", "revenue:energy", *taxes)
 
+    def explain(
+        self,
+        meter_id: str,
+        registers: tuple[int, int, int, int],
+        position_wh: int,
+        energy_wh: int,
+        charge_micro: int,
+        taxes: Sequence[tuple[int, int, int]],
+    ) -> dict[str, Any]:
+        """A debit of one interval, as `credit_engine.rating` words it; `registers`: instant and Wh
+        of either end; `taxes`: base, due and amount of each.
+        """
+        block = {
+            "wh": energy_wh,
+            "price_micro_per_wh": self.price_micro_per_wh,
+            "amount_micro": charge_micro,
+        }
+        lines = [
+            tax_line(tax, *line)
+            for (_, tax), line in zip(self.cell.energy_taxes, taxes, strict=True)
+        ]
+        segment = registers[0], registers[2]
+        return explain_energy(
+            meter_id, registers, segment, self.cell, position_wh, [block], charge_micro, lines
+        )
+
     def layout(self, keys: tuple[object, ...]) -> "Layout":
         """Where numbers with these keys count the month, the year and the taxed charges."""
         found = self.layouts.get(keys)
@@ -110,6 +140,17 @@ class Steady(NamedTuple):
     row: tuple[Any, ...]
 
 
+class Debit(NamedTuple):
+    """A debit of the energy between two readings that follow each other; `bases`: before it, in the
+    order of the taxes.
+    """
+
+    from_ms: int
+    from_wh: int
+    position_wh: int
+    bases: tuple[int, ...]
+
+
 class Taken(NamedTuple):
     """Of each reading: whether it is taken, and for those that are: where it began, what was
     consumed before and since (0: nothing is debited), the signed µ of `Pricing.accounts`, and of
@@ -122,6 +163,12 @@ class Taken(NamedTuple):
     energy_wh: Integers
     amounts: Integers
     bases: Integers
+
+
+def taxes_due(rows: Rows, bases: Integers) -> Integers:
+    """What each tax of the rows comes to on these charges of a month; 0 where there is none."""
+    tax = rows["tax"]
+    return np.asarray((bases * tax["factor"] + tax["half"]) // tax["divisor"])
 
 
 def take(rows: Rows, at_ms: Integers, wh: Integers) -> Taken:
@@ -186,47 +233,89 @@ def begin(terms: Terms, position: Position, floor_micro: int) -> Steady | None:
     # The first reading of a day leaves a position to rate again from.
     if position.at_ms == cell.day.start_ms:
         return None
-    pricing = _pricing(terms.tariff, cell, position)
+    pricing = _pricing_of(terms.tariff, cell, position)
     numbers, power = position.numbers(), position.installation.max_power_w
     if pricing is None or len(numbers) > NUMBERS_MAX or (power or 0) > POWER_MAX_W:
         return None
     balance = position.totals.balance_micro
     if balance > AMOUNT_MAX or not all(0 <= each <= AMOUNT_MAX for each in numbers):
         return None
-    layout = pricing.layout(position.keys())
+    used_wh = position.totals.consumed_wh[cell.position_key]
+    return _steady(
+        pricing, position.keys(), numbers, position.at_ms, used_wh, balance, floor_micro, power
+    )
+
+
+def _steady(
+    pricing: Pricing,
+    keys: tuple[object, ...],
+    numbers: list[int],
+    at_ms: int,
+    consumed_wh: int,
+    balance_micro: int,
+    floor_micro: int,
+    max_power_w: int | None,
+) -> Steady:
+    layout = pricing.layout(keys)
     row = (
-        position.at_ms,
-        position.register_wh,
-        position.totals.consumed_wh[cell.position_key],
-        balance,
+        at_ms,
+        numbers[0],
+        consumed_wh,
+        balance_micro,
         floor_micro,
-        -1 if power is None else power,
+        -1 if max_power_w is None else max_power_w,
         pricing.end_ms,
         pricing.upper_wh,
         pricing.price_micro_per_wh,
         layout.month_at,
         layout.year_at,
         len(numbers),
-        len(cell.energy_taxes),
+        len(pricing.cell.energy_taxes),
         list(layout.taxes),
         numbers + [0] * (NUMBERS_MAX - len(numbers)),
     )
     return Steady(pricing, row)
 
 
-def _pricing(tariff: Tariff, cell: Cell, position: Position) -> Pricing | None:
+def reopen(
+    tariff: Tariff, debit: Debit, balance_micro: int, max_power_w: int | None
+) -> Steady | None:
+    """The account just before a debit, as far as other debits of that energy need it: its row, then
+    moved by `take`, counts no month, year or tax that is not of this debit.
+
+    `balance_micro`: before it, in the order of instants. Only what leaves it above zero is taken.
+    """
+    cell = cell_at(tariff, debit.from_ms)
+    pricing = _pricing(tariff, cell, debit.position_wh)
+    numbers = [debit.from_wh, 0, 0, *debit.bases]
+    if pricing is None or len(debit.bases) != len(cell.energy_taxes):
+        return None
+    if (max_power_w or 0) > POWER_MAX_W or max(balance_micro, *numbers) > AMOUNT_MAX:
+        return None
+    keys = (None, cell.month_key, cell.year_key, *(key for key, _ in cell.energy_taxes))
+    return _steady(
+        pricing, keys, numbers, debit.from_ms, debit.position_wh, balance_micro, 0, max_power_w
+    )
+
+
+def _pricing_of(tariff: Tariff, cell: Cell, position: Position) -> Pricing | None:
     consumed, taxed = position.totals.consumed_wh, position.totals.taxed_micro
     # The engine begins the counts of a period; here they only grow.
     if cell.month_key not in consumed or cell.year_key not in consumed:
         return None
     if any(key not in taxed for key, _ in cell.energy_taxes):
         return None
+    return _pricing(tariff, cell, consumed[cell.position_key])
+
+
+def _pricing(tariff: Tariff, cell: Cell, used_wh: int) -> Pricing | None:
+    """`used_wh`: in the band and the period of the cell, before."""
     names = {tax.name for _, tax in cell.energy_taxes}
     if len(names) != len(cell.energy_taxes) or len(names) > TAXES_MAX:
         return None
     if not all(0 < tax.ppm <= PPM for _, tax in cell.energy_taxes):
         return None
-    band, used_wh = cell.band, consumed[cell.position_key]
+    band = cell.band
     # The block of the next Wh: one that is full to its edge ends with it.
     block = bisect_left(band.upper_wh, used_wh + 1)
     if not 0 < band.prices[block] <= PRICE_MAX_MICRO:
