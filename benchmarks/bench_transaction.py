@@ -3,8 +3,8 @@
 A repetition is one reading of every meter, decoded and then stored, rated, debited and decided in
 commits of `BATCH`; the floor writes as many rows (meter, instant, register) to a table without
 keys, in as many commits. CPU is counted apart for decoding, for the worker inside the transaction
-and for its database backend. `late` is what the meters of a place say after an outage: behind its
-newest reading, each brings the one that is missing.
+and for its database backend. `late` is what the meters of a place say after an hour's outage:
+behind its newest reading, each brings those that are missing, slot by slot.
 """
 
 import time
@@ -28,8 +28,9 @@ from store.session import POINT_LOOKUPS
 from store.terms import TermsCache
 
 BATCH = 2_000
-# One meter in so many has a reading that comes late.
+# One meter in so many has readings that come late, and so many of them.
 LATE_SHARE = 10
+MISSING = 4
 
 
 class Bench:
@@ -51,15 +52,19 @@ class Bench:
         return self._say(range(self.population.meters), self.slot)
 
     def late(self) -> Cost:
-        """A missing reading of each of some meters; then the others say as much."""
+        """What some meters miss; then the others say as much."""
         late = range(max(1, self.population.meters // LATE_SHARE))
         others = range(late.stop, self.population.meters)
-        self._say(late, self.slot + 2)
-        cost = self._say(late, self.slot + 1)
-        for _ in range(2):
+        self._say(late, self.slot + MISSING + 1)
+        costs = [self._say(late, self.slot + 1 + nth) for nth in range(MISSING)]
+        for _ in range(MISSING + 1):
             self.slot += 1
             self._say(others, self.slot)
-        return cost
+        return Cost(
+            sum(cost.readings for cost in costs),
+            sum(cost.elapsed_s for cost in costs),
+            {part: sum(cost.cpu_s[part] for cost in costs) for part in costs[0].cpu_s},
+        )
 
     def _say(self, places: range, slot: int) -> Cost:
         body = population.payload(slot)

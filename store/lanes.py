@@ -5,21 +5,19 @@ A lane is a row of `LANE`, valid as long as both state rows are the versions tha
 rest of what a lane knows show there, too). `store.steady` rates readings by them.
 """
 
-import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import orjson
 from psycopg import Connection
 
-from credit_engine.steady import STEADY, Integers, Pricing, Rows, begin
+from credit_engine.steady import STEADY, Integers, Rows, Steady, begin
 from credit_engine.thresholds import low_credit_edge, rearm_micro
 from store import binary
 from store.binary import Int4s, Int8s, Texts
-from store.ledger import numbers_of_accounts
+from store.pricings import Pricings
 from store.settlement import AccountState, state_of
 from store.sql import query
 from store.terms import TermsCache
@@ -57,6 +55,10 @@ NO_GATEWAY, STRANGER = 0, -2
 ITSELF = -1
 
 
+class Stale(Exception):  # noqa: N818 - no error: the batch is read anew
+    """A row is not the version that was rated."""
+
+
 @dataclass(slots=True)
 class Lanes:
     """What one worker keeps between its batches. Losing it costs a look, nothing else.
@@ -70,10 +72,12 @@ class Lanes:
     known: dict[str, int] = field(default_factory=dict)
     rows: Rows = field(default_factory=lambda: np.zeros(LANES_FIRST, LANE), repr=False)
     gateways: dict[str, int] = field(default_factory=dict)
+    # Of meters with lanes, gaps that late readings are filling: rows of `store.fills`, as octets.
+    gaps: dict[str, bytes] = field(default_factory=dict, repr=False)
+    pricings: Pricings = field(default_factory=Pricings, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     # Counts how often all were forgotten: places from before belong to others now.
     age: int = 0
-    _pricings: dict[bytes, int] = field(default_factory=dict)
     _free: list[int] = field(default_factory=list)
     _used: int = 0
     _wary: int = 0
@@ -115,20 +119,31 @@ class Lanes:
         missing = [numbers[place] for place in np.flatnonzero(over).tolist()]
         if len(self.known) + len(missing) > self.limit:
             self.known.clear()
+            self.gaps.clear()
             self._free.clear()
             self._used = 0
             self.age += 1
         self._load(conn, terms, missing, now_ms)
 
-    def keep(self, places: Integers, lanes: Rows, age: int) -> None:
-        """Lanes as a commit left them; `age` is that of when they were read."""
+    def keep(
+        self, places: Integers, lanes: Rows, gaps: Mapping[str, bytes | None], age: int
+    ) -> None:
+        """Lanes and gaps as a commit left them, None those that it closed; `age` is that of when
+        they were read.
+        """
         with self.lock:
-            if age == self.age:
-                whole(self.rows)[places] = whole(lanes)
+            if age != self.age:
+                return
+            whole(self.rows)[places] = whole(lanes)
+            for number, gap in gaps.items():
+                self.gaps.pop(number, None)
+                if gap is not None and number in self.known:
+                    self.gaps[number] = gap
 
     def forget(self, numbers: Iterable[str]) -> None:
         with self.lock:
             for number in numbers:
+                self.gaps.pop(number, None)
                 place = self.known.pop(number, None)
                 if place is not None:
                     self._free.append(place)
@@ -144,19 +159,20 @@ class Lanes:
             if _stands_still(row, state, now_ms):
                 rows.append((row, state))
         terms.prepare(conn, {state.account_id: state.terms_revision for _, state in rows})
-        pricings: dict[int, int] = {}
-        names, lanes = [], []
+        begun = []
         for row, state in rows:
             agreed = terms.get(conn, state.account_id, state.terms_revision)
             steady = begin(agreed, state.position, _floor(state))
             if steady is None:
                 continue
-            pricing = pricings.get(id(steady.pricing))
-            if pricing is None:
-                pricing = pricings[id(steady.pricing)] = self._number(conn, steady.pricing)
-            day = binary.day_number(steady.pricing.cell.day.date)
-            names.append(row[0])
-            lanes.append(self._lane(row, state, pricing, day, steady.row))
+            begun.append((row, state, steady))
+        pricings = {id(steady.pricing): steady.pricing for *_, steady in begun}
+        numbered = self.pricings.numbers(conn, pricings)
+        names = [row[0] for row, *_ in begun]
+        lanes = [
+            self._lane(row, state, numbered[id(steady.pricing)], steady)
+            for row, state, steady in begun
+        ]
         places = [self._place() for _ in lanes]
         self.rows[places] = np.array(lanes, LANE)
         self.known.update(zip(names, places, strict=True))
@@ -171,7 +187,7 @@ class Lanes:
         return self._used - 1
 
     def _lane(
-        self, row: Sequence[Any], state: AccountState, pricing: int, day: int, steady: Any
+        self, row: Sequence[Any], state: AccountState, pricing: int, steady: Steady
     ) -> tuple[Any, ...]:
         _, meter_id, gateway, _, _, boot, seq, _, reported, waits, gap, *versions = row[:13]
         due_ms = state.due_ms
@@ -181,45 +197,11 @@ class Lanes:
         if gateway is not None:
             number = self.gateways.setdefault(gateway, len(self.gateways) + 1)
         newest_ms = max(state.newest_reading_ms, state.anchor_ms)
+        day = binary.day_number(steady.pricing.cell.day.date)
         return (
             meter_id, state.account_id, number, boot, seq, newest_ms, due_ms, 0, pricing, day,
-            *map(signed, versions), reported == "closed" and not waits, not gap, steady,
+            *map(signed, versions), reported == "closed" and not waits, not gap, steady.row,
         )  # fmt: skip
-
-    def _number(self, conn: Connection, pricing: Pricing) -> int:
-        """The number of a pricing in the database, which is given once, in a commit of its own:
-        what rates by it may be rolled back.
-        """
-        cell = pricing.cell
-        legs = numbers_of_accounts(conn, pricing.accounts)
-        body: Mapping[str, object] = {
-            "valid_from": cell.version.valid_from.isoformat(),
-            "period": cell.position_key[0],
-            "method": cell.band.method,
-            "taxes": [
-                {"name": tax.name, "ppm": tax.ppm, "included": tax.included}
-                for _, tax in cell.energy_taxes
-            ],
-        }
-        said = orjson.dumps([cell.band.name, pricing.price_micro_per_wh, legs, body])
-        sha256 = hashlib.sha256(said).digest()
-        found = self._pricings.get(sha256)
-        if found is not None:
-            return found
-        conn.execute(
-            query("add_pricing"),
-            {
-                "sha256": sha256,
-                "band": cell.band.name,
-                "price": pricing.price_micro_per_wh,
-                "legs": legs,
-                "body": orjson.dumps(body).decode(),
-            },
-        )
-        row = conn.execute(query("find_pricing"), {"sha256": sha256}).fetchone()
-        assert row is not None, "it was there or was added"
-        self._pricings[sha256] = row[0]
-        return int(row[0])
 
 
 def _stands_still(row: Sequence[Any], state: AccountState, now_ms: int) -> bool:
@@ -260,4 +242,4 @@ def signed(version: int) -> int:
 
 def whole(lanes: Rows) -> Integers:
     """The same memory without its fields: moved whole, which is ten times as fast."""
-    return lanes.view(np.int64).reshape(len(lanes), LANE.itemsize // 8)
+    return lanes.view(np.int64).reshape(len(lanes), lanes.dtype.itemsize // 8)

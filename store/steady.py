@@ -1,12 +1,14 @@
 """The hot path: readings that move nothing but their account's register, balance and counts.
 
-Lanes (`store.lanes`) rate their next readings, all of a batch at once, without asking the database.
-A batch is one guarded UPDATE and two COPYs: where a single row is another version than the one that
-was rated, nothing of the batch is written, what changed is read anew, and what does not fit then
-goes the general way. So a lane affects cost, never meaning.
+Lanes (`store.lanes`) rate their next readings, all of a batch at once, and ask the database
+nothing. A batch is one guarded UPDATE and two COPYs, and beside them what fills gaps
+(`store.fills`): where a single row is another version than the one that was rated, nothing of the
+batch is written, what changed is read anew, and what does not fit then goes the general way. So a
+lane affects cost, never meaning.
 
-What a lane does not take - anything but a reading in order, inside one cell and block, above every
-threshold, of a meter that says nothing new - is left to `store.ingest`, which knows all rules.
+What a lane does not take - anything but a reading in order, or one that fills a gap, inside one
+cell and block, above every threshold, of a meter that says nothing new - is left to `store.ingest`,
+which knows all rules.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,11 +22,12 @@ from credit_engine.steady import NUMBERS_MAX, Integers, Marks, Rows
 from credit_engine.steady import take as rate
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import DecodedReading
-from store import binary, clocks, steady_rows
+from store import binary, clocks, fills, steady_rows
 from store.answers import Receipt
 from store.binary import Packed
+from store.fills import Filling, Late
 from store.incoming import Incoming, Recorded
-from store.lanes import ITSELF, STRANGER, Lanes, signed, whole
+from store.lanes import ITSELF, STRANGER, Lanes, Stale, signed, whole
 from store.sql import query
 from store.terms import TermsCache
 
@@ -50,10 +53,6 @@ _TELLS_RELAY = np.array([bool(relay) and not replayed for _, _, replayed, _, rel
 _PlainReading = tuple[DecodedReading, tuple[DecodedReading, ...]]
 
 
-class _Stale(Exception):  # noqa: N818 - no error: the batch is read anew
-    """A row is not the version that was rated."""
-
-
 class _Taking:
     """The steady readings of one batch: taken by their lanes, and written at once.
 
@@ -73,7 +72,7 @@ class _Taking:
         self._collect()
         self._accepted = np.zeros(len(self._plain), np.bool_)
         if self._plain:
-            self._take_all()
+            self._look_up()
 
     @property
     def accepted(self) -> int:
@@ -113,15 +112,41 @@ class _Taking:
 
     # --- rating -----------------------------------------------------------------------------
 
-    def _take_all(self) -> None:
-        """The first reading of each lane, then the second of those that have one, and so on."""
-        may = np.flatnonzero((self._places >= 0) & (self._codes != _NO_CODE))
-        self._touched, first, at = np.unique(
-            self._places[may], return_index=True, return_inverse=True
+    def _look_up(self) -> None:
+        """The lanes of the readings that they may take."""
+        self._may = np.flatnonzero((self._places >= 0) & (self._codes != _NO_CODE))
+        self._touched, first, self._at = np.unique(
+            self._places[self._may], return_index=True, return_inverse=True
         )
-        self._numbers = [self._plain[place].meter for place in may[first]]
+        self._numbers = [self._plain[place].meter for place in self._may[first]]
         self._work = self._lanes.rows.take(self._touched)
         self._moved = np.zeros(len(self._work), np.bool_)
+        self._filling: Filling | None = None
+
+    def late(self) -> list[Late]:
+        """Of meters that miss readings and said one from before their newest, the first such;
+        without those that the gap that is known of them begins with.
+        """
+        if not self._plain:
+            return []
+        may, lanes = self._may, self._work.take(self._at)
+        late = ~lanes["whole"] & (self._seq[may] < lanes["seq"])
+        found: dict[str, Late] = {}
+        for place in may[late]:
+            reading = self._plain[place]
+            known = found.get(reading.meter)
+            if known is None or (reading.boot, reading.seq) < (known.boot, known.seq):
+                found[reading.meter] = Late(reading.meter, reading.boot, reading.seq)
+        gaps = self._lanes.gaps
+        return [each for number, each in found.items() if not fills.is_next(each, gaps.get(number))]
+
+    def take_all(self) -> None:
+        """The first reading of each lane, then the second of those that have one, and so on."""
+        if not self._plain:
+            return
+        if self._lanes.gaps:
+            self._filling = fills.begin(self._lanes, self._numbers, self._work)
+        may, at = self._may, self._at
         nth = np.zeros(len(may), np.int64)
         if len(at) > len(self._touched):
             order = np.argsort(at, kind="stable")
@@ -136,6 +161,8 @@ class _Taking:
         lanes = self._work.take(at)
         fit = self._fit(readings, lanes)
         if not fit.all():
+            if self._filling is not None:
+                self._fill(self._filling, readings[~fit], at[~fit])
             fitting = np.flatnonzero(fit)
             readings, at, lanes = readings[fitting], at[fitting], lanes.take(fitting)
         ts_ms, wh = self._ts_ms[readings], self._wh[readings]
@@ -161,16 +188,37 @@ class _Taking:
 
     def _fit(self, readings: Integers, lanes: Rows) -> Marks:
         """Whether each reading is its lane's next, and nothing but that."""
-        codes, senders = self._codes[readings], self._senders[readings]
         ts_ms = self._ts_ms[readings]
         fit = (self._seq[readings] == lanes["seq"] + 1) & (self._boot[readings] == lanes["boot"])
         fit &= (lanes["newest_ms"] < ts_ms) & (ts_ms < lanes["due_ms"])
-        fit &= (senders == ITSELF) | (senders == lanes["gateway"])
-        fit &= ~_PROMISES[codes] | lanes["whole"]
-        fit &= ~_TELLS_RELAY[codes] | lanes["closed"]
-        early = ts_ms - self._received_ms[readings] > clocks.RIGHT_WITHIN_MS
-        fit &= ~early | _REPLAYED[codes]
-        return np.asarray(fit)
+        fit &= ~_PROMISES[self._codes[readings]] | lanes["whole"]
+        return np.asarray(fit & self._says_nothing_new(readings, lanes))
+
+    def _says_nothing_new(self, readings: Integers, lanes: Rows) -> Marks:
+        """Of who speaks for whom, of the relay, of the meter's clock."""
+        codes, senders = self._codes[readings], self._senders[readings]
+        same = (senders == ITSELF) | (senders == lanes["gateway"])
+        same &= ~_TELLS_RELAY[codes] | lanes["closed"]
+        early = self._ts_ms[readings] - self._received_ms[readings] > clocks.RIGHT_WITHIN_MS
+        return np.asarray(same & (~early | _REPLAYED[codes]))
+
+    def _fill(self, filling: Filling, readings: Integers, at: Integers) -> None:
+        """Readings that are not their lanes' next; at most one of each lane."""
+        lanes = self._work.take(at)
+        # The newest reading is the one that the account stands at, and is written again.
+        fit = self._says_nothing_new(readings, lanes)
+        fit &= lanes["newest_ms"] == lanes["steady"]["at_ms"]
+        readings, at, lanes = readings[fit], at[fit], lanes[fit]
+        codes, ts_ms = self._codes[readings], self._ts_ms[readings]
+        filled, none_missing = filling.take(
+            at, self._boot[readings], self._seq[readings], ts_ms, self._wh[readings]
+        )
+        self._accepted[readings] = filled
+        self._moved[at] |= filled
+        self._work["whole"][at] |= none_missing
+        tells = filled & _TELLS_RELAY[codes]
+        told_ms = np.maximum(lanes["relay_ms"], ts_ms)
+        self._work["relay_ms"][at] = np.where(tells, told_ms, lanes["relay_ms"])
 
     # --- what is left -----------------------------------------------------------------------
 
@@ -185,7 +233,9 @@ class _Taking:
         kept: dict[int, dict[tuple[str, int], int]] = {}
         for place in np.flatnonzero(self._accepted & (self._senders != ITSELF)).tolist():
             reading = self._plain[place]
-            kept.setdefault(self._of[place], {})[reading.meter, reading.boot] = reading.seq
+            of = kept.setdefault(self._of[place], {})
+            counter = reading.meter, reading.boot
+            of[counter] = max(reading.seq, of.get(counter, 0))
         left: list[Incoming] = []
         for place, message in enumerate(self._messages):
             decoded, readings = message.decoded, rest.get(place, [])
@@ -199,26 +249,34 @@ class _Taking:
         return left
 
     def receipts(self) -> list[Receipt]:
-        """What meters asked about. Only where every reading before it is held, too."""
+        """What meters asked about. Only up to where every reading is held."""
         asked = self._accepted & _PROMISES[self._codes] & (self._senders == ITSELF)
         readings = [self._plain[place] for place in np.flatnonzero(asked)]
-        return [Receipt(each.meter, each.boot, each.seq) for each in readings]
+        said = [Receipt(each.meter, each.boot, each.seq) for each in readings]
+        held = {} if self._filling is None else self._filling.held()
+        return [
+            min(each, Receipt(each.meter, *held[each.meter])) if each.meter in held else each
+            for each in said
+        ]
 
     # --- writing ----------------------------------------------------------------------------
 
     def write(self, conn: Connection) -> None:
-        """All of it, in a transaction of its own. Errors: _Stale, and then nothing is written."""
+        """All of it, in a transaction of its own. Errors: Stale, and then nothing is written."""
         moved = self._work.take(np.flatnonzero(self._moved))
         with conn.transaction():
             row = conn.execute(query("own_version")).fetchone()
             assert row is not None, "a transaction has a number"
             self._move(conn, moved)
+            if self._filling is not None:
+                self._filling.write(conn, self._now_ms)
             _copy(conn, "copy_steady_readings", *self._rows())
             if self._debits:
                 _copy(conn, "copy_debits", *self._debit_rows())
         moved["account_version"] = signed(row[0])
         moved["relay_ms"] = 0
-        self._lanes.keep(self._touched[self._moved], moved, self._age)
+        gaps = {} if self._filling is None else self._filling.kept()
+        self._lanes.keep(self._touched[self._moved], moved, gaps, self._age)
 
     def forget_changed(self, conn: Connection) -> None:
         """Read anew, next time, what another one changed."""
@@ -242,7 +300,7 @@ class _Taking:
             "numbers": Packed(steady["numbers"]),
         }
         if conn.execute(query("move_accounts"), of).rowcount != len(moved):
-            raise _Stale
+            raise Stale
 
     def _rows(self) -> list[bytes]:
         """The readings, meter by meter: an index takes neighbours faster than strangers."""
@@ -321,11 +379,15 @@ def take(
         with lanes.lock:
             lanes.ready(conn, terms, numbers, now_ms)
             taking = _Taking(lanes, messages, now_ms)
+            late = taking.late()
+            if late:
+                fills.load(conn, terms, lanes, late)
+            taking.take_all()
         if not taking.accepted:
             break
         try:
             taking.write(conn)
-        except _Stale:
+        except Stale:
             taking.forget_changed(conn)
             continue
         except IntegrityError:

@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from struct import Struct
+from typing import Any
 
 import numpy as np
+import orjson
 
-from credit_engine.steady import TAXES_MAX, Integers
+from credit_engine.rating import energy_key
+from credit_engine.steady import TAXES_MAX, Integers, Pricing
 from schemas.identity import ACTIVE_IMPORT
 from schemas.telemetry import DecodedReading
 from store import binary
+from store.pricings import Numbered
 
 _LENGTH = Struct("!i").pack
 _JSONB = Struct("!ib").pack
@@ -93,16 +97,18 @@ def detail(rest: bytes | None) -> bytes:
     return _NULL if rest is None else _JSONB(len(rest) + 1, 1) + rest
 
 
+def _array(count: int) -> list[bytes | np.dtype]:
+    """A column of so many wide numbers: its size, then as `array_send` has them."""
+    if not count:
+        return [binary.array_field(binary.int8_array([]))]
+    head = binary.array_field(binary.int8_array([0] * count))[: -12 * count]
+    return [head, *[_WIDE] * count]
+
+
 @cache
 def _debit(taxes: int) -> _Layout:
-    # Nine numbers, the pricing, the day, and two arrays: their size, then as `array_send` has them.
-    def column(count: int) -> list[bytes | np.dtype]:
-        if not count:
-            return [binary.array_field(binary.int8_array([]))]
-        head = binary.array_field(binary.int8_array([0] * count))[: -12 * count]
-        return [head, *[_WIDE] * count]
-
-    columns = (*[_WIDE] * 9, _NARROW, _NARROW, *column(2 + taxes), *column(taxes))
+    # Nine numbers, the pricing, the day, and two arrays.
+    columns = (*[_WIDE] * 9, _NARROW, _NARROW, *_array(2 + taxes), *_array(taxes))
     return _Layout((Struct("!h").pack(13), *columns))
 
 
@@ -116,3 +122,50 @@ def debits(taxes: int, numbers: Integers) -> bytearray:
             (numbers[:, : DEBIT_NUMBERS + 2 + taxes], numbers[:, bases_at : bases_at + taxes])
         )
     )
+
+
+# Columns; account, correction 0, instant, recorded, energy, day, customer, balance, from, corrects.
+_POSTING = _Layout((
+    Struct("!h").pack(16), _WIDE, Struct("!ii").pack(4, 0), *[_WIDE] * 3, _NARROW, *[_WIDE] * 3,
+    _NULL,
+))  # fmt: skip
+_KIND = binary.text("energy")
+# A number, and the number of a meter, in what explains a posting: texts that are neither.
+_NUMBER, _METER = "\1", "\2"
+
+
+@cache
+def _amounts(count: int) -> _Layout:
+    return _Layout(_array(count))
+
+
+def postings(
+    of: Numbered, meters: Sequence[str], numbers: Integers, amounts: Integers, words: Integers
+) -> bytes:
+    """Debits of one pricing as `copy_ledger` takes them. Of each: the numbers of `_POSTING`, its
+    amounts, and the numbers of `Pricing.explain` in their order.
+    """
+    heads, sums = _POSTING.rows(numbers), _amounts(amounts.shape[1])
+    tails, width = sums.rows(amounts), sums.width
+    legs = binary.array_field(binary.int2_array(of.legs))
+    same = b"".join((_KIND, binary.text(of.pricing.cell.band.name), legs))
+    form = _explanation(of.pricing)
+    rows: list[bytes | bytearray] = []
+    for place, (meter, said) in enumerate(zip(meters, words.tolist(), strict=True)):
+        said_of = form % (orjson.dumps(meter), *said)
+        rows += (
+            heads[place * _POSTING.width : (place + 1) * _POSTING.width],
+            binary.text(energy_key(said[0], said[2])), same,
+            tails[place * width : (place + 1) * width], detail(said_of),
+        )  # fmt: skip
+    return b"".join(rows)
+
+
+def _explanation(pricing: Pricing) -> bytes:
+    """What explains each debit of a pricing, with places for the meter and for numbers."""
+    number: Any = _NUMBER
+    registers, line = (number,) * 4, (number,) * 3
+    taxes = [line] * len(pricing.cell.energy_taxes)
+    said = orjson.dumps(pricing.explain(_METER, registers, number, number, number, taxes))
+    form = said.replace(b"%", b"%%")
+    return form.replace(orjson.dumps(_NUMBER), b"%d").replace(orjson.dumps(_METER), b"%b")

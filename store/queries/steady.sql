@@ -29,7 +29,9 @@ SET anchor_ms = n.at_ms, newest_reading_ms = n.at_ms, balance_micro = n.balance_
     settled_until_ms = greatest(s.settled_until_ms, n.at_ms, %(now_ms)s),
     numbers = (%(numbers)s::bigint[])[n.first : n.last],
     heard_meter_id = n.meter_id, heard_boot = n.boot, heard_seq = n.seq, heard_ms = n.at_ms,
-    heard_relay_ms = CASE WHEN n.relay_ms = 0 THEN s.heard_relay_ms ELSE n.relay_ms END,
+    -- a late reading tells an older word than the newest
+    heard_relay_ms = CASE WHEN n.relay_ms = 0 THEN s.heard_relay_ms
+                          ELSE greatest(s.heard_relay_ms, n.relay_ms) END,
     heard_at_ms = %(now_ms)s
 FROM generate_series(0, %(count)s::integer - 1) AS i
 CROSS JOIN LATERAL (
@@ -41,6 +43,96 @@ CROSS JOIN LATERAL (
     FROM (SELECT %(moves)s::bigint[] AS m) each) n
 JOIN meter_state h ON h.meter_id = n.meter_id AND h.xmin = n.meter_version
 WHERE s.account_id = n.account_id AND s.xmin = n.account_version
+
+-- name: debited_gaps
+-- Of late readings, the gap that each falls into, with the balance at its newer end and the debit over
+-- it: of gaps within one boot, in whose instants nothing happened but that debit, uncorrected, and
+-- before which nothing was recorded since; and the meter's oldest gap, and whether it has just one.
+-- `from_ms`: how old the newer end may be.
+SELECT q.place, g.id, g.after_boot, g.after_seq, g.before_seq, o.ids[1], o.boots[1], o.seqs[1],
+       cardinality(o.ids) = 1,
+       s.balance_micro - l.later_micro, s.terms_revision, t.amounts, t.explanation
+FROM unnest(%(meters)s::bigint[], %(accounts)s::bigint[], %(boots)s::bigint[], %(seqs)s::bigint[],
+            %(from_ms)s::bigint[])
+    WITH ORDINALITY AS q (meter_id, account_id, boot, seq, from_ms, place)
+JOIN account_state s ON s.account_id = q.account_id
+CROSS JOIN LATERAL (
+    SELECT id, after_boot, after_seq, before_seq, ms_of(after_ts) AS after_ms,
+           ms_of(before_ts) AS before_ms
+    FROM gap
+    WHERE meter_id = q.meter_id AND closed_at IS NULL
+      AND after_boot = q.boot AND before_boot = q.boot AND after_seq < q.seq AND q.seq < before_seq
+    OFFSET 0) g
+CROSS JOIN LATERAL (
+    SELECT array_agg(id ORDER BY after_boot, after_seq) AS ids,
+           array_agg(after_boot ORDER BY after_boot, after_seq) AS boots,
+           array_agg(after_seq ORDER BY after_boot, after_seq) AS seqs
+    FROM gap WHERE meter_id = q.meter_id AND closed_at IS NULL) o
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE at_ms <= g.before_ms
+                            AND NOT (at_ms = g.before_ms AND kind = 'energy')) AS others,
+           count(*) FILTER (WHERE corrects IS NOT NULL AND at_ms = g.before_ms
+                            AND from_ms = g.after_ms) AS corrections,
+           coalesce(sum(customer_micro) FILTER (WHERE at_ms > g.before_ms), 0)::bigint AS later_micro
+    FROM ledger_transaction
+    WHERE account_id = q.account_id AND at_ms >= g.after_ms
+      AND (at_ms > g.after_ms OR kind <> 'energy')
+    OFFSET 0) l
+CROSS JOIN LATERAL (
+    SELECT id, amounts, explanation FROM ledger_transaction
+    WHERE account_id = q.account_id AND at_ms = g.before_ms AND correction = 0
+      AND key = 'energy:' || g.after_ms || '-' || g.before_ms
+    OFFSET 0) t
+WHERE g.before_ms >= q.from_ms AND l.others = 0 AND l.corrections = 0
+  -- what the debit says of the month before it still stands
+  AND NOT EXISTS (SELECT FROM ledger_posting o
+                  WHERE o.account_id = q.account_id AND o.id > t.id AND o.at_ms <= g.after_ms)
+  -- what lies between is judged by the reading before it
+  AND NOT EXISTS (SELECT FROM reading r WHERE r.meter_id = q.meter_id AND r.register = '1.8.0'
+                  AND r.ts > at_ms(g.after_ms) AND r.ts < at_ms(g.before_ms))
+  AND NOT EXISTS (SELECT FROM emergency_request e WHERE e.account_id = q.account_id
+                  AND e.requested_ms BETWEEN g.after_ms AND g.before_ms)
+  AND t.explanation #>> '{registers,from,at_ms}' = g.after_ms::text
+  AND t.explanation #>> '{registers,to,at_ms}' = g.before_ms::text
+
+-- name: reverse_debits
+-- Debits that others take the place of, reversed in the order given.
+-- `debits` holds the columns of each `n`, one after the other.
+INSERT INTO ledger_posting (account_id, key, correction, kind, from_ms, at_ms, recorded_at, local_day,
+                            band, energy_wh, legs, amounts, customer_micro, balance_micro, corrects,
+                            explanation)
+SELECT n.account_id, t.key, 1, t.kind, n.from_ms, n.at_ms, at_ms(%(now_ms)s), t.local_day, t.band,
+       -t.energy_wh, t.legs,
+       ARRAY(SELECT -u.amount FROM unnest(t.amounts) WITH ORDINALITY AS u (amount, place)
+             ORDER BY u.place),
+       -t.customer_micro, n.balance_micro, t.id,
+       jsonb_build_object('corrects', t.id, 'reversed', true)
+FROM generate_series(0, %(count)s::integer - 1) AS i
+CROSS JOIN LATERAL (
+    SELECT d[i * 4 + 1] AS account_id, d[i * 4 + 2] AS from_ms, d[i * 4 + 3] AS at_ms,
+           d[i * 4 + 4] AS balance_micro
+    FROM (SELECT %(debits)s::bigint[] AS d) each) n
+CROSS JOIN LATERAL (
+    SELECT id, key, kind, local_day, band, energy_wh, legs, amounts, customer_micro
+    FROM ledger_transaction
+    WHERE account_id = n.account_id AND at_ms = n.at_ms AND correction = 0
+      AND key = 'energy:' || n.from_ms || '-' || n.at_ms
+    OFFSET 0) t
+ORDER BY i
+
+-- name: fill_gaps
+-- Gaps that are filled up to a counter, or whole; only those that still begin where they began.
+UPDATE gap g
+SET after_seq = CASE WHEN n.closed THEN g.after_seq ELSE n.seq END,
+    after_ts = CASE WHEN n.closed THEN g.after_ts ELSE at_ms(n.ts_ms) END,
+    closed_at = CASE WHEN n.closed THEN at_ms(%(now_ms)s) END,
+    reason = CASE WHEN n.closed THEN 'filled' END
+FROM generate_series(0, %(count)s::integer - 1) AS i
+CROSS JOIN LATERAL (
+    SELECT e[i * 6 + 1] AS id, e[i * 6 + 2] AS boot, e[i * 6 + 3] AS from_seq, e[i * 6 + 4] AS seq,
+           e[i * 6 + 5] AS ts_ms, e[i * 6 + 6] = 1 AS closed
+    FROM (SELECT %(ends)s::bigint[] AS e) each) n
+WHERE g.id = n.id AND g.closed_at IS NULL AND g.after_boot = n.boot AND g.after_seq = n.from_seq
 
 -- name: changed_meters
 -- Of these meters, those that one of the two rows is another version of.

@@ -1,11 +1,13 @@
-"""What late readings cost: what is rated again for them, and what is asked of the database."""
+"""What late readings cost the general way: what is rated again for them, and what is asked of the
+database. `store.fills` takes most of them before.
+"""
 
 from typing import Any
 
 import psycopg
 import pytest
 
-from store import settlement
+from store import ingest, settlement
 from store.audit import audit
 from store.positions import LATE_READINGS, RATED_AGAIN_MAX
 
@@ -31,14 +33,19 @@ def anchors_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def say(utility: Any, supply: Any, *places: int, step: int = SLOT, **more: Any) -> Any:
     """What a meter says at these steps after its opening, a Wh for each step."""
-    return utility.record(
+    return record(
+        utility,
         *(
             utility.reading(
                 supply.meter, OPENED + place * step, OPENING_WH + place, seq=place, **more
             )
             for place in places
-        )
+        ),
     )
+
+
+def record(utility: Any, *said: Any) -> Any:
+    return ingest.record_in_general(utility.conn, utility.terms, said, utility.now)
 
 
 def test_of_a_meter_that_speaks_each_minute_one_leaves_a_position_for_the_next_one_to_begin_at(
@@ -134,7 +141,7 @@ def test_many_accounts_are_looked_up_at_once(utility: Any, monkeypatch: pytest.M
                 for each in supplies
             ]
             counted.clear()
-            assert utility.record(*said).accepted == accounts
+            assert record(utility, *said).accepted == accounts
         asked.append(len(counted))
         for each in supplies:
             assert utility.state(each).position.register_wh == OPENING_WH + 3
@@ -151,13 +158,14 @@ def test_more_accounts_than_are_held_at_once_are_rated_as_each_by_itself(
         utility.top_up(each, (place + 1) * 10_000_000, f"p{place}", OPENED + place)
     for slot in (1, 4, 2, 3):
         utility.now = OPENED + 4 * SLOT
-        utility.record(
+        record(
+            utility,
             *(
                 utility.reading(
                     each.meter, OPENED + slot * SLOT, OPENING_WH + slot * (place + 1), seq=slot
                 )
                 for place, each in enumerate(supplies)
-            )
+            ),
         )
     for place, each in enumerate(supplies):
         assert utility.state(each).position.register_wh == OPENING_WH + 4 * (place + 1)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import clockwork, ingest, steady
+from store import clockwork, fills, ingest, steady
+from store.answers import Receipt
 from store.audit import audit
 from store.incoming import Incoming
 from store.lanes import Lanes
@@ -22,13 +23,23 @@ QUARTER = 15 * MINUTE
 OPENED = 1_772_323_200_000  # 2026-03-01T00:00:00Z
 OPENING_WH = 100_000
 
+# What stands under each key. How it came to that depends on what came together, and so do the
+# counts of the month that it says: they are those of when it was recorded.
 BOOKS = """
-    SELECT t.key, t.correction, t.kind, t.from_ms, t.at_ms, t.local_day, t.band, t.energy_wh,
-           t.legs, t.amounts, t.customer_micro, t.balance_micro,
-           (SELECT o.key FROM ledger_transaction o WHERE o.id = t.corrects),
-           CASE WHEN t.kind = 'energy'
-                THEN t.explanation - 'meter' - 'corrects' #- '{now,meter}' END
-    FROM ledger_transaction t WHERE t.account_id = %s ORDER BY t.id"""
+    SELECT t.key, min(t.kind), min(t.from_ms), min(t.at_ms), min(t.local_day), min(t.band),
+           sum(t.energy_wh)::bigint, n.legs,
+           (array_agg(coalesce(t.explanation -> 'now', t.explanation)
+                      - '{meter,taxes,position_wh}'::text[] ORDER BY t.id DESC)
+            FILTER (WHERE t.kind = 'energy'))[1]
+    FROM ledger_transaction t
+    CROSS JOIN LATERAL (
+        SELECT jsonb_object_agg(l.leg, l.micro) AS legs
+        FROM (SELECT e.leg, sum(e.amount) AS micro FROM ledger_transaction o
+              CROSS JOIN LATERAL unnest(o.legs, o.amounts) AS e (leg, amount)
+              WHERE o.account_id = t.account_id AND o.key = t.key
+              GROUP BY e.leg HAVING sum(e.amount) <> 0) l) n
+    WHERE t.account_id = %s AND n.legs IS NOT NULL
+    GROUP BY t.key, n.legs ORDER BY min(t.at_ms), t.key"""
 READINGS = """
     SELECT r.register, r.ts, r.value_wh, r.boot, r.seq, r.clock, r.historical, r.received_at,
            r.verdict, r.detail
@@ -39,11 +50,13 @@ HEARD = """
     FROM meter_heard h JOIN meter m ON m.id = h.meter_id WHERE m.number = %s"""
 AROUND = """
     SELECT (SELECT count(*) FROM decision WHERE account_id = %(account)s),
-           (SELECT count(*) FROM checkpoint WHERE account_id = %(account)s),
            (SELECT count(*) FROM command c JOIN meter m ON m.id = c.meter_id
             WHERE m.number = %(meter)s),
-           (SELECT jsonb_agg(jsonb_build_array(after_seq, before_seq, closed_at IS NULL)
+           (SELECT jsonb_agg(jsonb_build_array(after_seq, ms_of(after_ts), before_seq)
                              ORDER BY after_seq)
+            FROM gap g JOIN meter m ON m.id = g.meter_id
+            WHERE m.number = %(meter)s AND closed_at IS NULL),
+           (SELECT array_agg(DISTINCT reason)
             FROM gap g JOIN meter m ON m.id = g.meter_id WHERE m.number = %(meter)s)"""
 
 
@@ -78,6 +91,7 @@ class Twins:
         theirs = ingest.record_in_general(conn, terms, both[1], now)
         for name in ("accepted", "duplicate", "quarantined", "commands"):
             assert getattr(ours, name) == getattr(theirs, name), name
+        assert promised(ours.receipts) == promised(theirs.receipts)
 
     def next(self) -> tuple[int, int, int]:
         self.at_ms += self.random.choice([QUARTER] * 8 + [QUARTER + MINUTE, 4 * QUARTER, 1])
@@ -87,35 +101,50 @@ class Twins:
         return self.at_ms, self.wh, self.seq
 
     def step(self) -> None:
-        act = self.random.randrange(56)
-        act -= 16
-        if act < 24:
+        act = self.random.randrange(100)
+        if act < 48:
             self.say(self.next(), relay=self.random.choice(["closed"] * 14 + ["open"]))
-        elif act < 27:
+        elif act < 53:
             self.say(*(self.next() for _ in range(3)), both=True, inst={"P": 3})
-        elif act < 29:
+        elif act < 56:
             self.say(self.next(), hist=True, rcpt=True)
-        elif act < 31:
-            self.late.append(self.next())
-        elif act < 33 and self.late:
-            self.say(self.late.pop())
-        elif act < 34:
+        elif act < 66:
+            self.late += [self.next() for _ in range(self.random.choice([1, 1, 4, 7]))]
+        elif act < 86:
+            self.catch_up()
+        elif act < 88:
             said = self.next()
             self.say(said, said)
             self.say(said)
-        elif act < 35:
+        elif act < 90:
             at_ms, wh, seq = self.next()
             self.say((at_ms, wh - 5_000, seq))
-        elif act < 36:
+        elif act < 92:
             self.say(self.next(), tq=self.random.choice(["drift", "lost"]))
         else:
             self.beside(act)
 
+    def catch_up(self) -> None:
+        """Some of what is missing: mostly its oldest, by itself or before what comes now."""
+        random = self.random
+        if not self.late:
+            self.late.append(self.next())
+        if random.randrange(8) == 0:
+            random.shuffle(self.late)
+        count = random.choice([1, 1, 2, 4])
+        said, self.late = self.late[:count], self.late[count:]
+        if random.randrange(6) == 0:
+            at_ms, wh, seq = said[0]
+            said[0] = (at_ms, wh + random.choice([-7, 1, 100_000]), seq)
+        if random.randrange(3) == 0:
+            said.append(self.next())
+        self.say(*said, **random.choice([{}, {"hist": True}, {"relay": "closed"}, {"rcpt": True}]))
+
     def beside(self, act: int) -> None:
         utility = self.utility
-        if act < 38:
+        if act < 95:
             clockwork.settle_due(utility.conn, utility.terms, utility.now, 100)
-        elif act < 39:
+        elif act < 97:
             self.lanes = Lanes()
         else:
             for supply in (self.lean, self.general):
@@ -152,6 +181,14 @@ class Twins:
 EMERGENCY = {"limit": "5.00", "activation": "automatic"}
 
 
+def promised(receipts: list[Receipt]) -> dict[int, int]:
+    """Up to where each boot is held, as the meter hears it."""
+    found: dict[int, int] = {}
+    for each in receipts:
+        found[each.boot] = max(each.seq, found.get(each.boot, 0))
+    return found
+
+
 def unnamed(rows: Any) -> list[Any]:
     """Rows without the names of their own account: keys of its top-ups."""
     return [
@@ -165,10 +202,20 @@ def unnamed(rows: Any) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def debits(shared_utility: Any) -> Iterator[None]:
-    """The law is about something: the lean way was taken."""
-    yield
+    """The law is about something: the lean ways were taken."""
+    filled: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        write = fills.Filling.write
+
+        def count(self: fills.Filling, *of: Any) -> None:
+            write(self, *of)
+            filled.append(len(self.kept()))
+
+        patch.setattr(fills.Filling, "write", count)
+        yield
     (found,) = shared_utility.rows("SELECT count(*) FROM energy_debit")
     assert found > 50
+    assert sum(filled) > 10
     assert [check.name for check in audit(shared_utility.conn) if not check.passed] == []
 
 
