@@ -106,11 +106,6 @@ def day_number(day: date) -> int:
     return day.toordinal() - _EPOCH_DAY
 
 
-def day_of(number: int) -> date:
-    """The inverse of `day_number`."""
-    return date.fromordinal(number + _EPOCH_DAY)
-
-
 def microseconds(ms: int) -> int:
     """What a `timestamptz` column holds; `ms`: UTC milliseconds."""
     return (ms - _EPOCH_MS) * 1000
