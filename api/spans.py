@@ -23,11 +23,12 @@ class RequestSpans:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._tracer = trace.get_tracer("prepaid.api")
+        # Without a provider there is nobody to give spans to. It is set before the first request:
+        # to ask for it looks through the environment each time.
+        self._untold = isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Without a provider there is nobody to give spans to.
-        untold = isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-        if untold or scope["type"] != "http":
+        if self._untold or scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         # What is sent whole passes no `send` that could be noted.

@@ -153,15 +153,20 @@ def format_instant(ms: int) -> str:
     Raises DomainError `bad_instant` outside the years 1 to 9999.
     """
     seconds, rest = divmod(ms, 1000)
+    try:
+        text = _second(seconds)
+    except OverflowError:
+        raise DomainError("bad_instant", f"{ms} ms lies outside the years 1 to 9999.") from None
+    return f"{text}.{rest:03d}Z" if rest else f"{text}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    """The second so many after 1970 began, without its zone; an answer says the same ones often."""
     days, second = divmod(seconds, 86_400)
     minutes, second = divmod(second, 60)
     hour, minute = divmod(minutes, 60)
-    try:
-        day = _day(days)
-    except OverflowError:
-        raise DomainError("bad_instant", f"{ms} ms lies outside the years 1 to 9999.") from None
-    fraction = f".{rest:03d}" if rest else ""
-    return f"{day}T{hour:02d}:{minute:02d}:{second:02d}{fraction}Z"
+    return f"{_day(days)}T{hour:02d}:{minute:02d}:{second:02d}"
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,8 @@ also says why something is refused.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -97,16 +98,32 @@ class _Plain(NamedTuple):
 _Waiting = tuple[Asked, "asyncio.Future[SeenBalance | None]"]
 
 
+class _Open(NamedTuple):
+    """Two connections to one server, and what it told of finished days: another one may have lost
+    that. Balances are asked for on the one; what takes longer, on the other.
+    """
+
+    asking: LoopConnection
+    aside: LoopConnection
+    costs: DayCosts
+
+    async def close(self) -> None:
+        await self.asking.close()
+        await self.aside.close()
+
+
 class Balances:
     """Answers of one process; every call comes from one event loop."""
 
     def __init__(self, url: str, terms: TermsCache) -> None:
         self._url = url
         self._terms = terms
-        self._costs = DayCosts()
-        self._conn: LoopConnection | None = None
+        self._opened: _Open | None = None
         self._waiting: list[_Waiting] = []
         self._work: asyncio.Task[None] | None = None
+        # Balances whose finished days are to be summed first; they keep nobody else waiting.
+        self._unknown: list[tuple[_Plain, _Waiting]] = []
+        self._work_aside: asyncio.Task[None] | None = None
         self._away_until_s = 0.0
         # Sessions that were found idle and are used again, and by when.
         self._idle: dict[int, int] = {}
@@ -119,64 +136,69 @@ class Balances:
             return None
         answer: asyncio.Future[SeenBalance | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, answer))
-        self._begin()
+        if self._work is None:
+            self._work = asyncio.create_task(self._answer_all())
         return await answer
 
     async def close(self) -> None:
-        """Let what is under way end, and close the connection."""
-        if self._work is not None:
-            await self._work
+        """Let what is under way end, and close the connections."""
+        while work := self._work or self._work_aside:
+            await work
         if self._idle:
             await self._touch()
-        await self._drop()
-
-    def _begin(self) -> None:
-        if self._work is None:
-            self._work = asyncio.create_task(self._answer_all())
+        if self._opened is not None:
+            await self._drop(self._opened)
 
     async def _answer_all(self) -> None:
         try:
-            while self._waiting or self._notes_due:
+            while self._waiting:
                 batch = self._waiting[:MOST_AT_ONCE]
                 del self._waiting[:MOST_AT_ONCE]
-                try:
-                    if batch:
-                        await self._answer_batch(batch)
-                    if self._notes_due:
-                        await self._touch()
-                except Exception:
-                    # A defect of ours, which the route may not share.
-                    log.exception("balances_not_answered", asked=len(batch))
-                finally:
-                    # Nobody is left waiting, whatever happened.
-                    for _, answer in batch:
-                        if not answer.done():
-                            answer.set_result(None)
+                with _nobody_left_waiting(batch):
+                    rows = await self._rows([asked for asked, _ in batch])
+                    self._answer_batch(batch, rows)
         finally:
             self._work = None
 
-    async def _answer_batch(self, batch: Sequence[_Waiting]) -> None:
-        rows = await self._rows([asked for asked, _ in batch])
-        unknown: list[tuple[_Plain, _Waiting]] = []
+    def _answer_batch(self, batch: Sequence[_Waiting], rows: Mapping[int, tuple[Any, ...]]) -> None:
         for place, waiting in enumerate(batch, start=1):
             plain = _plain(self._terms, rows.get(place), waiting[0])
-            if plain is None:
-                self._settle(waiting, None)
-            elif self._costs.of(plain.finished) is None:
-                unknown.append((plain, waiting))
+            costs = None if plain is None else self._costs_of(plain)
+            if plain is not None and costs is None:
+                self._unknown.append((plain, waiting))
             else:
-                self._settle(waiting, plain)
-        if unknown:
-            await self._learn_costs([plain.finished for plain, _ in unknown])
-            for plain, waiting in unknown:
-                self._settle(waiting, plain)
+                self._settle(waiting, plain, costs)
+        if self._unknown:
+            self._begin_aside()
 
-    def _settle(self, waiting: _Waiting, plain: _Plain | None) -> None:
+    def _begin_aside(self) -> None:
+        if self._work_aside is None:
+            self._work_aside = asyncio.create_task(self._do_aside())
+
+    async def _do_aside(self) -> None:
+        try:
+            while self._unknown or self._notes_due:
+                batch = self._unknown[:MOST_AT_ONCE]
+                del self._unknown[:MOST_AT_ONCE]
+                with _nobody_left_waiting([waiting for _, waiting in batch]):
+                    if batch:
+                        await self._learn_costs([plain.finished for plain, _ in batch])
+                    for plain, waiting in batch:
+                        self._settle(waiting, plain, self._costs_of(plain))
+                    if self._notes_due:
+                        await self._touch()
+        finally:
+            self._work_aside = None
+
+    def _costs_of(self, plain: _Plain) -> Sequence[int] | None:
+        return None if self._opened is None else self._opened.costs.of(plain.finished)
+
+    def _settle(self, waiting: _Waiting, plain: _Plain | None, costs: Sequence[int] | None) -> None:
         asked, answer = waiting
         # Whoever went away meanwhile has taken back what he asked.
         if answer.done():
             return
-        seen = None if plain is None else _seen(plain, self._costs.of(plain.finished), asked)
+        seen = None if plain is None else _seen(plain, costs, asked)
         answer.set_result(seen)
         if seen is not None:
             self._note(seen.caller, asked.wall_ms)
@@ -189,16 +211,18 @@ class Balances:
             "wall_ms": binary.bigint(max(each.wall_ms for each in asked)),
             "idle_ms": binary.bigint(IDLE_MS),
         }
-        # A connection that was lost while nobody used it is opened again once.
+        # Connections that were lost while nobody used them are opened again once.
         for _ in range(2):
-            fresh = self._conn is None
+            opened, fresh = self._opened, self._opened is None
             try:
-                conn = await self._connection()
-                rows = await conn.rows("balances_asked_for", of)
-                await self._learn(conn, rows)
+                if opened is None:
+                    opened = self._opened = await self._open()
+                rows = await opened.asking.rows("balances_asked_for", of)
+                await self._learn(opened.asking, rows)
                 return {row[0]: row for row in rows}
             except psycopg.Error:
-                await self._drop()
+                if opened is not None:
+                    await self._drop(opened)
                 if fresh:
                     break
         self._away_until_s = time.monotonic() + PAUSE_S
@@ -217,14 +241,15 @@ class Balances:
 
     async def _learn_costs(self, asked: Sequence[Finished]) -> None:
         """Sum the finished days of accounts of which they are not known as they are now."""
-        unknown = {each.account_id: each for each in asked}
+        opened, unknown = self._opened, {each.account_id: each for each in asked}
+        # Where they stay unknown they are looked up the long way.
+        if opened is None:
+            return
         try:
-            costs, conn = self._costs, await self._connection()
-            of = costs.missing(unknown.values())
-            costs.learn(unknown, await conn.rows("costs_of_days", of))
+            of = opened.costs.missing(unknown.values())
+            opened.costs.learn(unknown, await opened.aside.rows("costs_of_days", of))
         except psycopg.Error:
-            # They stay unknown, and are looked up the long way.
-            await self._drop()
+            await self._drop(opened)
 
     def _note(self, caller: Principal, wall_ms: int) -> None:
         """That a session is used again, some time after the answer: nobody waits for it."""
@@ -234,11 +259,12 @@ class Balances:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(NOTED_WITHIN_S, self._note_now)
         self._idle[caller.session_id] = wall_ms
-        self._notes_due |= len(self._idle) >= NOTED_AT_ONCE
+        if len(self._idle) >= NOTED_AT_ONCE:
+            self._note_now()
 
     def _note_now(self) -> None:
         self._notes_due = True
-        self._begin()
+        self._begin_aside()
 
     async def _touch(self) -> None:
         idle, self._idle, self._notes_due = self._idle, {}, False
@@ -247,26 +273,47 @@ class Balances:
             "sessions": binary.int8_array(list(idle)),
             "wall_ms": binary.bigint(max(idle.values())),
         }
+        # Where it fails they are found idle once more, and noted with the next request.
+        opened = self._opened
+        if opened is None:
+            return
         try:
-            conn = await self._connection()
-            await conn.rows("touch_customer_sessions", of)
+            await opened.aside.rows("touch_customer_sessions", of)
         except psycopg.Error:
-            # Found idle once more, they are noted with the next request.
-            await self._drop()
+            await self._drop(opened)
+
+    async def _open(self) -> _Open:
+        """Errors: psycopg.Error."""
+        asking = await self._connection()
+        try:
+            return _Open(asking, await self._connection(), DayCosts())
+        except BaseException:
+            await asking.close()
+            raise
 
     async def _connection(self) -> LoopConnection:
-        if self._conn is None:
-            # Another server may have lost what this one told.
-            self._costs = DayCosts()
-            self._conn = await LoopConnection.open(
-                self._url, "prepaid-api", _SETTINGS, STATEMENT_TIMEOUT_MS
-            )
-        return self._conn
+        return await LoopConnection.open(self._url, "prepaid-api", _SETTINGS, STATEMENT_TIMEOUT_MS)
 
-    async def _drop(self) -> None:
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            await conn.close()
+    async def _drop(self, opened: _Open) -> None:
+        """Close what was lost; who uses its other connection meanwhile is told so."""
+        if self._opened is opened:
+            self._opened = None
+        await opened.close()
+
+
+@contextmanager
+def _nobody_left_waiting(batch: Sequence[_Waiting]) -> Iterator[None]:
+    """Who is not answered when something fails is told to ask the route."""
+    try:
+        yield
+    except BaseException as error:
+        for _, answer in batch:
+            if not answer.done():
+                answer.set_result(None)
+        if not isinstance(error, Exception):
+            raise
+        # A defect of ours, which the route may not share.
+        log.exception("balances_not_answered", asked=len(batch))
 
 
 def _plain(terms: TermsCache, row: tuple[Any, ...] | None, asked: Asked) -> _Plain | None:

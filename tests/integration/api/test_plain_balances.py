@@ -1,13 +1,16 @@
 """Balances that are answered from a shared statement: word for word what the route would say."""
 
+import asyncio
 import gc
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from itertools import count
+from threading import Event
 from typing import Any
 
+import psycopg
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -175,10 +178,7 @@ def test_a_session_in_use_is_noted(site: Site, of_route: list[int]) -> None:
     site.clock.wall += SEEN_EVERY_MS // 1000
     assert balance(site, customer.number, session).status_code == 200
     assert seen_ms(site) < site.wall_ms()
-    until_s = time.monotonic() + 10 * balances.NOTED_WITHIN_S
-    while seen_ms(site) != site.wall_ms():
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
+    wait_until_noted(site)
     assert of_route == []
 
 
@@ -197,9 +197,62 @@ def test_sessions_are_noted_at_once_where_many_are_due(
     for customer, session in zip(customers, sessions, strict=True):
         assert seen_ms(site) < site.wall_ms()
         assert balance(site, customer.number, session).status_code == 200
-    # The next one waits for what the last one left to do.
-    assert balance(site, customers[0].number, sessions[0]).status_code == 200
-    assert seen_ms(site) == site.wall_ms()
+    wait_until_noted(site)
+
+
+def wait_until_noted(site: Site) -> None:
+    until_s = time.monotonic() + 10.0
+    while seen_ms(site) != site.wall_ms():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("work", ["_learn_costs", "_touch"])
+def test_sums_and_notes_keep_nobody_else_waiting(
+    site: Site, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    monkeypatch.setattr(balances, "NOTED_AT_ONCE", 1)
+    known, other, phone = used_for_days(site, 3), used_for_days(site, 3), next(PHONES)
+    site.reach(other, phone)
+    session = site.signed_in(phone)
+    site.clock.wall += SEEN_EVERY_MS // 1000
+    assert balance(site, known.number, known.headers).status_code == 200
+    begun, answered, over = Event(), Event(), Event()
+    do, meanwhile = getattr(Balances, work), []
+
+    async def held_up(*given: Any) -> None:
+        begun.set()
+        meanwhile.append(await asyncio.to_thread(answered.wait, 10.0))
+        await do(*given)
+        over.set()
+
+    monkeypatch.setattr(Balances, work, held_up)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(balance, site, other.number, session)
+        assert begun.wait(10.0)
+        assert balance(site, known.number, known.headers).status_code == 200
+        answered.set()
+        assert first.result().status_code == 200
+    assert over.wait(10.0)
+    # The known one was answered before the other's work was let go on.
+    assert meanwhile == [True]
+
+
+def test_a_lost_connection_for_sums_is_opened_again(
+    site: Site, of_route: list[int], database_url: str, as_owner: Any
+) -> None:
+    customers = [used_for_days(site, 3) for _ in range(3)]
+    assert balance(site, customers[0].number, customers[0].headers).status_code == 200
+    with psycopg.connect(as_owner(database_url), autocommit=True) as owner:
+        lost = owner.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE '%edge AS MATERIALIZED%'"
+            " AND pid <> pg_backend_pid()"
+        ).fetchall()
+    assert lost == [(True,)]
+    for customer in customers[1:]:
+        assert balance(site, customer.number, customer.headers).status_code == 200
+    assert of_route == [customers[1].account_id]
 
 
 def seen_ms(site: Site) -> int:
