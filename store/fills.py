@@ -36,8 +36,8 @@ from store.lanes import Lanes, Stale, whole
 from store.sql import query
 from store.terms import TermsCache
 
-# How old the newer end of a gap may be: what came after it is summed.
-NEWER_END_MS = DAY_MS
+# How much older than the newest reading a gap may begin: what came since is summed.
+KNOWN_SINCE_MS = 2 * DAY_MS
 
 # A gap between two counters of one boot. `steady`: the account at its older end, as its parts are
 # rated. `micro`: the balance at its newer end, in the order of instants. `held_boot`, `held_seq`:
@@ -84,6 +84,7 @@ def load(conn: Connection, terms: TermsCache, lanes: Lanes, late: Sequence[Late]
         lanes.gaps.pop(each.number, None)
     places = [lanes.known[each.number] for each in late]
     of = lanes.rows[places]
+    from_ms = of["newest_ms"] - KNOWN_SINCE_MS
     found = conn.execute(
         query("debited_gaps"),
         {
@@ -91,8 +92,10 @@ def load(conn: Connection, terms: TermsCache, lanes: Lanes, late: Sequence[Late]
             "accounts": Int8s(of["account_id"].tolist()),
             "boots": Int8s([each.boot for each in late]),
             "seqs": Int8s([each.seq for each in late]),
-            "from_ms": Int8s((of["newest_ms"] - NEWER_END_MS).tolist()),
+            "from_ms": Int8s(from_ms.tolist()),
+            "first_ms": int(from_ms.min()),
         },
+        prepare=False,  # planned for this range, see store.facts.stored_facts
     ).fetchall()
     begun: list[tuple[str, Sequence[Any], Steady]] = []
     for place, *row in found:

@@ -48,7 +48,8 @@ WHERE s.account_id = n.account_id AND s.xmin = n.account_version
 -- Of late readings, the gap that each falls into, with the balance at its newer end and the debit over
 -- it: of gaps within one boot, in whose instants nothing happened but that debit, uncorrected, and
 -- before which nothing was recorded since; and the meter's oldest gap, and whether it has just one.
--- `from_ms`: how old the newer end may be.
+-- `from_ms`: how old the older end may be, of all of them `first_ms`, so that the planner leaves out
+-- the chunks before it.
 SELECT q.place, g.id, g.after_boot, g.after_seq, g.before_seq, o.ids[1], o.boots[1], o.seqs[1],
        cardinality(o.ids) = 1,
        s.balance_micro - l.later_micro, s.terms_revision, t.amounts, t.explanation
@@ -62,6 +63,7 @@ CROSS JOIN LATERAL (
     FROM gap
     WHERE meter_id = q.meter_id AND closed_at IS NULL
       AND after_boot = q.boot AND before_boot = q.boot AND after_seq < q.seq AND q.seq < before_seq
+      AND after_ts >= at_ms(q.from_ms)
     OFFSET 0) g
 CROSS JOIN LATERAL (
     SELECT array_agg(id ORDER BY after_boot, after_seq) AS ids,
@@ -83,12 +85,13 @@ CROSS JOIN LATERAL (
     WHERE account_id = q.account_id AND at_ms = g.before_ms AND correction = 0
       AND key = 'energy:' || g.after_ms || '-' || g.before_ms
     OFFSET 0) t
-WHERE g.before_ms >= q.from_ms AND l.others = 0 AND l.corrections = 0
+WHERE l.others = 0 AND l.corrections = 0
   -- what the debit says of the month before it still stands
   AND NOT EXISTS (SELECT FROM ledger_posting o
                   WHERE o.account_id = q.account_id AND o.id > t.id AND o.at_ms <= g.after_ms)
   -- what lies between is judged by the reading before it
   AND NOT EXISTS (SELECT FROM reading r WHERE r.meter_id = q.meter_id AND r.register = '1.8.0'
+                  AND r.ts > at_ms(%(first_ms)s)
                   AND r.ts > at_ms(g.after_ms) AND r.ts < at_ms(g.before_ms))
   AND NOT EXISTS (SELECT FROM emergency_request e WHERE e.account_id = q.account_id
                   AND e.requested_ms BETWEEN g.after_ms AND g.before_ms)
