@@ -10,7 +10,7 @@ between its two readings nothing happened but consumption, inside one cell and b
 above zero. Anything else is left to `store.ingest`, which knows all rules.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +70,25 @@ class Late(NamedTuple):
     seq: int
 
 
+class _Found(NamedTuple):
+    """A row of `debited_gaps`: the gap that a late reading falls into, with the debit over it."""
+
+    # Of the reading, from 1 on.
+    place: int
+    gap_id: int
+    boot: int
+    seq: int
+    before_seq: int
+    oldest_id: int
+    held_boot: int
+    held_seq: int
+    only: bool
+    micro: int
+    terms_revision: int
+    amounts: Sequence[int]
+    explanation: Mapping[str, Any]
+
+
 def is_next(late: Late, gap: bytes | None) -> bool:
     """Whether a reading is the oldest that this gap misses."""
     if gap is None:
@@ -97,41 +116,39 @@ def load(conn: Connection, terms: TermsCache, lanes: Lanes, late: Sequence[Late]
         },
         prepare=False,  # planned for this range, see store.facts.stored_facts
     ).fetchall()
-    begun: list[tuple[str, Sequence[Any], Steady]] = []
-    for place, *row in found:
-        lane = of[place - 1]
-        steady = _before(conn, terms, lane, row)
+    begun: list[tuple[_Found, Steady]] = []
+    for row in map(_Found._make, found):
+        steady = _before(conn, terms, of[row.place - 1], row)
         if steady is not None:
-            begun.append((late[place - 1].number, row, steady))
-    numbered = lanes.pricings.numbers(conn, {id(s.pricing): s.pricing for *_, s in begun})
-    gaps = np.array([_gap(row, numbered[id(s.pricing)], s) for _, row, s in begun], GAP)
-    for place in np.flatnonzero(_rated_so(gaps, [row[-2] for _, row, _ in begun])):
-        lanes.gaps[begun[place][0]] = gaps[place].tobytes()
+            begun.append((row, steady))
+    numbered = lanes.pricings.numbers(conn, {id(s.pricing): s.pricing for _, s in begun})
+    gaps = np.array([_gap(row, numbered[id(s.pricing)], s) for row, s in begun], GAP)
+    for nth in np.flatnonzero(_rated_so(gaps, [row.amounts for row, _ in begun])):
+        lanes.gaps[late[begun[nth][0].place - 1].number] = gaps[nth].tobytes()
 
 
-def _before(conn: Connection, terms: TermsCache, lane: Any, row: Sequence[Any]) -> Steady | None:
-    *_, balance_micro, revision, amounts, said = row
-    agreed = terms.get(conn, int(lane["account_id"]), revision)
+def _before(conn: Connection, terms: TermsCache, lane: Any, found: _Found) -> Steady | None:
+    agreed = terms.get(conn, int(lane["account_id"]), found.terms_revision)
+    said, power = found.explanation, int(lane["steady"]["max_power_w"])
     from_ = said["registers"]["from"]
     bases = tuple(line["base_micro"] - said["charge_micro"] for line in said["taxes"])
     debit = Debit(from_["at_ms"], from_["wh"], said["position_wh"], bases)
-    power = int(lane["steady"]["max_power_w"])
-    return reopen(agreed.tariff, debit, balance_micro - amounts[0], None if power < 0 else power)
+    balance_micro = found.micro - found.amounts[0]
+    return reopen(agreed.tariff, debit, balance_micro, None if power < 0 else power)
 
 
-def _gap(row: Sequence[Any], pricing: int, steady: Steady) -> tuple[Any, ...]:
-    gap_id, boot, seq, before_seq, first, held_boot, held_seq, only, micro, *_, said = row
-    to = said["registers"]["to"]
+def _gap(found: _Found, pricing: int, steady: Steady) -> tuple[Any, ...]:
+    to = found.explanation["registers"]["to"]
     day = binary.day_number(steady.pricing.cell.day.date)
     return (
-        gap_id, boot, seq, before_seq, to["at_ms"], to["wh"], micro, pricing, day,
-        held_boot, held_seq, first == gap_id, only,
+        found.gap_id, found.boot, found.seq, found.before_seq, to["at_ms"], to["wh"], found.micro,
+        pricing, day, found.held_boot, found.held_seq, found.oldest_id == found.gap_id, found.only,
         steady.row,
     )  # fmt: skip
 
 
 def _rated_so(gaps: Rows, amounts: Iterable[Sequence[int]]) -> Marks:
-    """Whether the debits over these gaps are what they would be now."""
+    """Whether the debits over these gaps are what they would be now; `amounts`: theirs."""
     rated = _rest(gaps)
     fits = rated.taken & (rated.energy_wh != 0)
     for place, posted in enumerate(amounts):

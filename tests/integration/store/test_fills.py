@@ -1,13 +1,15 @@
 """Late readings that fill a gap the short way, and those that must not go it."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from store import fills, ingest, vending
+from store import fills, ingest, registry, vending
 from store.audit import audit
 from store.lanes import Lanes
+from tests.integration.store.conftest import TARIFF
 
 MINUTE = 60_000
 SLOT = 15 * MINUTE
@@ -40,6 +42,16 @@ def back(utility: Any, general: list[int]) -> Any:
         utility.slot(supply.meter, seq)
     general.clear()
     return supply
+
+
+@pytest.fixture
+def odd_names(utility: Any) -> int:
+    """A tariff whose names hold what forms are made of."""
+    tariff = deepcopy(TARIFF)
+    version = tariff["tariff"]["versions"][0]
+    version["bands"] = [version["bands"][-1] | {"name": '100 %d "\\1"'}]
+    version["taxes"][0]["name"] = "vat %b"
+    return registry.add_tariff(utility.conn, "odd", "Odd", tariff)
 
 
 def receipts(recorded: Any) -> list[tuple[int, int]]:
@@ -217,4 +229,23 @@ def test_a_batch_that_was_rolled_back_is_read_anew(
         fill(utility, back)
     assert fill(utility, back).accepted == 1
     assert utility.rows("SELECT after_seq FROM gap") == [GONE_FROM + 1]
+    books_are_right(utility)
+
+
+def test_names_that_read_like_forms_are_names(
+    utility: Any, general: list[int], odd_names: int
+) -> None:
+    supply = utility.open(tariff=odd_names)
+    utility.top_up(supply, 50_000_000, "p", OPENED)
+    for seq in (1, 2, 5):
+        utility.slot(supply.meter, seq)
+    general.clear()
+    for seq in (3, 4):
+        fill(utility, supply, seq)
+    assert general == []
+    (said,) = utility.rows(
+        "SELECT explanation FROM ledger_transaction WHERE at_ms = %s", OPENED + 4 * SLOT
+    )
+    assert (said["band"], said["taxes"][0]["name"]) == ('100 %d "\\1"', "vat %b")
+    assert said["segment"] == {"from_ms": OPENED + 3 * SLOT, "to_ms": OPENED + 4 * SLOT}
     books_are_right(utility)
