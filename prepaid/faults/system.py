@@ -44,6 +44,8 @@ SPEED = 60
 BEGIN_MS = parse_instant_ms("2026-11-03T06:00:00Z")
 WORKERS = 2
 LOOK_S = 0.1
+# To move a new database asks for it to be left alone; whoever is there is sent away so often.
+MOVES = 10
 # The ways that have a wire.
 METERS_TO_BROKER = "meters-broker"
 API_TO_DATABASE = "api-database"
@@ -245,16 +247,28 @@ def _bounded(stack: ExitStack, data: Path, tables: Path) -> tuple[Bounded, Bound
 
 
 def _put_into(url: str, folder: Path) -> None:
-    """The database into a tablespace there; the log of the server stays where it is."""
+    """The database into a tablespace there; the log of the server stays where it is. Errors:
+    psycopg.errors.ObjectInUse, somebody came back to the database each time.
+    """
     parts = urlsplit(url)
     name = parts.path.removeprefix("/")
     with psycopg.connect(urlunsplit(parts._replace(path="/postgres")), autocommit=True) as conn:
         conn.execute(
             sql.SQL("CREATE TABLESPACE bounded LOCATION {}").format(sql.Literal(str(folder)))
         )
-        conn.execute(
-            sql.SQL("ALTER DATABASE {} SET TABLESPACE bounded").format(sql.Identifier(name))
-        )
+        for move in range(MOVES):
+            conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
+            try:
+                conn.execute(
+                    sql.SQL("ALTER DATABASE {} SET TABLESPACE bounded").format(sql.Identifier(name))
+                )
+            except psycopg.errors.ObjectInUse:
+                if move == MOVES - 1:
+                    raise
+            else:
+                return
 
 
 def _by_way_of(port: int, url: str) -> str:
