@@ -122,3 +122,8 @@ def backends_of(conn: Connection, part: str) -> list[int]:
 def end_backends(conn: Connection, part: str) -> int:
     """End the connections of a part of the system; returns how many there were."""
     return len(conn.execute(query("end_backends"), {"name": part}).fetchall())
+
+
+def end_sessions(conn: Connection, database: str) -> None:
+    """Send everybody away from another database."""
+    conn.execute(query("end_sessions"), {"database": database})

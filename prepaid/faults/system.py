@@ -32,6 +32,7 @@ from prepaid.runtime.folders import Account
 from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE
 from prepaid.secrets_files import read_secret
 from schemas.quantities import parse_instant_ms
+from store.holdings import end_sessions
 from store.migrate import migrate
 from store.pool import Connection
 from store.roles import Login
@@ -257,9 +258,7 @@ def _put_into(url: str, folder: Path) -> None:
             sql.SQL("CREATE TABLESPACE bounded LOCATION {}").format(sql.Literal(str(folder)))
         )
         for move in range(MOVES):
-            conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
-            )
+            end_sessions(conn, name)
             try:
                 conn.execute(
                     sql.SQL("ALTER DATABASE {} SET TABLESPACE bounded").format(sql.Identifier(name))

@@ -50,3 +50,7 @@ WHERE datname = current_database() AND application_name = %(name)s ORDER BY pid
 -- End the connections of one part of the system.
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = %(name)s
+
+-- name: end_sessions
+-- Send everybody away from a database.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %(database)s
