@@ -162,10 +162,18 @@ def _rest(gaps: Rows) -> Taken:
     return rate(gaps["steady"].copy(), gaps["before_ms"], gaps["before_wh"])
 
 
-def begin(kept: Lanes, numbers: Sequence[str], lanes: Rows) -> "Filling | None":
-    """For meters and their lanes, beside each other; None where no gap of them is known."""
-    places = [place for place, number in enumerate(numbers) if number in kept.gaps]
-    return Filling(kept, numbers, lanes, places) if places else None
+def _closed(gaps: Rows) -> Marks:
+    return np.asarray(gaps["seq"] + 1 == gaps["before_seq"])
+
+
+def begin(
+    kept: Lanes, numbers: Sequence[str], lanes: Rows, places: Iterable[int]
+) -> "Filling | None":
+    """For those at `places` of meters and their lanes, which stand beside each other; None where no
+    gap of them is known.
+    """
+    known = [place for place in places if numbers[place] in kept.gaps]
+    return Filling(kept, numbers, lanes, known) if known else None
 
 
 class Filling:
@@ -204,7 +212,7 @@ class Filling:
         self._moved[nth] = True
         self._add(nth, gaps, taken, places, ts_ms[places], wh[places])
         none_missing = filled.copy()
-        none_missing[places] = gaps["only"] & (gaps["seq"] + 1 == gaps["before_seq"])
+        none_missing[places] = gaps["only"] & _closed(gaps)
         return filled, none_missing
 
     def _add(
@@ -246,17 +254,17 @@ class Filling:
             return
         begun, gaps = self._begun.take(moved), self._gaps.take(moved)
         self._reverse(conn, begun, self._lanes.take(moved), now_ms)
-        rated, everything = _rest(gaps), np.arange(len(gaps))
-        gaps_then = gaps.copy()
-        gaps_then["steady"]["balance_micro"] = gaps["micro"]
-        self._add(moved, gaps_then, rated, everything, gaps["before_ms"], gaps["before_wh"])
+        # Moved up to the newer end by what is left.
+        ended, everything = gaps.copy(), np.arange(len(gaps))
+        rated = rate(ended["steady"], gaps["before_ms"], gaps["before_wh"])
+        self._add(moved, ended, rated, everything, gaps["before_ms"], gaps["before_wh"])
         parts = np.concatenate(self._parts)
         parts = parts[np.lexsort((parts["at_ms"], parts["account_id"]))]
         with conn.cursor().copy(query("copy_ledger")) as copy:
             copy.write(b"".join((binary.COPY_HEAD, *self._rows(parts, now_ms), binary.COPY_TAIL)))
         ends = np.column_stack((
             gaps["id"], begun["boot"], begun["seq"], gaps["seq"], gaps["steady"]["at_ms"],
-            gaps["seq"] + 1 == gaps["before_seq"],
+            _closed(gaps),
         ))  # fmt: skip
         of = {"now_ms": now_ms, "count": len(ends), "ends": Packed(ends)}
         if conn.execute(query("fill_gaps"), of).rowcount != len(ends):
@@ -303,9 +311,8 @@ class Filling:
 
     def kept(self) -> dict[str, bytes | None]:
         """The gaps as they are now, by meter; None: it is closed."""
-        kept: dict[str, bytes | None] = {}
-        for place in np.flatnonzero(self._moved).tolist():
-            gap = self._gaps[place]
-            closed = gap["seq"] + 1 == gap["before_seq"]
-            kept[self._numbers[place]] = None if closed else gap.tobytes()
-        return kept
+        closed = _closed(self._gaps)
+        return {
+            self._numbers[place]: None if closed[place] else self._gaps[place].tobytes()
+            for place in np.flatnonzero(self._moved).tolist()
+        }

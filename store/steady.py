@@ -121,6 +121,9 @@ class _Taking:
         self._numbers = [self._plain[place].meter for place in self._may[first]]
         self._work = self._lanes.rows.take(self._touched)
         self._moved = np.zeros(len(self._work), np.bool_)
+        whole_ones, newest = self._work["whole"][self._at], self._work["seq"][self._at]
+        # Which of them are from before the newest reading of a meter that misses some.
+        self._late = ~whole_ones & (self._seq[self._may] < newest)
         self._filling: Filling | None = None
 
     def late(self) -> list[Late]:
@@ -129,10 +132,8 @@ class _Taking:
         """
         if not self._plain:
             return []
-        may, lanes = self._may, self._work.take(self._at)
-        late = ~lanes["whole"] & (self._seq[may] < lanes["seq"])
         found: dict[str, Late] = {}
-        for place in may[late]:
+        for place in self._may[self._late]:
             reading = self._plain[place]
             known = found.get(reading.meter)
             if known is None or (reading.boot, reading.seq) < (known.boot, known.seq):
@@ -144,8 +145,9 @@ class _Taking:
         """The first reading of each lane, then the second of those that have one, and so on."""
         if not self._plain:
             return
-        if self._lanes.gaps:
-            self._filling = fills.begin(self._lanes, self._numbers, self._work)
+        if self._late.any():
+            places = np.unique(self._at[self._late]).tolist()
+            self._filling = fills.begin(self._lanes, self._numbers, self._work, places)
         may, at = self._may, self._at
         nth = np.zeros(len(may), np.int64)
         if len(at) > len(self._touched):

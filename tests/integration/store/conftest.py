@@ -414,3 +414,8 @@ def busy_owner(busy_url: str, as_owner: Callable[[str], str]) -> Iterator[Connec
     """As the one who owns the database, and can damage it."""
     with psycopg.connect(as_owner(busy_url), autocommit=True) as conn:
         yield conn
+
+
+def receipts(recorded: Recorded) -> list[tuple[int, int]]:
+    """Up to which (boot, seq) meters are told that all is kept."""
+    return [(each.boot, each.seq) for each in recorded.receipts]

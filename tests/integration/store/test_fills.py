@@ -9,7 +9,7 @@ import pytest
 from store import fills, ingest, registry, vending
 from store.audit import audit
 from store.lanes import Lanes
-from tests.integration.store.conftest import TARIFF
+from tests.integration.store.conftest import TARIFF, receipts
 
 MINUTE = 60_000
 SLOT = 15 * MINUTE
@@ -52,10 +52,6 @@ def odd_names(utility: Any) -> int:
     version["bands"] = [version["bands"][-1] | {"name": '100 %d "\\1"'}]
     version["taxes"][0]["name"] = "vat %b"
     return registry.add_tariff(utility.conn, "odd", "Odd", tariff)
-
-
-def receipts(recorded: Any) -> list[tuple[int, int]]:
-    return [(each.boot, each.seq) for each in recorded.receipts]
 
 
 def books_are_right(utility: Any) -> None:

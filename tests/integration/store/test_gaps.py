@@ -9,6 +9,7 @@ from schemas.quantities import format_instant
 from store import clockwork, flags, gaps, supply
 from store.audit import audit
 from store.errors import Conflict, NotFound
+from tests.integration.store.conftest import receipts
 
 OPENED_WH = 100_000
 T0 = 1_772_323_200_000
@@ -37,10 +38,6 @@ def test_a_count_that_is_missing_is_a_gap_until_it_comes(utility: Any) -> None:
     assert open_gaps(utility) == []
     assert {gap.reason for gap in gaps.gaps(utility.conn, closed=True)} == {"filled"}
     assert all(check.passed for check in audit(utility.conn))
-
-
-def receipts(recorded: Any) -> list[tuple[int, int]]:
-    return [(each.boot, each.seq) for each in recorded.receipts]
 
 
 def test_a_receipt_promises_nothing_beyond_a_gap(utility: Any) -> None:
