@@ -264,7 +264,7 @@ class Filling:
             copy.write(b"".join((binary.COPY_HEAD, *self._rows(parts, now_ms), binary.COPY_TAIL)))
         ends = np.column_stack((
             gaps["id"], begun["boot"], begun["seq"], gaps["seq"], gaps["steady"]["at_ms"],
-            _closed(gaps),
+            _closed(gaps).astype(np.int64),
         ))  # fmt: skip
         of = {"now_ms": now_ms, "count": len(ends), "ends": Packed(ends)}
         if conn.execute(query("fill_gaps"), of).rowcount != len(ends):
