@@ -150,26 +150,29 @@ class Balances:
             await self._drop(self._opened)
 
     async def _answer_all(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
                 batch = self._waiting[:MOST_AT_ONCE]
                 del self._waiting[:MOST_AT_ONCE]
                 with _nobody_left_waiting(batch):
                     rows = await self._rows([asked for asked, _ in batch])
-                    self._answer_batch(batch, rows)
+                    # As soon as the next statement is on its way: the database need not wait.
+                    loop.call_soon(self._answer_batch, batch, rows)
         finally:
             self._work = None
 
     def _answer_batch(self, batch: Sequence[_Waiting], rows: Mapping[int, tuple[Any, ...]]) -> None:
-        for place, waiting in enumerate(batch, start=1):
-            plain = _plain(self._terms, rows.get(place), waiting[0])
-            costs = None if plain is None else self._costs_of(plain)
-            if plain is not None and costs is None:
-                self._unknown.append((plain, waiting))
-            else:
-                self._settle(waiting, plain, costs)
-        if self._unknown:
-            self._begin_aside()
+        with _nobody_left_waiting(batch):
+            for place, waiting in enumerate(batch, start=1):
+                plain = _plain(self._terms, rows.get(place), waiting[0])
+                costs = None if plain is None else self._costs_of(plain)
+                if plain is not None and costs is None:
+                    self._unknown.append((plain, waiting))
+                else:
+                    self._settle(waiting, plain, costs)
+            if self._unknown:
+                self._begin_aside()
 
     def _begin_aside(self) -> None:
         if self._work_aside is None:

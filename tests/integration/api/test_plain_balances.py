@@ -14,9 +14,11 @@ import psycopg
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from api.dependencies import digest_of
 from store import balances, operators, reads, registry, tariffs
 from store.balances import Asked, Balances, SeenBalance
 from store.customer_sessions import SEEN_EVERY_MS
+from store.loop_connection import LoopConnection
 
 Site = Any
 PHONES: Iterator[str] = (f"+2224{number:07d}" for number in count(6000001))
@@ -282,6 +284,35 @@ def test_each_of_many_who_ask_at_once_is_given_his_own(site: Site) -> None:
     # More than the framework has threads and the pool connections.
     with ThreadPoolExecutor(60) as pool:
         assert all(pool.map(ask, range(180)))
+
+
+async def test_the_next_statement_is_on_its_way_before_the_last_is_answered(
+    site: Site, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = used_for_days(site, 1)
+    key = customer.headers["Authorization"].removeprefix("Bearer ")
+    asked = Asked(digest_of(key), customer.number, site.clock.now, site.wall_ms())
+    shared = Balances(database_url, site.terms)
+    assert await shared.find(asked) is not None
+    order: list[str] = []
+    ask, answer = LoopConnection.rows, Balances._answer_batch
+
+    async def asking(*given: Any) -> Any:
+        order.append("asked")
+        return await ask(*given)
+
+    def answering(*given: Any) -> None:
+        order.append("answered")
+        answer(*given)
+
+    monkeypatch.setattr(LoopConnection, "rows", asking)
+    monkeypatch.setattr(Balances, "_answer_batch", answering)
+    first = asyncio.create_task(shared.find(asked))
+    while not order:
+        await asyncio.sleep(0)
+    assert await shared.find(asked) == await first is not None
+    assert order == ["asked", "asked", "answered", "answered"]
+    await shared.close()
 
 
 def test_a_defect_leaves_nobody_waiting(
