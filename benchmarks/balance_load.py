@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from benchmarks.latencies import quantile
 from benchmarks.measure import Cost, Meter
-from benchmarks.open_loop import Answers, get, instants, offer
+from benchmarks.open_loop import Answers, OpenLoop, get, instants
 from benchmarks.population import Population
 from benchmarks.processes import postmaster_pid, tree_cpu_s
 from benchmarks.report import Report
@@ -72,6 +72,7 @@ class BalanceLoad:
 
     conn: Connection[Any]
     holders: Holders
+    asking: OpenLoop
     # Of a place: what its account must have left, None where a payment may have moved it.
     expected: Callable[[str], str | None]
     stretches: dict[str, list[Stretch]] = field(default_factory=lambda: {BALANCE: [], ROW: []})
@@ -88,7 +89,6 @@ class BalanceLoad:
             {
                 WORKER: lambda: sum(map(tree_cpu_s, processes)),
                 DATABASE: lambda: tree_cpu_s(postmaster),
-                GENERATOR: time.process_time,
             }
         )
         count = max(1, int(RATE * seconds))
@@ -96,7 +96,9 @@ class BalanceLoad:
         self._next += count
         with meter.running():
             answers = self._offer(name, address, places, RATE)
-        self.stretches[name].append(Stretch(answers.latency_ms, meter.cost(count)))
+        cpu_s = meter.cost(count).cpu_s | {GENERATOR: answers.cpu_s}
+        cost = Cost(count, answers.elapsed_s, cpu_s)
+        self.stretches[name].append(Stretch(answers.latency_ms, cost))
         for place, status, body in zip(places, answers.status, answers.body, strict=True):
             complaint = self._complaint(name, place, status, body)
             if complaint is not None:
@@ -106,7 +108,7 @@ class BalanceLoad:
         host = address.removeprefix("http://")
         make = self.holders.balance if name == BALANCE else self.holders.row
         requests = [make(place, host) for place in places]
-        return offer(address, requests, instants(len(places), rate, seed=places[0]))
+        return self.asking.offer(address, requests, instants(len(places), rate, seed=places[0]))
 
     def _complaint(self, name: str, place: int, status: int, body: bytes) -> str | None:
         if status != 200:

@@ -29,6 +29,7 @@ from benchmarks.latencies import quantile
 from benchmarks.ledger_checks import count as count_of
 from benchmarks.load import LoadError
 from benchmarks.measure import Cost, Meter, rotated
+from benchmarks.open_loop import OpenLoop
 from benchmarks.population import Population
 from benchmarks.processes import postmaster_pid, tree_cpu_s
 from benchmarks.report import Asked, Report, Servers
@@ -174,7 +175,8 @@ def run(servers: Servers, asked: Asked) -> Report:
     """Latencies and CPU of each kind of request."""
     holders = min(asked.meters, balance_load.HOLDERS)
     old = range(0, holders, OLD_EVERY)
-    of = {"accounts": asked.meters, "with two weeks": len(old), "processes": asked.workers}
+    of: dict[str, Any] = {"accounts": asked.meters, "with two weeks": len(old)}
+    of["processes"] = asked.workers
     report = Report("api", of)
     now_ms = population.instant_ms(CLOCK_SLOT)
     with ExitStack() as stack:
@@ -219,7 +221,9 @@ def run(servers: Servers, asked: Asked) -> Report:
                 values = [quantile(latencies, share) for latencies, _ in runs]
                 report.add(name, f"latency {word}", "ms", values)
         report.check("every answer is right", wrong)
-        load = BalanceLoad(conn, asking, desk.expected)
+        generator = OpenLoop(folder)
+        of["generator"] = generator.kind
+        load = BalanceLoad(conn, asking, generator, desk.expected)
         floor = stack.enter_context(_serving(("benchmarks.row_server",), environment, folder))
         _measure_balances(load, asked, (processes, address), ([floor[0].pid], floor[1]))
         load.tell(report)

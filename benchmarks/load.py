@@ -7,22 +7,20 @@ that nothing is sent out of order on a connection and the offered rate is what w
 import array
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import IO
 
+from benchmarks.compiled import compiled
 from meter_gateway.receiver import BrokerAddress
 from schemas.errors import DomainError
 
 CONNECTIONS = 4
 WINDOW = 1_000
-COMPILERS = ("cc", "gcc", "clang")
 # A generator gives up by itself two minutes after the last acknowledgement.
 TIMEOUT_S = 900.0
 BROKER_VARIABLE = "PREPAID_BROKER__URL"
@@ -82,18 +80,8 @@ class Load:
 
     @cached_property
     def _program(self) -> Path | None:
-        compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
         plain = self._address.tls is None and self._address.username is None
-        if compiler is None or not plain:
-            return None
-        program = self._folder / "load_generator"
-        with as_file(files("benchmarks").joinpath("load_generator.c")) as source:
-            made = subprocess.run(
-                [compiler, "-O2", "-o", str(program), str(source)],
-                check=False,
-                capture_output=True,
-            )
-        return program if made.returncode == 0 else None
+        return compiled("load_generator", self._folder) if plain else None
 
     def prepare(self, messages: Iterable[tuple[str, bytes]]) -> Path:
         """A file of (topic, payload) for `publish`."""

@@ -1,19 +1,26 @@
 """Requests at instants that no answer delays, over connections that stay, as cheap as they can be.
 
 A client library would cost more than the server that is measured. Requests are bytes made before;
-answers are kept as they come and judged afterwards.
+answers are kept as they come and judged afterwards. A C program sends them, or, without a compiler,
+Python.
 """
 
 import asyncio
+import json
 import math
 import random
 import re
+import subprocess
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from struct import Struct
 from urllib.parse import urlsplit
 
+from benchmarks.compiled import compiled
 from benchmarks.load import LoadError
 
 # More than are ever under way at once while the server keeps up.
@@ -21,16 +28,21 @@ CONNECTIONS = 64
 # What is not answered so long after the last request was due is lost.
 LAST_S = 30.0
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+# What stands before a request and before an answer in the files of open_loop.c.
+_REQUEST, _ANSWER = Struct("<qI"), Struct("<qII")
 
 
 @dataclass(slots=True)
 class Answers:
-    """By the place of the request; `latency_ms` counts from the instant at which it was due."""
+    """By the place of the request; `latency_ms` counts from the instant at which it was due.
+    `cpu_s`: what it took to ask.
+    """
 
     latency_ms: list[float]
     status: list[int]
     body: list[bytes]
     elapsed_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 def get(path: str, host: str, access_key: str | None = None) -> bytes:
@@ -51,11 +63,61 @@ def instants(count: int, rate: float, seed: int) -> list[float]:
     return found
 
 
-def offer(address: str, requests: Sequence[bytes], due_s: Sequence[float]) -> Answers:
-    """The answers to requests, each sent at its instant or, when every connection waits for an
-    answer, as soon as one is free. Errors: LoadError, some were not answered.
-    """
-    return asyncio.run(_offer(address, requests, due_s))
+class OpenLoop:
+    """Asks; `folder` is its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def kind(self) -> str:
+        """`C`, or `Python` where no compiler is here."""
+        return "C" if self._program is not None else "Python"
+
+    @cached_property
+    def _program(self) -> Path | None:
+        return compiled("open_loop", self._folder)
+
+    def offer(self, address: str, requests: Sequence[bytes], due_s: Sequence[float]) -> Answers:
+        """The answers to requests, each sent at its instant or, when every connection waits for an
+        answer, as soon as one is free. Errors: LoadError, some were not answered.
+        """
+        if self._program is not None:
+            return self._run(self._program, address, requests, due_s)
+        before_s = time.process_time()
+        answers = asyncio.run(_offer(address, requests, due_s))
+        answers.cpu_s = time.process_time() - before_s
+        return answers
+
+    def _run(
+        self, program: Path, address: str, requests: Sequence[bytes], due_s: Sequence[float]
+    ) -> Answers:
+        url = urlsplit(address)
+        asked, answered = self._folder / "requests", self._folder / "answers"
+        with asked.open("wb") as file:
+            for request, due in zip(requests, due_s, strict=True):
+                file.write(_REQUEST.pack(int(due * 1e9), len(request)) + request)
+        numbers = [len(requests), min(CONNECTIONS, len(requests)), LAST_S]
+        made = subprocess.run(
+            [program, str(url.hostname), str(url.port), asked, *map(str, numbers), answered],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode != 0:
+            raise LoadError("not_answered", made.stderr.strip()[-300:])
+        said = json.loads(made.stdout)
+        if said["missing"]:
+            raise LoadError("not_answered", f"{said['missing']} requests were not answered.")
+        answers = Answers([], [], [], said["elapsed_s"], said["cpu_s"])
+        octets, at = answered.read_bytes(), 0
+        for _ in requests:
+            took_ns, status, length = _ANSWER.unpack_from(octets, at)
+            at += _ANSWER.size + length
+            answers.latency_ms.append(took_ns / 1e6)
+            answers.status.append(status)
+            answers.body.append(octets[at - length : at])
+        return answers
 
 
 async def _offer(address: str, requests: Sequence[bytes], due_s: Sequence[float]) -> Answers:

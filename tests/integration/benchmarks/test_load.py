@@ -7,17 +7,17 @@ import time
 import aiomqtt
 import pytest
 
-from benchmarks import load
-from benchmarks.load import Load
+from benchmarks import compiled
+from benchmarks.load import Load, LoadError
 from meter_gateway.receiver import BrokerAddress
 
 
-@pytest.mark.parametrize("compilers", [load.COMPILERS, ()], ids=["C", "Python"])
+@pytest.mark.parametrize("compilers", [compiled.COMPILERS, ()], ids=["C", "Python"])
 @pytest.mark.parametrize("rate", [0, 400], ids=["flat out", "paced"])
 async def test_every_message_arrives_as_prepared(
     broker_url, tmp_path, monkeypatch, compilers, rate
 ):
-    monkeypatch.setattr(load, "COMPILERS", compilers)
+    monkeypatch.setattr(compiled, "COMPILERS", compilers)
     prefix = f"bench/{secrets.token_hex(4)}"
     messages = [(f"{prefix}/{n}", b"x" * (n * 7)) for n in range(80)]
     address = BrokerAddress.parse(broker_url)
@@ -41,10 +41,10 @@ async def test_every_message_arrives_as_prepared(
         assert sent.elapsed_s >= 79 / rate
 
 
-@pytest.mark.parametrize("compilers", [load.COMPILERS, ()], ids=["C", "Python"])
+@pytest.mark.parametrize("compilers", [compiled.COMPILERS, ()], ids=["C", "Python"])
 def test_a_load_that_cannot_be_made_says_why(tmp_path, monkeypatch, compilers):
-    monkeypatch.setattr(load, "COMPILERS", compilers)
+    monkeypatch.setattr(compiled, "COMPILERS", compilers)
     generator = Load("mqtt://127.0.0.1:1", tmp_path)
     publishing = generator.publish(generator.prepare([("t", b"x")]), 1)
-    with pytest.raises(load.LoadError, match=r"(?i)refused"):
+    with pytest.raises(LoadError, match=r"(?i)refused"):
         publishing.finish()
