@@ -22,13 +22,14 @@ from benchmarks.processes import tree_cpu_s
 from benchmarks.report import Asked, Report, Servers
 from benchmarks.stage import METERS_A_GATEWAY, Stage, opened, with_generator
 
-# Slots of a flat-out repetition; a fleet of which one slot is a minute's work says only one.
-SLOTS = 2
-MANY_METERS = 200_000
+# Readings of a flat-out repetition, in whole slots: with less, the first and the last batch, beside
+# which nothing else is at work, would be much of it.
+READINGS = 160_000
+# Of the day that a run has, the paced stretches need the rest.
+FLAT_OUT_SLOTS = 40
 # What a floor is given at most: it looks at no account, so that more would only take longer. The
 # slowest is given less, so that it takes as long as we do.
-FLOOR_MESSAGES_MAX = {"shell": 400_000, "literal stack": 80_000, "npm batch": 400_000}
-FLOOR_SLOTS = {"shell": 2, "literal stack": 1, "npm batch": 2}
+FLOOR_MESSAGES_MAX = {"shell": 400_000, "literal stack": 40_000, "npm batch": 400_000}
 OFFERED = (1_000, 5_000)
 # At most so many slots a paced stretch: small fleets have few messages in a day.
 PACED_SLOTS = 3
@@ -50,7 +51,7 @@ def run(servers: Servers, asked: Asked) -> Report:
 
 
 def _flat_out(report: Report, stage: Stage, servers: Servers, asked: Asked) -> None:
-    slots = 1 if asked.meters > MANY_METERS else SLOTS
+    slots = _slots(asked)
     count = slots * asked.meters
 
     def singles() -> Cost:
@@ -67,7 +68,7 @@ def _flat_out(report: Report, stage: Stage, servers: Servers, asked: Asked) -> N
             report.skip(floor.name, reason)
             continue
         floor.make(stage.conn)
-        subjects[floor.name] = partial(_floor, stage, floor)
+        subjects[floor.name] = partial(_floor, stage, floor, slots)
     costs: dict[str, list[Cost]] = {name: [] for name in subjects}
     for repetition in range(asked.repetitions):
         for name, subject in rotated(list(subjects.items()), repetition):
@@ -81,9 +82,15 @@ def _flat_out(report: Report, stage: Stage, servers: Servers, asked: Asked) -> N
     check_fleet(report, stage.conn, asked.meters, stage.fleet.slot, "flat out")
 
 
-def _floor(stage: Stage, floor: Floor) -> Cost:
+def _slots(asked: Asked) -> int:
+    """Of a repetition: single messages and batches say so many each."""
+    fitting = FLAT_OUT_SLOTS // (2 * asked.repetitions)
+    return max(1, min(fitting, READINGS // asked.meters))
+
+
+def _floor(stage: Stage, floor: Floor, slots: int) -> Cost:
     """The same messages on the floor's own topics."""
-    slots, meters = FLOOR_SLOTS[floor.name], stage.fleet.meters
+    meters = stage.fleet.meters
     first = population.FIRST_SLOT + 1
     bodies = [population.payload(slot) for slot in range(first, first + slots)]
     said = ((topic(number), body) for body in bodies for number in stage.fleet.numbers)
