@@ -2,9 +2,9 @@
 
 What comes while a statement is under way goes with the next one, so the more ask, the less each
 costs; nobody waits for a thread. Only what is plain is answered here: a caller who may see the
-account, terms that are known, no facts beside the account's state. For everything else, and when
-the database does not answer, there is no balance, and the caller asks `store.reads` instead, which
-also says why something is refused.
+account, terms that are known, nothing but top-ups and midnights after the last reading. For
+everything else, and when the database does not answer, there is no balance, and the caller asks
+`store.reads` instead, which also says why something is refused.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ import structlog
 
 from credit_engine.days import DAY_MS
 from credit_engine.engine import advance
+from credit_engine.facts import TopUp
 from credit_engine.position import Position
 from credit_engine.terms import Terms
 from schemas.errors import DomainError
@@ -56,9 +57,9 @@ READING_KEPT_MS = 30 * DAY_MS
 _PRINCIPAL = slice(1, 10)
 _ACCESS = 10
 _ACCOUNT = slice(11, 16)
-_STATE = slice(16, 24)
-_NEWEST = 24
-_SUPPLY = slice(25, 31)
+_STATE = slice(16, 25)
+_NEWEST = 25
+_SUPPLY = slice(26, 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class _Plain(NamedTuple):
     currency: str
     agreed: Terms
     position: Position
+    has_tail: bool
     settled_until_ms: int
     finished: Finished
     supply: Supply
@@ -121,7 +123,7 @@ class Balances:
         self._opened: _Open | None = None
         self._waiting: list[_Waiting] = []
         self._work: asyncio.Task[None] | None = None
-        # Balances whose finished days are to be summed first; they keep nobody else waiting.
+        # Balances of which more must be asked first; they keep nobody else waiting.
         self._unknown: list[tuple[_Plain, _Waiting]] = []
         self._work_aside: asyncio.Task[None] | None = None
         self._away_until_s = 0.0
@@ -166,11 +168,10 @@ class Balances:
         with _nobody_left_waiting(batch):
             for place, waiting in enumerate(batch, start=1):
                 plain = _plain(self._terms, rows.get(place), waiting[0])
-                costs = None if plain is None else self._costs_of(plain)
-                if plain is not None and costs is None:
+                if plain is not None and (plain.has_tail or self._costs_of(plain) is None):
                     self._unknown.append((plain, waiting))
                 else:
-                    self._settle(waiting, plain, costs)
+                    self._settle(waiting, plain, ())
             if self._unknown:
                 self._begin_aside()
 
@@ -184,10 +185,14 @@ class Balances:
                 batch = self._unknown[:MOST_AT_ONCE]
                 del self._unknown[:MOST_AT_ONCE]
                 with _nobody_left_waiting([waiting for _, waiting in batch]):
-                    if batch:
-                        await self._learn_costs([plain.finished for plain, _ in batch])
+                    plains = [plain for plain, _ in batch]
+                    await self._learn_costs(
+                        [each.finished for each in plains if self._costs_of(each) is None]
+                    )
+                    tails = await self._tails([each for each in plains if each.has_tail])
                     for plain, waiting in batch:
-                        self._settle(waiting, plain, self._costs_of(plain))
+                        tail = tails.get(plain.finished.account_id) if plain.has_tail else ()
+                        self._settle(waiting, plain, tail)
                     if self._notes_due:
                         await self._touch()
         finally:
@@ -196,12 +201,16 @@ class Balances:
     def _costs_of(self, plain: _Plain) -> Sequence[int] | None:
         return None if self._opened is None else self._opened.costs.of(plain.finished)
 
-    def _settle(self, waiting: _Waiting, plain: _Plain | None, costs: Sequence[int] | None) -> None:
+    def _settle(
+        self, waiting: _Waiting, plain: _Plain | None, tail: Sequence[TopUp] | None
+    ) -> None:
         asked, answer = waiting
         # Whoever went away meanwhile has taken back what he asked.
         if answer.done():
             return
-        seen = None if plain is None else _seen(plain, costs, asked)
+        seen = None
+        if plain is not None:
+            seen = _seen(plain, self._costs_of(plain), tail, asked)
         answer.set_result(seen)
         if seen is not None:
             self._note(seen.caller, asked.wall_ms)
@@ -246,13 +255,34 @@ class Balances:
         """Sum the finished days of accounts of which they are not known as they are now."""
         opened, unknown = self._opened, {each.account_id: each for each in asked}
         # Where they stay unknown they are looked up the long way.
-        if opened is None:
+        if opened is None or not unknown:
             return
         try:
             of = opened.costs.missing(unknown.values())
             opened.costs.learn(unknown, await opened.aside.rows("costs_of_days", of))
         except psycopg.Error:
             await self._drop(opened)
+
+    async def _tails(self, plains: Sequence[_Plain]) -> dict[int, Sequence[TopUp]]:
+        """By account, what there is after its last reading, where that is known whole."""
+        opened, asked = self._opened, {each.finished.account_id: each for each in plains}
+        if opened is None or not asked:
+            return {}
+        of = {
+            "accounts": binary.int8_array(list(asked)),
+            "from_ms": binary.int8_array([each.position.at_ms for each in asked.values()]),
+        }
+        try:
+            rows = await opened.aside.rows("top_ups_since", of)
+        except psycopg.Error:
+            await self._drop(opened)
+            return {}
+        return {
+            account: [TopUp(*each) for each in zip(*columns, strict=True)] if columns[0] else ()
+            for account, newest, *columns in rows
+            # Posted to between two statements: whoever asks the long way is told of one instant.
+            if newest == asked[account].finished.newest
+        }
 
     def _note(self, caller: Principal, wall_ms: int) -> None:
         """That a session is used again, some time after the answer: nobody waits for it."""
@@ -334,17 +364,19 @@ def _plain(terms: TermsCache, row: tuple[Any, ...] | None, asked: Asked) -> _Pla
     if agreed is None:
         return None
     account_id, stored, numbers, anchor_ms, balance_micro, *rest = row[_STATE]
-    opened_ms, has_tail, settled_until_ms = rest
+    opened_ms, has_tail, settled_until_ms, newest_reading_ms = rest
     position = Position.from_json(orjson.loads(stored))
     if numbers is not None:
         position = position.moved(anchor_ms, balance_micro, numbers)
-    # With facts after it the position does not say all.
-    supply = None if has_tail else _supply(position, anchor_ms, row[_SUPPLY], asked.now_ms)
-    if supply is None:
+    supply = _supply(position, anchor_ms, row[_SUPPLY], asked.now_ms)
+    # A reading after it that moved nothing is a fact, too.
+    if supply is None or newest_reading_ms > anchor_ms:
         return None
     days, _ = finished_days(agreed, position.register_at_ms, opened_ms)
     finished = Finished(account_id, row[_NEWEST], days, agreed.tariff)
-    return _Plain(caller, number, currency, agreed, position, settled_until_ms, finished, supply)
+    return _Plain(
+        caller, number, currency, agreed, position, has_tail, settled_until_ms, finished, supply
+    )
 
 
 def _supply(at: Position, anchor_ms: int, heard: Sequence[Any], now_ms: int) -> Supply | None:
@@ -361,13 +393,14 @@ def _supply(at: Position, anchor_ms: int, heard: Sequence[Any], now_ms: int) -> 
     return Supply(number, desired, reported, reported_ms, online, seen_ms, *last)
 
 
-def _seen(plain: _Plain, costs: Sequence[int] | None, asked: Asked) -> SeenBalance | None:
-    if costs is None:
-        # Posted to between two statements: whoever asks the long way is told of one instant.
+def _seen(
+    plain: _Plain, costs: Sequence[int] | None, tail: Sequence[TopUp] | None, asked: Asked
+) -> SeenBalance | None:
+    if costs is None or tail is None:
         return None
-    until_ms = max(asked.now_ms, plain.settled_until_ms)
+    until_ms = max(asked.now_ms, plain.settled_until_ms, *(each.at_ms for each in tail))
     try:
-        outcome = advance(plain.agreed, plain.position, (), until_ms)
+        outcome = advance(plain.agreed, plain.position, tail, until_ms)
         found = balance_of(plain.agreed, outcome, costs, plain.supply)
     except DomainError:
         # Whoever asks the long way is told.

@@ -17,7 +17,7 @@ SELECT q.place, w.role, w.customer_id, w.operator_id, w.name, w.centres, w.perso
        CASE WHEN EXISTS (SELECT FROM tariff_assignment x WHERE x.account_id = a.id) THEN NULL
             ELSE a.terms::text END AS terms,
        s.account_id, p.position::text, s.numbers, s.anchor_ms, s.balance_micro, s.opened_ms,
-       s.has_tail, s.settled_until_ms,
+       s.has_tail, s.settled_until_ms, s.newest_reading_ms,
        (SELECT coalesce(max(l.id), 0) FROM ledger_posting l
         WHERE l.account_id = a.id) AS newest,
        m.number AS meter, h.desired_relay, h.reported_relay, ms_of(h.reported_at) AS reported_ms,
@@ -51,6 +51,25 @@ LEFT JOIN LATERAL (
 ) i ON true
 LEFT JOIN meter m ON m.id = i.meter_id
 LEFT JOIN meter_heard h ON h.meter_id = i.meter_id
+
+-- name: top_ups_since
+-- Top-ups of accounts, each at or after an instant of its own, with the newest ledger number as of which
+-- these are all; nothing for an account of which more must be known from then on.
+SELECT q.account_id,
+       (SELECT coalesce(max(l.id), 0) FROM ledger_posting l WHERE l.account_id = q.account_id),
+       t.ids, t.instants_ms, t.micros, t.channels, t.roundings
+FROM unnest(%(accounts)s::bigint[], %(from_ms)s::bigint[]) AS q (account_id, from_ms)
+CROSS JOIN LATERAL (
+    SELECT array_agg(id) AS ids, array_agg(credited_ms) AS instants_ms,
+           array_agg(amount_micro) AS micros, array_agg(channel) AS channels,
+           array_agg(cash_rounding_micro) AS roundings
+    FROM top_up WHERE account_id = q.account_id AND credited_ms >= q.from_ms) t
+WHERE NOT EXISTS (SELECT FROM reversal r
+                  WHERE r.account_id = q.account_id AND r.reversed_ms >= q.from_ms)
+  AND NOT EXISTS (SELECT FROM adjustment a
+                  WHERE a.account_id = q.account_id AND a.adjusted_ms >= q.from_ms)
+  AND NOT EXISTS (SELECT FROM emergency_request e
+                  WHERE e.account_id = q.account_id AND e.requested_ms >= q.from_ms)
 
 -- name: costs_of_days
 -- What local days between two midnights cost, for many accounts: of the days from `new_day` on all

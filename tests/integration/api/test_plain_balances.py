@@ -91,15 +91,86 @@ def test_time_alone_moves_an_answer(site: Site, of_route: list[int]) -> None:
     assert said(after) == said(by_the_route(site, customer.number, customer.headers))
 
 
-def test_what_came_after_the_last_reading_is_looked_up_by_the_route(
+@pytest.mark.parametrize("days", [2, 6])
+def test_top_ups_after_the_last_reading_are_in_the_answer(
+    site: Site, of_route: list[int], days: int
+) -> None:
+    customer = used_for_days(site, days)
+    before = balance(site, customer.number, customer.headers).json()
+    for place in range(1, 3):
+        site.clock.set(f"2026-03-{days:02d}T13:0{place}:00Z")
+        assert site.pay(customer, "20.00", f"t{place}").status_code == 201
+        paid = balance(site, customer.number, customer.headers)
+        moved = float(paid.json()["balance"]["amount"]) - float(before["balance"]["amount"])
+        assert round(moved, 6) == 20 * place
+        assert of_route == []
+        assert said(paid) == said(by_the_route(site, customer.number, customer.headers))
+        of_route.clear()
+    site.clock.set(f"2026-03-{days + 2:02d}T13:00:00Z")
+    later = balance(site, customer.number, customer.headers)
+    assert of_route == []
+    assert said(later) == said(by_the_route(site, customer.number, customer.headers))
+
+
+OTHERS = {
+    "reversal": "INSERT INTO reversal SELECT id, account_id, {now}, 'test' FROM top_up",
+    "request": "INSERT INTO emergency_request SELECT account_id, {now} FROM top_up",
+    "adjustment": "INSERT INTO adjustment SELECT 'a1', account_id, 7, 'test', 'one', now(),"
+    " 'posted', 'other', {now} FROM top_up",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_else_came_after_the_last_reading_is_looked_up_by_the_route(
+    site: Site, of_route: list[int], kind: str
+) -> None:
+    customer = used_for_days(site, 2, emergency={"limit": "20.00", "activation": "on_request"})
+    site.clock.set("2026-03-02T13:00:00Z")
+    assert site.pay(customer, "20.00", "t1").status_code == 201
+    assert balance(site, customer.number, customer.headers).status_code == 200
+    assert of_route == []
+    site.conn.execute(
+        f"{OTHERS[kind]} WHERE account_id = %s".format(now=site.clock.now), (customer.account_id,)
+    )
+    asked = balance(site, customer.number, customer.headers)
+    assert of_route == [customer.account_id]
+    assert said(asked) == said(by_the_route(site, customer.number, customer.headers))
+
+
+def test_a_reading_that_moved_nothing_is_looked_up_by_the_route(
     site: Site, of_route: list[int]
+) -> None:
+    customer = used_for_days(site, 2)
+    assert balance(site, customer.number, customer.headers).status_code == 200
+    assert of_route == []
+    site.read(customer, "2026-03-02T14:00:00Z", 1)
+    asked = balance(site, customer.number, customer.headers)
+    assert of_route == [customer.account_id]
+    assert said(asked) == said(by_the_route(site, customer.number, customer.headers))
+
+
+async def test_what_is_posted_between_two_statements_is_looked_up_by_the_route(
+    site: Site, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customer = used_for_days(site, 2)
     site.clock.set("2026-03-02T13:00:00Z")
     assert site.pay(customer, "20.00", "t1").status_code == 201
-    paid = balance(site, customer.number, customer.headers)
-    assert of_route == [customer.account_id]
-    assert said(paid) == said(by_the_route(site, customer.number, customer.headers))
+    key = customer.headers["Authorization"].removeprefix("Bearer ")
+    asked = Asked(digest_of(key), customer.number, site.clock.now, site.wall_ms())
+    shared = Balances(database_url, site.terms)
+    assert await shared.find(asked) is not None
+    look = Balances._tails
+
+    async def late(*given: Any) -> Any:
+        paid = await asyncio.to_thread(site.pay, customer, "20.00", "t2")
+        assert paid.status_code == 201
+        return await look(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Balances, "_tails", late)
+        assert await shared.find(asked) is None
+    assert await shared.find(asked) is not None
+    await shared.close()
 
 
 def test_a_last_reading_that_may_be_removed_is_looked_up_by_the_route(
