@@ -189,9 +189,9 @@ class Balances:
                     await self._learn_costs(
                         [each.finished for each in plains if self._costs_of(each) is None]
                     )
-                    tails = await self._tails([each for each in plains if each.has_tail])
-                    for plain, waiting in batch:
-                        tail = tails.get(plain.finished.account_id) if plain.has_tail else ()
+                    for (plain, waiting), tail in zip(
+                        batch, await self._tails(plains), strict=True
+                    ):
                         self._settle(waiting, plain, tail)
                     if self._notes_due:
                         await self._touch()
@@ -263,26 +263,29 @@ class Balances:
         except psycopg.Error:
             await self._drop(opened)
 
-    async def _tails(self, plains: Sequence[_Plain]) -> dict[int, Sequence[TopUp]]:
-        """By account, what there is after its last reading, where that is known whole."""
-        opened, asked = self._opened, {each.finished.account_id: each for each in plains}
+    async def _tails(self, plains: Sequence[_Plain]) -> list[Sequence[TopUp] | None]:
+        """What there is after the last reading of each; None where that is not known whole."""
+        asked = [place for place, each in enumerate(plains) if each.has_tail]
+        tails: list[Sequence[TopUp] | None] = [None if each.has_tail else () for each in plains]
+        opened = self._opened
         if opened is None or not asked:
-            return {}
+            return tails
         of = {
-            "accounts": binary.int8_array(list(asked)),
-            "from_ms": binary.int8_array([each.position.at_ms for each in asked.values()]),
+            "accounts": binary.int8_array([plains[each].finished.account_id for each in asked]),
+            "from_ms": binary.int8_array([plains[each].position.at_ms for each in asked]),
         }
         try:
             rows = await opened.aside.rows("top_ups_since", of)
         except psycopg.Error:
             await self._drop(opened)
-            return {}
-        return {
-            account: [TopUp(*each) for each in zip(*columns, strict=True)] if columns[0] else ()
-            for account, newest, *columns in rows
+            return tails
+        for nth, newest, *columns in rows:
+            place = asked[nth - 1]
             # Posted to between two statements: whoever asks the long way is told of one instant.
-            if newest == asked[account].finished.newest
-        }
+            if newest == plains[place].finished.newest:
+                found = zip(*columns, strict=True) if columns[0] else ()
+                tails[place] = [TopUp(*each) for each in found]
+        return tails
 
     def _note(self, caller: Principal, wall_ms: int) -> None:
         """That a session is used again, some time after the answer: nobody waits for it."""

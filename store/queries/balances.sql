@@ -55,10 +55,11 @@ LEFT JOIN meter_heard h ON h.meter_id = i.meter_id
 -- name: top_ups_since
 -- Top-ups of accounts, each at or after an instant of its own, with the newest ledger number as of which
 -- these are all; nothing for an account of which more must be known from then on.
-SELECT q.account_id,
+SELECT q.place,
        (SELECT coalesce(max(l.id), 0) FROM ledger_posting l WHERE l.account_id = q.account_id),
        t.ids, t.instants_ms, t.micros, t.channels, t.roundings
-FROM unnest(%(accounts)s::bigint[], %(from_ms)s::bigint[]) AS q (account_id, from_ms)
+FROM unnest(%(accounts)s::bigint[], %(from_ms)s::bigint[])
+    WITH ORDINALITY AS q (account_id, from_ms, place)
 CROSS JOIN LATERAL (
     SELECT array_agg(id) AS ids, array_agg(credited_ms) AS instants_ms,
            array_agg(amount_micro) AS micros, array_agg(channel) AS channels,

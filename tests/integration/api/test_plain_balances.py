@@ -15,7 +15,7 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.dependencies import digest_of
-from store import balances, operators, reads, registry, tariffs
+from store import balances, clockwork, operators, reads, registry, tariffs
 from store.balances import Asked, Balances, SeenBalance
 from store.customer_sessions import SEEN_EVERY_MS
 from store.loop_connection import LoopConnection
@@ -110,6 +110,20 @@ def test_top_ups_after_the_last_reading_are_in_the_answer(
     later = balance(site, customer.number, customer.headers)
     assert of_route == []
     assert said(later) == said(by_the_route(site, customer.number, customer.headers))
+
+
+def test_midnights_that_are_posted_are_in_the_answer(site: Site, of_route: list[int]) -> None:
+    customers = [used_for_days(site, 4) for _ in range(2)]
+    site.clock.set("2026-03-06T01:00:00Z")
+    assert site.pay(customers[0], "20.00", "t1").status_code == 201
+    assert clockwork.settle_due(site.conn, site.terms, site.clock.now, 100) > 0
+    tails = site.conn.execute("SELECT DISTINCT has_tail FROM account_state").fetchall()
+    assert tails == [(True,)]
+    for customer in customers:
+        found = balance(site, customer.number, customer.headers)
+        assert of_route == []
+        assert said(found) == said(by_the_route(site, customer.number, customer.headers))
+        of_route.clear()
 
 
 OTHERS = {
