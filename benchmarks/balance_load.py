@@ -96,8 +96,7 @@ class BalanceLoad:
         self._next += count
         with meter.running():
             answers = self._offer(name, address, places, RATE)
-        cpu_s = meter.cost(count).cpu_s | {GENERATOR: answers.cpu_s}
-        cost = Cost(count, answers.elapsed_s, cpu_s)
+        cost = Cost(count, answers.elapsed_s, meter.cpu_s | {GENERATOR: answers.cpu_s})
         self.stretches[name].append(Stretch(answers.latency_ms, cost))
         for place, status, body in zip(places, answers.status, answers.body, strict=True):
             complaint = self._complaint(name, place, status, body)

@@ -19,11 +19,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "cpu.h"
 
 enum { OUTPUT = 1 << 16, INPUT = 1 << 14, MOST_CONNECTIONS = 64, GIVE_UP_S = 120 };
 enum { CONNACK = 2, PUBACK = 4 };
@@ -157,13 +158,6 @@ static long receive(struct connection *each) {
     each->held -= at;
     each->unacknowledged -= acknowledged;
     return acknowledged;
-}
-
-static double cpu_s(void) {
-    struct rusage used;
-    getrusage(RUSAGE_SELF, &used);
-    return used.ru_utime.tv_sec + used.ru_stime.tv_sec +
-           (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
 }
 
 int main(int arguments, char **given) {

@@ -20,10 +20,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "cpu.h"
 
 enum { INPUT = 1 << 16, MOST_CONNECTIONS = 64, SECOND = 1000000000 };
 
@@ -136,13 +137,6 @@ static int receive(struct connection *each, struct answer *answers) {
     if (more <= 0 || each->place < 0) { fputs("A connection was closed.\n", stderr); exit(1); }
     each->held += more;
     return whole(each, answers + each->place);
-}
-
-static double cpu_s(void) {
-    struct rusage used;
-    getrusage(RUSAGE_SELF, &used);
-    return used.ru_utime.tv_sec + used.ru_stime.tv_sec +
-           (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
 }
 
 int main(int arguments, char **given) {

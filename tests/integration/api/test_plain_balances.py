@@ -52,6 +52,11 @@ def by_the_route(site: Site, account: str, headers: dict[str, str]) -> Any:
         return balance(site, account, headers)
 
 
+def asked_by(site: Site, customer: Any) -> Asked:
+    key = customer.headers["Authorization"].removeprefix("Bearer ")
+    return Asked(digest_of(key), customer.number, site.clock.now, site.wall_ms())
+
+
 def said(answer: Any) -> tuple[int, bytes, dict[str, str]]:
     kept = {name: value for name, value in answer.headers.items() if name not in VARYING}
     return answer.status_code, answer.content, kept
@@ -169,8 +174,7 @@ async def test_what_is_posted_between_two_statements_is_looked_up_by_the_route(
     customer = used_for_days(site, 2)
     site.clock.set("2026-03-02T13:00:00Z")
     assert site.pay(customer, "20.00", "t1").status_code == 201
-    key = customer.headers["Authorization"].removeprefix("Bearer ")
-    asked = Asked(digest_of(key), customer.number, site.clock.now, site.wall_ms())
+    asked = asked_by(site, customer)
     shared = Balances(database_url, site.terms)
     assert await shared.find(asked) is not None
     look = Balances._tails
@@ -375,8 +379,7 @@ async def test_the_next_statement_is_on_its_way_before_the_last_is_answered(
     site: Site, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customer = used_for_days(site, 1)
-    key = customer.headers["Authorization"].removeprefix("Bearer ")
-    asked = Asked(digest_of(key), customer.number, site.clock.now, site.wall_ms())
+    asked = asked_by(site, customer)
     shared = Balances(database_url, site.terms)
     assert await shared.find(asked) is not None
     order: list[str] = []
