@@ -15,9 +15,9 @@ from psycopg.types.json import Jsonb
 
 from credit_engine.guards import cut_expiry_ms
 from credit_engine.protection import protection_of
-from schemas.commands import Command, CommandState, CommandType, may_become, sources
+from schemas.commands import FINAL, Command, CommandState, CommandType, may_become, sources
 from schemas.identity import command_id
-from schemas.retries import is_too_old
+from schemas.retries import LATE, is_too_old
 from schemas.telemetry import Ack
 from store import centres, dead_letters, key_changes
 from store.settlement import Settled
@@ -197,14 +197,16 @@ def answer(conn: Connection, ack: Ack, meter: str, now_ms: int) -> bool:
     """Take a meter's word on a command; False when it was never given that command.
 
     A word that the table of states does not allow is kept and changes nothing; the same word again
-    is no word. What it measured (`relay`, `reg`) is the caller's: that is true in any case.
+    is no word. That it came too late to act, a meter says of a repeat, too: where that overtook
+    what it said of the first, how it ended counts after all, as in the other order. What it
+    measured (`relay`, `reg`) is the caller's: that is true in any case.
     """
     if not _is_uuid(ack.cmd):
         return False
     row = conn.execute(query("command_to_answer"), {"id": ack.cmd, "meter": meter}).fetchone()
     if row is None:
         return False
-    cmd, meter_id, kind, before, claimed, attempt, first_issued_ms, issued_ms, version = row
+    cmd, meter_id, kind, before, claimed, attempt, first_issued_ms, issued_ms, version, why = row
     said = Jsonb(
         {
             "state": ack.state,
@@ -216,13 +218,15 @@ def answer(conn: Connection, ack: Ack, meter: str, now_ms: int) -> bool:
     )
     # A meter may answer before we have written down that the broker took the command.
     state: CommandState = "sent" if before == "queued" and claimed else before
+    if (state, why) in LATE and ack.state in FINAL and (ack.state, ack.why) not in LATE:
+        state = "sent"
     of = {"id": cmd, "before": before, "answer": said, "now_ms": now_ms}
     if state == ack.state:
         return True
     if not may_become(state, ack.state):
         conn.execute(query("ignore_answer"), of)
         return True
-    conn.execute(query("answer_command"), of | {"state": ack.state})
+    conn.execute(query("answer_command"), of | {"state": ack.state, "final": list(FINAL)})
     if ack.state == "done" and version is not None:
         conn.execute(query("report_version"), {"meter": meter_id, "version": version})
     if kind == "token" and ack.tokens:

@@ -81,16 +81,17 @@ WHERE k.command_id = ANY(%(ids)s::uuid[]) AND t.id = k.top_up_id AND t.delivered
 -- name: command_to_answer
 -- A command of this meter, locked; it was said if it is sent, or claimed once.
 SELECT c.id::text, c.meter_id, c.type, c.state, c.claimed_until_ms IS NOT NULL, c.attempt,
-       coalesce(c.first_issued_ms, c.issued_ms), c.issued_ms, c.version
+       coalesce(c.first_issued_ms, c.issued_ms), c.issued_ms, c.version, c.answer ->> 'why'
 FROM command c JOIN meter m ON m.id = c.meter_id
 WHERE c.id = %(id)s::uuid AND m.number = %(meter)s
 FOR UPDATE OF c
 
 -- name: answer_command
--- A meter's word on a command.
+-- A meter's word on a command. One that ends it ends what was planned after silence, too.
 UPDATE command
 SET state = %(state)s, answered_at = at_ms(%(now_ms)s), answer = %(answer)s,
-    sent_at = coalesce(sent_at, at_ms(%(now_ms)s)), claimed_until_ms = NULL
+    sent_at = coalesce(sent_at, at_ms(%(now_ms)s)), claimed_until_ms = NULL,
+    retry_ms = CASE WHEN %(state)s = ANY(%(final)s) THEN NULL ELSE retry_ms END
 WHERE id = %(id)s::uuid
 
 -- name: ignore_answer

@@ -10,6 +10,7 @@ import pytest
 
 from schemas.commands import TRANSITIONS, may_become
 from schemas.identity import command_id
+from schemas.retries import LATE
 from schemas.telemetry import Ack
 from schemas.wire import AckState
 from store import clockwork, dead_letters, outbox, registry, supply
@@ -109,6 +110,42 @@ def test_an_answer_after_the_expiry_still_tells_how_it_ended(desk: Desk) -> None
     say(desk, unsaid, "done")
     assert (state(desk, sent), state(desk, unsaid)) == ("done", "expired")
     assert ignored(desk, unsaid) == [("expired", "done")]
+
+
+@pytest.mark.parametrize("kind", ["token", "read"])
+@pytest.mark.parametrize("late", sorted(LATE))
+@pytest.mark.parametrize("word", [("done", None), ("failed", "jammed"), ("refused", "no_relay")])
+def test_how_a_command_ended_does_not_hang_on_which_word_of_a_repeat_comes_first(
+    desk: Desk, kind: str, late: tuple[str, str], word: tuple[str, str | None]
+) -> None:
+    args = {"tokens": ["1" * 20]} if kind == "token" else {}
+    ends = []
+    for said in ((word, late), (late, word)):
+        (meter,) = meters(desk, 1)
+        cmd = order(desk, meter, kind, **args)
+        supply.mark_sent(desk.conn, [cmd], desk.now)
+        for state_said, why in said:
+            say(desk, cmd, state_said, why=why)
+        ends.append(
+            desk.conn.execute(
+                "SELECT c.state, c.answer ->> 'why', c.retry_ms, d.reason FROM command c"
+                " LEFT JOIN dead_letter d ON d.command_id = c.id WHERE c.id = %s",
+                (cmd,),
+            ).fetchone()
+        )
+    assert ends[0] == ends[1]
+    assert ends[0][:3] == (*word, None)
+
+
+def test_that_a_repeat_came_too_late_is_no_end_to_begin_from_again(desk: Desk) -> None:
+    (meter,) = meters(desk, 1)
+    cmd = order(desk, meter)
+    supply.mark_sent(desk.conn, [cmd], desk.now)
+    say(desk, cmd, "refused", why="stale")
+    for word, why in (("accepted", None), ("executing", None), ("failed", "expired")):
+        say(desk, cmd, word, why=why)
+    assert state(desk, cmd) == "refused"
+    assert [word for _, word in ignored(desk, cmd)] == ["accepted", "executing", "failed"]
 
 
 # --- the way out --------------------------------------------------------------------------------
