@@ -4,6 +4,7 @@ import importlib
 import sys
 
 import typer
+from typer.exceptions import TyperException
 
 from schemas.errors import DomainError
 
@@ -46,6 +47,7 @@ COMMANDS = {
     "tariff": "tariff",
     "token": "sts",
     "up": "up",
+    "worker": "worker",
 }
 
 app = typer.Typer(
@@ -67,7 +69,18 @@ def main() -> None:
     for name in asked or sorted(set(COMMANDS.values())):
         importlib.import_module(f"prepaid.commands.{name}").register(app)
     try:
-        app()
+        status = app(standalone_mode=False, prog_name="prepaid")
     except DomainError as error:
         sys.stderr.write(f"prepaid: {error}\n")
         sys.exit(2)
+    except TyperException as error:
+        # Empty where nothing was asked for: the help is printed already.
+        if message := " ".join(error.format_message().split()):
+            context = getattr(error, "ctx", None)
+            where = "prepaid" if context is None else context.command_path
+            sys.stderr.write(f"prepaid: {message.removesuffix('.')}: see `{where} --help`\n")
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.stderr.write("prepaid: given up, nothing was done\n")
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -12,10 +12,8 @@ import typer
 
 from payments.simulated.channel import Mischief
 from payments.simulated.street import StreetAggregator, StreetBank, StreetWallet, methods_file
-from prepaid import logs
 from prepaid.clock import Clock, wall_ms
 from prepaid.database import connected
-from prepaid.payment_methods import serving_payments
 from prepaid.secrets_files import write_secret
 from prepaid.security_modules import open_security_module
 from prepaid.settings import Settings
@@ -36,26 +34,6 @@ app = typer.Typer(no_args_is_help=True, help="Customers' own payments by wallets
 
 def register(root: typer.Typer) -> None:
     root.add_typer(app, name="payments")
-
-
-@app.command()
-def run(
-    json_logs: Annotated[bool, typer.Option("--json", help="Logs as JSON lines.")] = False,
-) -> None:
-    """Go on with payments that nobody waits for, until SIGTERM or Ctrl-C, as `prepaid api` does.
-
-    Needs PREPAID_PAYMENTS__FILE, the database, and the security module. Any number of processes.
-    """
-    logs.configure(as_json=json_logs)
-    settings = Settings()
-    if settings.payments.file is None:
-        raise DomainError("not_configured", "set PREPAID_PAYMENTS__FILE to the file of the methods")
-    stopping = _stopping()
-    module = open_security_module(settings.sts)
-    with serving_payments(settings, module, Clock.parse(settings.clock).now_ms, wall_ms):
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        stopping.wait()
 
 
 @app.command()
