@@ -88,8 +88,7 @@ def rate(scenario: Scenario) -> tuple[Outcome, list[Quote]]:
             then = advance(terms, start, scenario.facts, request.at_ms)
             quotes.append(quote(terms, then.totals, request.at_ms, request.amount_micro))
         except CreditError as error:
-            field = ".at" if error.code == "no_tariff" else ""
-            raise _with_paths(scenario, error, f"quotes[{place}]{field}") from None
+            raise _with_paths(scenario, error, f"quotes[{place}].at") from None
     return outcome, quotes
 
 

@@ -1,7 +1,9 @@
 """`prepaid rate FILE|DIR`: the pure engine on scenario files (rating contract, section 10)."""
 
 import json
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -9,6 +11,7 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode
 
 from credit_engine.errors import CreditError
 from credit_engine.scenario import parse_scenario, run
@@ -18,11 +21,35 @@ SUFFIXES = (".yaml", ".json")
 STANDARD_INPUT = "-"
 
 
+# Numbers of the YAML 1.2 core schema (10.3.2); the reader knows more, such as 1_000 and 0b11.
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+
+
 class _CoreConstructor(SafeConstructor):
-    """YAML 1.2 core schema: it knows no timestamps, so an instant is a string, quoted or not."""
+    """YAML 1.2 core schema: it knows no timestamps, so an instant is a string, quoted or not, and
+    what is none of its numbers is a string, too.
+    """
+
+    def construct_yaml_int(self, node: ScalarNode) -> Any:
+        core = _INT.fullmatch(node.value)
+        return super().construct_yaml_int(node) if core else self.construct_yaml_str(node)
+
+    def construct_yaml_float(self, node: ScalarNode) -> Any:
+        core = _FLOAT.fullmatch(node.value)
+        return super().construct_yaml_float(node) if core else self.construct_yaml_str(node)
 
 
-_CoreConstructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+for _tag, _construct in (
+    ("int", _CoreConstructor.construct_yaml_int),
+    ("float", _CoreConstructor.construct_yaml_float),
+    ("timestamp", _CoreConstructor.construct_yaml_str),
+    ("value", _CoreConstructor.construct_yaml_str),
+):
+    _CoreConstructor.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct)
 
 
 def register(app: typer.Typer) -> None:
@@ -80,9 +107,9 @@ def read_scenario(source: str) -> Any:
     """
     try:
         if source == STANDARD_INPUT:
-            text = sys.stdin.buffer.read().decode()
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
         else:
-            text = Path(source).read_bytes().decode()
+            text = Path(source).read_bytes().decode("utf-8-sig")
     except OSError as error:
         _refuse(source, f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
@@ -90,6 +117,10 @@ def read_scenario(source: str) -> Any:
     try:
         if source.endswith(".json"):
             return json.loads(text, object_pairs_hook=_distinct_keys)
+        if source == STANDARD_INPUT and text.lstrip().startswith("{"):
+            # Perhaps JSON, which escapes what YAML does not; YAML begins so, too.
+            with suppress(json.JSONDecodeError):
+                return json.loads(text, object_pairs_hook=_distinct_keys)
         yaml = YAML(typ="safe", pure=True)
         yaml.Constructor = _CoreConstructor
         return yaml.load(text)

@@ -9,9 +9,12 @@ import pytest
 import typer
 
 from prepaid import cli
+from prepaid.commands.rate import read_scenario
 
 SCENARIOS = Path(__file__).parents[1] / "data" / "scenarios"
 FLAT = SCENARIOS / "a01-flat-one-band.yaml"
+POWER = "meter.max_power_w: "
+FLOW = "until: 2026-03-02T00:00:00Z"  # no JSON, though it stands between braces
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +57,19 @@ def test_a_dash_reads_standard_input(
     assert json.loads(capsys.readouterr().out)["balance"] == "35.000000"
 
 
+def test_a_dash_reads_json_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = read_scenario(str(FLAT))
+    # A character that JSON escapes as two halves, which YAML takes for none.
+    scenario["facts"][0]["top_up"]["id"] = "p\U0001f600"
+    for text in (json.dumps(scenario), "\ufeff" + json.dumps(scenario), "{" + FLOW + "}"):
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(text.encode())))
+        assert status_of(monkeypatch, "rate", "-") == (2 if FLOW in text else 0)
+        shown = capsys.readouterr()
+        assert "is missing" in shown.err or json.loads(shown.out)["balance"] == "35.000000"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
@@ -66,6 +82,10 @@ def test_a_dash_reads_standard_input(
         ("a.yaml", "", "give a mapping"),
         ("a.yaml", b"\xff\xfe\xfa", "is not UTF-8"),
         ("a.yaml", None, "cannot be read"),
+        # Numbers of YAML 1.1, and texts of YAML 1.2.
+        ("a.yaml", FLAT.read_text().replace("max_power_w: 6600", "max_power_w: 6_600"), POWER),
+        ("a.yaml", FLAT.read_text().replace("max_power_w: 6600", "max_power_w: 0b11"), POWER),
+        ("a.yaml", FLAT.read_text().replace("max_power_w: 6600", "max_power_w: ="), POWER),
     ],
 )
 def test_bad_input_is_one_line_and_status_two(

@@ -252,7 +252,7 @@ CASES: list[tuple[str, Any, list[str]]] = [
     (
         f"{VERSION}.bands[1].blocks[0].price",
         "0",
-        ["quotes[0]", f"{VERSION}.bands[1].blocks[0].price"],
+        ["quotes[0].at", f"{VERSION}.bands[1].blocks[0].price"],
     ),
 ]
 
