@@ -11,6 +11,8 @@ from tokens.errors import TokenError
 WATT_FIELDS = ("mpl", "mppul")
 SUBCLASSES = (0, 1, 2, 5, 6, 7, 10)
 KEY_CHANGE_SUBCLASSES = (3, 4, 8, 9)
+# What is no setting: who issues gives RND and TID beside the fields, and padding is zero.
+FRAME_FIELDS = frozenset({"rnd", "tid", "pad"})
 
 
 def management(subclass: int, fields: Mapping[str, int], *, tid: int, rnd: int) -> Apdu:
@@ -23,6 +25,13 @@ def management(subclass: int, fields: Mapping[str, int], *, tid: int, rnd: int) 
         raise TokenError(
             "unsupported_subclass",
             f"Management subclass {subclass} {reason}; use {', '.join(map(str, SUBCLASSES))}.",
+        )
+    # A TID among the settings would take the place of the one that KEN was checked against.
+    if framed := FRAME_FIELDS & set(fields):
+        raise TokenError(
+            "field_out_of_range",
+            f"Field {', '.join(sorted(framed))} is no setting of a management token: "
+            "whoever issues it fills it; leave it out.",
         )
     if "register" in fields and fields["register"] not in apdu.REGISTERS:
         raise TokenError(
@@ -41,5 +50,5 @@ def settings_of(token: Apdu) -> dict[str, int]:
     return {
         name: amount.decode_amount(value) if name in WATT_FIELDS else value
         for name, value in token.fields.items()
-        if name not in {"rnd", "tid", "pad"}
+        if name not in FRAME_FIELDS
     }
