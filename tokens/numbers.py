@@ -24,12 +24,8 @@ DRN_DIGITS_BY_IIN = {"600727": 11, "0000": 13}
 MAKER_DIGITS_BY_DRN = {11: 2, 13: 4}
 SERIAL_DIGITS = 8
 # People group digits with blanks and hyphens, and type the digits of their own keyboard.
-_ASCII_DIGITS = "0123456789"
-TYPED = str.maketrans(
-    "٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹",
-    _ASCII_DIGITS * 2,
-    " -\u00a0\u202f\t\r\n",
-)
+KEYBOARD_DIGITS = str.maketrans("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹", "0123456789" * 2)
+TYPED = KEYBOARD_DIGITS | dict.fromkeys(map(ord, " -\u00a0\u202f\t\r\n"))
 
 
 def compact(text: str) -> str:

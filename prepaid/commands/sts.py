@@ -5,6 +5,7 @@ The module is not called token.py because the standard library has one.
 
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -32,6 +33,7 @@ from tokens.vectors import check_lines
 
 PASSPHRASE_VARIABLE = "PREPAID_STS__KEY_PASSPHRASE"  # noqa: S105 - a name, not a passphrase
 OWNER_ONLY = 0o600
+AMOUNT = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -382,14 +384,17 @@ def _instant_ms(text: str | None) -> int:
 
 
 def _smallest_units(text: str, subclass: int) -> int:
+    # Nothing is left out of an amount: without its hyphen "5-" would be credit, "1-5" fifteen.
+    typed = text.translate(numbers.KEYBOARD_DIGITS).strip()
+    if AMOUNT.fullmatch(typed) is None:
+        raise DomainError("bad_option", f"--amount {text!r} is no decimal number like 25.6.")
     try:
-        amount = Decimal(numbers.compact(text) if not text.startswith("-") else text)
-        units = amount.scaleb(sts_report.DECIMALS[subclass])
+        units = Decimal(typed).scaleb(sts_report.DECIMALS[subclass])
         # More than any field holds goes on as that, and is refused there by its own sentence.
         limit = Decimal(CURRENCY_AMOUNT_LAST + 1)
         return int(min(max(units, -limit), limit).to_integral_value(ROUND_CEILING))
     except (ArithmeticError, ValueError):
-        raise DomainError("bad_option", f"--amount {text!r} is no decimal number.") from None
+        raise DomainError("bad_option", f"--amount {text!r} has too many digits.") from None
 
 
 def _without_key(typed: str) -> dict[str, Any]:

@@ -169,13 +169,10 @@ def test_a_sealed_key_file_serves_both_sides_of_a_key_change(tmp_path):
         (("issue", METER, "--sgc", "123456", "--test-key", "-"), "--amount or --management"),
         (("issue", METER, "--sgc", "123456", "--amount", "x", "--test-key", "-"), "--amount"),
         (("issue", METER, "--sgc", "123456", "--amount", "NaN", "--test-key", "-"), "--amount"),
+        (("issue", METER, "--sgc", "123456", "--amount", "5-", "--test-key", "-"), "--amount"),
         (
-            ("issue", METER, "--sgc", "123456", "--amount", "1e30", "--test-key", "-"),
+            ("issue", METER, "--sgc", "123456", "--amount", "9" * 30, "--test-key", "-"),
             "do not fit in one token",
-        ),
-        (
-            ("issue", METER, "--sgc", "123456", "--amount", "1e999999999", "--test-key", "-"),
-            "amount",
         ),
         (("issue", METER, "--sgc", "12", "--amount", "1", "--test-key", "-"), "six digits"),
         (("issue", "07123456788", "--sgc", "1", "--amount", "1", "--test-key", "-"), "check digit"),
