@@ -6,6 +6,7 @@ that the bands follow each other without overlap: 0..16383 by 1, from 16384 by 1
 """
 
 from dataclasses import dataclass
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, Context, Decimal
 
 from tokens.errors import TokenError
 
@@ -34,6 +35,19 @@ def _largest(exponent: int) -> int:
 
 AMOUNT_LAST = _largest(UNIT_EXPONENT_LAST)
 CURRENCY_AMOUNT_LAST = _largest(CURRENCY_EXPONENT_LAST)
+# The 28 digits of the context that everybody shares would round half-even before the ceiling.
+EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+
+
+def smallest_units(value: Decimal, places: int) -> int:
+    """`value` in units of 10 to the minus `places`, rounded toward plus infinity.
+
+    Exact for any number of digits. More than any field holds comes back as just that, to be
+    refused by its own sentence: written out, 1e999999999 would fill the memory.
+    """
+    beyond = CURRENCY_AMOUNT_LAST + 1
+    units = value.scaleb(places, EXACT)
+    return int(min(max(units, Decimal(-beyond)), Decimal(beyond)).to_integral_value(ROUND_CEILING))
 
 
 def encode_amount(count: int) -> int:

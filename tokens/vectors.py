@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import Any
 
 from tokens import amount, apdu, codec, crc, keys, misty1, numbers, sta, tid
@@ -254,9 +254,8 @@ def _check_token(vector: Values) -> Values:
 
 def _token(cls: int, subclass: int, inputs: Values, attributes: KeyAttributes) -> Apdu:
     if cls == apdu.CREDIT:
-        unit = 100_000 if apdu.is_currency(cls, subclass) else 10
-        count = (Decimal(inputs["amount"]) * unit).to_integral_value(ROUND_CEILING)
-        credit = Credit(subclass, int(count))
+        places = 5 if apdu.is_currency(cls, subclass) else 1
+        credit = Credit(subclass, amount.smallest_units(Decimal(inputs["amount"]), places))
         return transfer_credit(credit, tid=_tid(inputs), rnd=inputs.get("rnd", 0))
     if cls == apdu.METER_SPECIFIC and subclass in MANAGEMENT_INPUTS:
         wanted = MANAGEMENT_INPUTS[subclass]

@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ from prepaid.commands import sts_again, sts_campaign, sts_engineering, sts_key, 
 from prepaid.commands.sts_record import issued_by_us
 from schemas.errors import DomainError
 from tokens import apdu, codec, key_file, numbers, tid
-from tokens.amount import CURRENCY_AMOUNT_LAST
+from tokens.amount import smallest_units
 from tokens.apdu import Apdu
 from tokens.errors import TokenError
 from tokens.keys import KeyAttributes, VendingKey
@@ -388,13 +388,7 @@ def _smallest_units(text: str, subclass: int) -> int:
     typed = text.translate(numbers.KEYBOARD_DIGITS).strip()
     if AMOUNT.fullmatch(typed) is None:
         raise DomainError("bad_option", f"--amount {text!r} is no decimal number like 25.6.")
-    try:
-        units = Decimal(typed).scaleb(sts_report.DECIMALS[subclass])
-        # More than any field holds goes on as that, and is refused there by its own sentence.
-        limit = Decimal(CURRENCY_AMOUNT_LAST + 1)
-        return int(min(max(units, -limit), limit).to_integral_value(ROUND_CEILING))
-    except (ArithmeticError, ValueError):
-        raise DomainError("bad_option", f"--amount {text!r} has too many digits.") from None
+    return smallest_units(Decimal(typed), sts_report.DECIMALS[subclass])
 
 
 def _without_key(typed: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from tokens import apdu, management, numbers, tid
+from tokens.amount import EXACT
 from tokens.apdu import Apdu
 from tokens.credit import credit_of
 from tokens.errors import TokenError
@@ -44,7 +45,7 @@ def token(digits: str, unit: Apdu, *, base_date: int | None) -> dict[str, Any]:
         report |= {"issued": issued.strftime("%Y-%m-%dT%H:%MZ"), "tid": number}
     if unit.cls == apdu.CREDIT:
         credit = credit_of(unit)
-        amount = Decimal(credit.amount).scaleb(-DECIMALS[credit.subclass])
+        amount = Decimal(credit.amount).scaleb(-DECIMALS[credit.subclass], EXACT)
         report |= {"amount": f"{amount:f}", "unit": UNITS.get(credit.subclass, "currency")}
     else:
         settings = management.settings_of(unit)

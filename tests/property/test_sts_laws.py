@@ -1,7 +1,11 @@
 import json
+import math
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tokens import amount, apdu, codec, crc, misty1, numbers, sta, tid
@@ -106,6 +110,27 @@ def test_the_customer_never_gets_less_than_paid_nor_a_step_too_much(count):
     step = 10 ** (field >> 14)
     assert count <= given_count < count + step
     assert amount.encode_amount(given_count) == field
+
+
+@given(
+    st.integers(-amount.CURRENCY_AMOUNT_LAST, amount.CURRENCY_AMOUNT_LAST),
+    st.text("0123456789", max_size=60),
+    st.sampled_from([1, 5]),
+)
+@example(256, "0" * 26 + "1", 1)
+@example(1 - amount.CURRENCY_AMOUNT_LAST, "", 5)
+def test_units_are_rounded_up_from_any_number_of_digits(whole, rest, places):
+    paid = Fraction(f"{whole}.{rest}0") / 10**places
+    typed = Decimal(f"{whole}.{rest}0E-{places}")
+    assert amount.smallest_units(typed, places) == math.ceil(paid * 10**places)
+
+
+@pytest.mark.parametrize("value", ["1e36", "-1e36", "1e999999999", "-1e999999999"])
+def test_an_amount_beyond_every_field_is_refused_whatever_its_size(value):
+    count = amount.smallest_units(Decimal(value), 5)
+    with pytest.raises(TokenError) as refusal:
+        amount.encode_currency(count)
+    assert refusal.value.code == "amount_out_of_range"
 
 
 @given(st.integers(0, 0xFFFE))

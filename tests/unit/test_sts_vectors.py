@@ -177,6 +177,11 @@ def test_refusals_at_entry_are_vectors_too(inputs, expected):
     assert problems(vector | {"expected": expected}) == ()
 
 
+def test_an_amount_of_many_digits_is_rounded_up():
+    vector = changed(first("token", cls=0, subclass=0), amount="25." + "6" + "0" * 30 + "1")
+    assert problems(vector | {"expected": {"amount_field": f"{257:04x}"}}) == ()
+
+
 def test_a_meter_calls_a_token_old_that_is_below_all_it_remembers():
     key = DecoderKey(bytes.fromhex("0abc12def3456789"))
     newer, older = (

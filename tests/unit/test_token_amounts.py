@@ -4,6 +4,7 @@ import pytest
 
 from prepaid.commands.sts import _smallest_units
 from schemas.errors import DomainError
+from tokens.amount import CURRENCY_AMOUNT_LAST
 
 KWH, MONEY = 0, 4
 
@@ -13,6 +14,9 @@ KWH, MONEY = 0, 4
     [
         ("25.6", KWH, 256),
         ("25.61", KWH, 257),
+        ("25.6000000000000000000000000001", KWH, 257),
+        ("-25.6000000000000000000000000001", MONEY, -2_560_000),
+        ("9" * 36, MONEY, CURRENCY_AMOUNT_LAST + 1),
         (" 25.6\n", KWH, 256),
         ("+25.6", KWH, 256),
         ("٢٥.٦", KWH, 256),
