@@ -307,13 +307,22 @@ def _check_negative(vector: Values) -> Values:
     if "tokens" in inputs:
         return {"results": _answers(vector)}
     if "ken" in inputs and "time_utc" in inputs:
-        number = _tid(inputs)
-        allowed = not tid.is_expired(number, inputs["ken"])
-        return {"tid": number, "tid_high_byte": tid.key_period(number), "allowed": allowed}
+        return _issuing(inputs)
     for names, attempt in ATTEMPTS:
         if names <= set(inputs):
             return _attempt(attempt, vector)
     raise UnknownVectorError(f"case {vector.get('case')!r} has inputs that are not known")
+
+
+def _issuing(inputs: Values) -> Values:
+    """Whether a key with this KEN may issue at this instant: never outside its base date's bits."""
+    at_ms, base_date = _instant_ms(inputs["time_utc"]), int(inputs["base_date"])
+    number = (at_ms - tid.base_date_ms(base_date)) // tid.MINUTE_MS
+    allowed = False
+    if 0 <= number <= tid.TID_LAST:
+        number = tid.tid_minutes(at_ms, base_date)
+        allowed = not tid.is_expired(number, inputs["ken"])
+    return {"tid": number, "tid_high_byte": tid.key_period(number), "allowed": allowed}
 
 
 def _attempt(attempt: Callable[[Values], object], vector: Values) -> Values:

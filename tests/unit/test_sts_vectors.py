@@ -177,6 +177,25 @@ def test_refusals_at_entry_are_vectors_too(inputs, expected):
     assert problems(vector | {"expected": expected}) == ()
 
 
+@pytest.mark.parametrize(
+    ("base_date", "ken", "at", "expected"),
+    [
+        (2014, 255, "2045-11-24T20:16:00Z", {"allowed": False}),
+        (1993, 255, "2024-11-24T20:16:00Z", {"allowed": False, "tid": 1 << 24}),
+        (2014, 255, "2013-12-31T23:59:00Z", {"allowed": False, "tid": -1}),
+        (2014, 255, "2014-01-01T00:00:00Z", {"allowed": True, "tid": 0}),
+        (2014, 0, "2014-02-15T12:15:00Z", {"allowed": True, "tid": 65_535}),
+        (2014, 0, "2014-02-15T12:16:00Z", {"allowed": False, "tid_high_byte": 1}),
+    ],
+)
+def test_a_key_issues_within_its_base_date_and_its_ken_only(base_date, ken, at, expected):
+    inputs = {"base_date": base_date, "ken": ken, "time_utc": at}
+    vector = {"id": "n", "kind": "negative", "case": "ken_check", "inputs": inputs}
+    assert problems(vector | {"expected": expected}) == ()
+    assert problems(vector | {"expected": {"allowed": not expected["allowed"]}})
+    assert problems(changed(vector, base_date=2000) | {"expected": {"allowed": False}})
+
+
 def test_an_amount_of_many_digits_is_rounded_up():
     vector = changed(first("token", cls=0, subclass=0), amount="25." + "6" + "0" * 30 + "1")
     assert problems(vector | {"expected": {"amount_field": f"{257:04x}"}}) == ()
