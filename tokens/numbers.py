@@ -23,6 +23,7 @@ from tokens.errors import TokenError
 DRN_DIGITS_BY_IIN = {"600727": 11, "0000": 13}
 MAKER_DIGITS_BY_DRN = {11: 2, 13: 4}
 SERIAL_DIGITS = 8
+PAN_DIGITS = 18
 # People group digits with blanks and hyphens, and type the digits of their own keyboard.
 KEYBOARD_DIGITS = str.maketrans("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹", "0123456789" * 2)
 TYPED = KEYBOARD_DIGITS | dict.fromkeys(map(ord, " -\u00a0\u202f\t\r\n"))
@@ -87,7 +88,7 @@ def meter_pan(iin: str, drn: str) -> str:
 def validate_meter_pan(text: str) -> str:
     """`text` without separators, if it is a MeterPAN: 18 digits, known IIN, both check digits."""
     number = compact(text)
-    if not is_digits(number) or len(number) != 18:
+    if not is_digits(number) or len(number) != PAN_DIGITS:
         raise TokenError("number_invalid", f"MeterPAN {text!r} is not 18 digits.")
     _demand_check_digit("MeterPAN", number)
     validate_drn(parts(number)[1])

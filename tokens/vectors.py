@@ -19,6 +19,7 @@ from tokens.errors import TokenError
 from tokens.key_change import key_change_set
 from tokens.keys import DecoderKey, KeyAttributes, VendingKey
 from tokens.management import management
+from tokens.number_vectors import check_luhn
 
 # The algorithm that a profile names; class 1 is in clear.
 EA_BY_PROFILE = {"EA07/iec-sample-tables": apdu.STA, "EA11": apdu.MISTY1, "clear": None}
@@ -208,27 +209,7 @@ def _check_tid(vector: Values) -> Values:
 
 
 def _check_luhn(vector: Values) -> Values:
-    """A payload to complete or a number to judge, whatever the line calls them."""
-    inputs = vector["inputs"]
-    if {"iin", "drn"} <= set(inputs):
-        pan = numbers.meter_pan(inputs["iin"], inputs["drn"])
-        return {"pan": pan, "meter_pan": pan, "check_digit": _like(vector, pan[-1])}
-    texts = [str(value) for value in inputs.values() if any(map(str.isdigit, str(value)))]
-    if len(texts) != 1:
-        raise UnknownVectorError("a luhn line has one number as its input")
-    if not numbers.is_digits(texts[0]):
-        return {"valid": False}
-    digit = numbers.check_digit(texts[0])
-    return {
-        "valid": numbers.has_valid_check_digit(texts[0]),
-        "check_digit": _like(vector, digit),
-        **dict.fromkeys(("number", "full", "complete", "pan", "drn"), texts[0] + digit),
-    }
-
-
-def _like(vector: Values, digit: str) -> int | str:
-    """A check digit in the type that the line uses for it."""
-    return int(digit) if isinstance(vector["expected"].get("check_digit"), int) else digit
+    return check_luhn(vector["inputs"], vector["expected"])
 
 
 def _check_token(vector: Values) -> Values:

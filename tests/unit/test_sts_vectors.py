@@ -143,20 +143,69 @@ def test_an_odd_line_that_says_the_same_passes(vector):
     assert problems({"id": "odd", **vector}) == ()
 
 
-@pytest.mark.parametrize(
-    ("inputs", "expected"),
-    [
-        ({"payload": "60072700000000000"}, {"check_digit": "9"}),
-        ({"payload": "60072700000000000"}, {"check_digit": 9, "full": "600727000000000009"}),
-        ({"number": "600727000000000009"}, {"valid": True}),
-        ({"number": "12345678904", "of": "DRN"}, {"valid": False}),
-        ({"number": "1234567890x"}, {"valid": False}),
-        ({"iin": "600727", "drn": "11111111115"}, {"pan": "600727111111111153"}),
-    ],
-)
+LUHN = [
+    ({"payload": "60072700000000000"}, {"check_digit": "9"}),
+    ({"payload": "60072700000000000"}, {"check_digit": 9, "full": "600727000000000009"}),
+    ({"body": "0712345678"}, {"full": "07123456787"}),
+    ({"number": "0712345678"}, {"check_digit": 7}),
+    ({"number": "07123456786"}, {"check_digit": 7}),
+    ({"number": "07123456786"}, {"valid": False, "check_digit": 7}),
+    ({"number": "600727000000000009"}, {"valid": True}),
+    ({"number": 600727000000000009}, {"valid": True, "check_digit": 9}),
+    ({"number": "12345678904", "of": "DRN"}, {"valid": False}),
+    ({"number": "1234567890", "mode": "generate 11"}, {"check_digit": 3}),
+    ({"number": "1234567890x"}, {"valid": False}),
+    ({"number": ""}, {"valid": False}),
+    ({"payload": "x1"}, {"valid": False}),
+    ({"drn": "07123456787"}, {"valid": True, "check_digit": 7, "maker": "07"}),
+    ({"drn": "07123456787"}, {"pan": "600727071234567873", "iin": "600727"}),
+    ({"drn": "0100000000008"}, {"pan": "000001000000000082", "serial": "00000000"}),
+    ({"drn": "0712345678"}, {"check_digit": 7, "drn": "07123456787"}),
+    ({"drn": "0712345678"}, {"valid": False}),
+    ({"drn": "12345678904"}, {"valid": False, "check_digit": 3}),
+    ({"drn": "11111111113"}, {"valid": False, "result": "number_invalid"}),
+    ({"pan": "600727071234567873"}, {"valid": True, "iin": "600727", "drn": "07123456787"}),
+    ({"pan": "600727123456789048"}, {"valid": False}),
+    ({"pan": "600728123456789036"}, {"valid": False}),
+    ({"pan": "60072707123456787"}, {"check_digit": "3", "pan": "600727071234567873"}),
+    ({"iin": "600727", "drn": "11111111115"}, {"pan": "600727111111111153"}),
+    ({"iin": "600727", "drn": "07123456787"}, {"valid": True, "check_digit": 3}),
+    ({"iin": "600727", "drn": "12345678904"}, {"valid": False}),
+    ({"iin": "0000", "drn": "07123456787"}, {"valid": False}),
+    ({"iin": "600727", "iain": "07123456787"}, {"meter_pan": "600727071234567873"}),
+    ({"maker": "07", "serial": "12345678"}, {"drn": "07123456787", "check_digit": 7}),
+    ({"mfr_code": "07", "serial": "12345678"}, {"pan": "600727071234567873"}),
+    ({"iin": "600727", "maker": "07", "serial": "12345678"}, {"check_digit": "3"}),
+    ({"iin": "600727", "maker": "07", "serial": "12345678"}, {"check_digit": "7"}),
+    ({"maker": "7", "serial": "12345678"}, {"valid": False}),
+]
+
+
+@pytest.mark.parametrize(("inputs", "expected"), LUHN)
 def test_check_digits_are_vectors_too(inputs, expected):
     vector = {"id": "luhn-1", "kind": "luhn", "inputs": inputs, "expected": expected}
     assert problems(vector) == ()
+    assert problems(vector | {"expected": expected | {"surprise": 1}})
+    assert problems(vector | {"expected": {}})
+    for name in set(expected) - {"check_digit"}:
+        wrong = expected | {name: altered(expected[name])}
+        assert problems(vector | {"expected": wrong}), name
+
+
+@pytest.mark.parametrize(
+    ("inputs", "digits"),
+    [
+        ({"payload": "0712345678"}, {7}),
+        ({"drn": "07123456787"}, {7}),
+        ({"pan": "600727071234567873"}, {3}),
+        ({"iin": "600727", "drn": "07123456787"}, {3}),
+        ({"maker": "07", "serial": "12345678"}, {7}),
+    ],
+)
+def test_no_check_digit_passes_but_those_of_the_readings(inputs, digits):
+    vector = {"id": "luhn-1", "kind": "luhn", "inputs": inputs}
+    asked = {digit: vector | {"expected": {"check_digit": digit}} for digit in range(10)}
+    assert {digit for digit, line in asked.items() if not problems(line)} == digits
 
 
 @pytest.mark.parametrize(
