@@ -24,6 +24,7 @@ from tokens.number_vectors import check_luhn
 # The algorithm that a profile names; class 1 is in clear.
 EA_BY_PROFILE = {"EA07/iec-sample-tables": apdu.STA, "EA11": apdu.MISTY1, "clear": None}
 STA_PROFILES = ("iec-sample-tables", "EA07/iec-sample-tables")
+KNOWN_PROFILES = {*EA_BY_PROFILE, *STA_PROFILES}
 
 # The inputs of each management subclass, by the field that they fill.
 MANAGEMENT_INPUTS = {
@@ -80,6 +81,7 @@ def _check_line(number: int, line: str) -> Outcome:
         compute = KINDS.get(vector["kind"])
         if compute is None:
             return Outcome(name, (f"kind {vector['kind']!r} is unknown",))
+        _demand_known_profile(vector)
         expected = vector["expected"]
         return Outcome(name, tuple(_differences(expected, compute(vector))))
     except UnknownVectorError as error:
@@ -125,6 +127,13 @@ def _instant_ms(text: str) -> int:
 
 def _tid(inputs: Values) -> int:
     return tid.tid_minutes(_instant_ms(inputs["time_utc"]), int(inputs["base_date"]))
+
+
+def _demand_known_profile(vector: Values) -> None:
+    """Whatever the kind: a line of a profile that is unknown here may mean another algorithm."""
+    for profile in (vector.get("profile"), vector["inputs"].get("profile")):
+        if profile is not None and profile not in KNOWN_PROFILES:
+            raise UnknownVectorError(f"profile {profile!r} is unknown")
 
 
 def _ea_of_profile(vector: Values) -> int | None:

@@ -38,6 +38,12 @@ def test_every_known_answer_is_given():
     assert len(outcomes) == 558
 
 
+NEGATIVES = [
+    first("negative", case=case)
+    for case in sorted({vector["case"] for vector in VECTORS if vector["kind"] == "negative"})
+]
+
+
 def altered(value):
     if isinstance(value, bool):
         return not value
@@ -61,6 +67,14 @@ def test_an_expectation_that_nothing_computes_is_a_failure(kind):
     vector = first(kind)
     assert problems(vector | {"expected": {"surprise": 1}})
     assert problems(vector | {"expected": {}})
+
+
+@pytest.mark.parametrize("vector", [*map(first, sorted(set(KINDS) - {"luhn"})), *NEGATIVES])
+@pytest.mark.parametrize("profile", ["EA13", "clear ", ""])
+def test_an_unknown_profile_is_a_failure_whatever_the_kind(vector, profile):
+    assert problems(vector) == ()
+    for wrong in (vector | {"profile": profile}, changed(vector, profile=profile)):
+        assert problems(wrong) == (f"profile {profile!r} is unknown",)
 
 
 @pytest.mark.parametrize(
