@@ -156,11 +156,15 @@ def _attributes(inputs: Values, ea: int, *, ken: int = tid.KEN_NEVER_EXPIRES) ->
     )
 
 
+def _vending_key(inputs: Values) -> VendingKey:
+    return VendingKey.of_test_sheet(bytes.fromhex(inputs["vending_key"]))
+
+
 def _check_dkga(vector: Values) -> Values:
     inputs = vector["inputs"]
     attributes = _attributes(inputs, int(inputs.get("ea", apdu.STA)))
     pan = inputs["pan"]
-    key = keys.decoder_key(VendingKey(bytes.fromhex(inputs["vending_key"])), pan, attributes)
+    key = keys.decoder_key(_vending_key(inputs), pan, attributes)
     actual = {
         "decoder_key": key.reveal().hex(),
         "pan_block": keys.pan_block(pan, attributes.kt),
@@ -234,8 +238,7 @@ def _check_token(vector: Values) -> Values:
     if int(inputs["ea"]) != ea:
         raise UnknownVectorError(f"profile {vector['profile']!r} is not EA{inputs['ea']}")
     attributes = _attributes(inputs, ea)
-    vending_key = VendingKey(bytes.fromhex(inputs["vending_key"]))
-    key = keys.decoder_key(vending_key, inputs["pan"], attributes)
+    key = keys.decoder_key(_vending_key(inputs), inputs["pan"], attributes)
     token = _token(cls, subclass, inputs, attributes)
     digits = codec.encode(token, key)
     actual = _compare_back(token, codec.decode(digits, key), digits, ea)

@@ -348,7 +348,7 @@ def _vending_keys(
     except ValueError:
         # Without the cause: it could quote the key.
         raise DomainError("key_invalid", "The test key is no row of hex digits.") from None
-    return dict.fromkeys(slots, VendingKey(octets))
+    return dict.fromkeys(slots, VendingKey.of_test_sheet(octets))
 
 
 def _passphrase() -> str:

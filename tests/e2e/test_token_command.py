@@ -97,6 +97,11 @@ def test_what_is_issued_is_decoded():
     }
 
 
+def test_a_test_key_may_be_typed_as_its_sheet_prints_it():
+    report = issued("--amount", "25.61", *WORK_TIME, keys=KEY + "99")
+    assert report["key_check_value"] == issued("--amount", "1", *WORK_TIME)["key_check_value"]
+
+
 def test_money_may_be_a_charge():
     report = issued("--amount", "-503.90615", "--currency", "--service", "water", *WORK_TIME)
     assert (report["subclass"], report["unit"]) == (5, "currency")

@@ -89,6 +89,17 @@ def test_a_vending_key_of_wrong_length_or_parity_is_refused(octets):
     assert refusal.value.code == "key_invalid"
 
 
+def test_only_a_20_byte_test_key_may_have_one_byte_more():
+    key = VendingKey(bytes(range(20)))
+    assert VendingKey.of_test_sheet(bytes(range(21))) == key
+    assert VendingKey.of_test_sheet(bytes(range(20))) == key
+    for size in (0, 9, 19, 22):
+        with pytest.raises(TokenError):
+            VendingKey.of_test_sheet(bytes([1] * size))
+    with pytest.raises(TokenError):
+        VendingKey(bytes(range(21)))
+
+
 def test_the_ken_of_a_vending_key_is_one_octet():
     with pytest.raises(TokenError):
         VendingKey(DES_KEY, ken=256)

@@ -259,6 +259,20 @@ def test_a_key_issues_within_its_base_date_and_its_ken_only(base_date, ken, at, 
     assert problems(changed(vector, base_date=2000) | {"expected": {"allowed": False}})
 
 
+@pytest.mark.parametrize(
+    "vector",
+    [
+        next(v for v in VECTORS if v["kind"] == "dkga" and v["inputs"]["dkga"] == "04"),
+        first("token", profile="EA11"),
+    ],
+)
+def test_a_20_byte_key_may_stand_there_as_sheets_print_it(vector):
+    key = vector["inputs"]["vending_key"]
+    assert len(key) == 40
+    assert problems(changed(vector, vending_key=key + "5a")) == ()
+    assert problems(changed(vector, vending_key=key + "5a5a"))
+
+
 def test_an_amount_of_many_digits_is_rounded_up():
     vector = changed(first("token", cls=0, subclass=0), amount="25." + "6" + "0" * 30 + "1")
     assert problems(vector | {"expected": {"amount_field": f"{257:04x}"}}) == ()
