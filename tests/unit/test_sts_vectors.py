@@ -232,12 +232,60 @@ def test_no_check_digit_passes_but_those_of_the_readings(inputs, digits):
         ({"tenths": -1}, {"result": "amount_out_of_range"}),
         ({"profile": "clear", "token": "37946297251335005490"}, {"result": "accepted"}),
         ({"profile": "clear", "token": "37946297251335005491"}, {"result": "crc_error"}),
+        ({"tokens": ["37946297251335005490", "1"]}, {"results": ["accepted", "format_error"]}),
         ({"base_date": 2014, "time_utc": "2013-12-31T23:59:00Z"}, {"result": "tid_out_of_range"}),
     ],
 )
 def test_refusals_at_entry_are_vectors_too(inputs, expected):
     vector = {"id": "n", "kind": "negative", "case": "entry", "inputs": inputs}
     assert problems(vector | {"expected": expected}) == ()
+
+
+KEY = DecoderKey(bytes.fromhex("00112233445566778899aabbccddeeff"))
+
+
+def raw(cls, content):
+    """A token that authenticates, whatever its subclass and content are."""
+    block = content << 16 | codec.crc.token_crc(cls << 48 | content)
+    return codec.join(cls, block if cls == 1 else codec.block_cipher(KEY).encrypt(block))
+
+
+FIRST_SECTION = 3 << 44 | 15 << 40 | 1 << 36 | 2 << 32 | 0x11111111
+
+
+@pytest.mark.parametrize(
+    ("digits", "result"),
+    [
+        (raw(0, 6_400_000 << 16 | 256), "accepted"),
+        (raw(0, 3 << 44 | 6_400_000 << 16), "accepted"),
+        (raw(1, 1 << 8), "accepted"),
+        ("37946297251335005490", "accepted"),  # published, of maker 52
+        ("56494279625845059999", "accepted"),  # published, of maker 7189
+        (raw(2, FIRST_SECTION), "accepted"),
+        (raw(0, 9 << 44 | 5), "unsupported_class"),
+        (raw(1, 3 << 44 | 5), "unsupported_class"),
+        (raw(2, 11 << 44 | 5), "unsupported_class"),
+        (raw(2, 5 << 44 | 6_400_000 << 16 | 1), "RangeError"),
+        (f"{int(raw(0, 256)) | 0b11 << 27:020}", "unsupported_class"),
+        ("37946297251335005491", "crc_error"),
+        ("1" * 19, "format_error"),
+    ],
+)
+def test_a_token_alone_and_among_others_is_answered_by_the_same_name(digits, result):
+    inputs = {"profile": "EA11", "decoder_key": KEY.reveal().hex()}
+    vector = {"id": "n", "kind": "negative", "case": "n"}
+    many = {"inputs": inputs | {"tokens": [digits]}, "expected": {"results": [result]}}
+    valid = result == "accepted"
+    one = {"inputs": inputs | {"token": digits}, "expected": {"result": result, "valid": valid}}
+    assert problems(vector | many) == ()
+    assert problems(vector | one) == ()
+
+
+def test_a_meter_of_a_named_maker_refuses_the_tokens_of_another():
+    inputs = {"profile": "EA11", "decoder_key": KEY.reveal().hex(), "mfr_code": 51}
+    inputs["tokens"] = ["37946297251335005490", raw(1, 1 << 8)]
+    vector = {"id": "n", "kind": "negative", "case": "n", "inputs": inputs}
+    assert problems(vector | {"expected": {"results": ["MfrCodeError", "accepted"]}}) == ()
 
 
 @pytest.mark.parametrize(
