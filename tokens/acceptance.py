@@ -20,8 +20,6 @@ from tokens.errors import TokenError
 from tokens.key_change import (
     BASE_DATES,
     FIRST,
-    SECOND,
-    THIRD,
     assemble,
     is_permitted,
     missing_sections,
@@ -173,10 +171,20 @@ def _demand_valid(state: MeterTokenState, token: Apdu) -> None:
         raise Refusal(Result.OLD_ERROR, 2)
 
 
+def is_in_range(token: Apdu) -> bool:
+    """Whether every field has a value that a meter knows; otherwise it answers RangeError."""
+    fields = token.fields
+    return (
+        not fields.get("pad", 0)
+        and fields.get("register", 0) in apdu.REGISTERS
+        and 1 <= fields.get("krn", 1) <= KRN_LAST
+        and fields.get("ti", 0) <= TI_LAST
+        and fields.get("sgc", 0) <= SGC_LAST
+    )
+
+
 def _demand_executable(state: MeterTokenState, token: Apdu, credit_room: int | None) -> None:
-    if token.fields.get("pad", 0):
-        raise Refusal(Result.RANGE_ERROR, 3)
-    if "register" in token.fields and token.fields["register"] not in apdu.REGISTERS:
+    if not is_in_range(token):
         raise Refusal(Result.RANGE_ERROR, 3)
     overflows = (
         token.cls == apdu.CREDIT
@@ -209,7 +217,10 @@ def _change_key(state: MeterTokenState, token: Apdu) -> tuple[MeterTokenState, V
 
     A token of a section that is already there replaces it: a set may be issued again.
     """
-    _demand_section_in_range(state, token)
+    if not is_in_range(token):
+        raise Refusal(Result.RANGE_ERROR, 3)
+    if token.subclass == FIRST and not is_permitted(state.attributes.kt, token.fields["kt"]):
+        raise Refusal(Result.KEY_TYPE_ERROR, 3)
     sections = {part.subclass: part for part in state.key_change} | {token.subclass: token}
     fields = {number: part.fields for number, part in sections.items()}
     if missing_sections(fields, state.attributes.ea):
@@ -239,19 +250,6 @@ def _change_key(state: MeterTokenState, token: Apdu) -> tuple[MeterTokenState, V
         remembered_tids=BLANK_MEMORY if new.rollover else state.remembered_tids,
     )
     return changed, _verdict(Result.ACCEPT, 4)
-
-
-def _demand_section_in_range(state: MeterTokenState, token: Apdu) -> None:
-    fields = token.fields
-    if token.subclass == FIRST:
-        if not 1 <= fields["krn"] <= KRN_LAST:
-            raise Refusal(Result.RANGE_ERROR, 3)
-        if not is_permitted(state.attributes.kt, fields["kt"]):
-            raise Refusal(Result.KEY_TYPE_ERROR, 3)
-    if token.subclass == SECOND and fields["ti"] > TI_LAST:
-        raise Refusal(Result.RANGE_ERROR, 3)
-    if token.subclass == THIRD and (fields.get("sgc", 0) > SGC_LAST or fields.get("pad", 0)):
-        raise Refusal(Result.RANGE_ERROR, 3)
 
 
 def _verdict(result: Result, stages: int, *, credit: Credit | None = None) -> Verdict:

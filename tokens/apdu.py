@@ -7,7 +7,7 @@ evidence: A two implementations and published values agree, B one of both, C one
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tokens.errors import TokenError
+from tokens.errors import TokenError, UnsupportedSubclass
 
 CONTENT_BITS = 44
 STA = 7
@@ -113,6 +113,10 @@ AMOUNT_UNITS = {
 REGISTERS = (*range(8), 0xFFFF)
 
 
+# Class and subclass that makers give a meaning of their own (C); all others are reserved.
+PROPRIETARY = frozenset((METER_SPECIFIC, subclass) for subclass in range(11, 16))
+
+
 def _indexed() -> dict[tuple[int, int, int], Layout]:
     return {
         (row.cls, row.subclass, ea): row
@@ -128,12 +132,16 @@ def layout(cls: int, subclass: int, ea: int) -> Layout:
     """The row for a class and subclass under encryption algorithm `ea`."""
     row = LAYOUT_BY_KIND.get((cls, subclass, ea))
     if row is None:
-        raise TokenError(
-            "unsupported_subclass",
-            f"No token of class {cls}, subclass {subclass} is known under EA{ea:02}; "
-            "take one that the standard defines.",
-        )
+        raise UnsupportedSubclass(cls, subclass, _assignment(cls, subclass))
     return row
+
+
+def _assignment(cls: int, subclass: int) -> str:
+    """Whose a subclass is that has no row, or none for the algorithm asked about."""
+    for row in LAYOUTS:
+        if (row.cls, row.subclass) == (cls, subclass):
+            return f"of EA{row.ea:02} only"
+    return "proprietary" if (cls, subclass) in PROPRIETARY else "reserved"
 
 
 def is_currency(cls: int, subclass: int) -> bool:

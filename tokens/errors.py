@@ -32,6 +32,20 @@ class TokenError(DomainError):
     """A number, key or token that IEC 62055-41 refuses."""
 
 
+class UnsupportedSubclass(TokenError):  # noqa: N818 - a state of the standard, as below
+    """No layout is known; `assignment` says whose the subclass is."""
+
+    def __init__(self, cls: int, subclass: int, assignment: str) -> None:
+        super().__init__(
+            "unsupported_subclass",
+            f"Subclass {subclass} of class {cls} is {assignment}, so nothing here makes or reads "
+            "it; take one that the standard defines.",
+        )
+        self.cls = cls
+        self.subclass = subclass
+        self.assignment = assignment
+
+
 class SecurityModuleAway(TokenError):  # noqa: N818 - a state of the world, as in the store
     """The security module cannot be reached or cannot work now."""
 

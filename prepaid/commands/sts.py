@@ -167,7 +167,7 @@ def decode(
     Sections of keys are never shown. With PREPAID_DATABASE__URL it also says
     when these digits were issued by us, to which meter, and what it answered.
 
-    Exit status 1 means that the digits are no token of this meter.
+    Exit status 1 means that the digits are no token that this meter takes.
     """
     typed = numbers.compact("".join(digits))
     if meter is None and (key_file or test_key):
@@ -188,11 +188,12 @@ def decode(
     try:
         report = _token_report(typed, read(typed), attributes)
     except TokenError as error:
-        if error.code not in sts_report.MISTYPED:
+        if error.code not in sts_report.OF_THE_DIGITS:
             raise
-        slips = [_token_report(row, token, attributes) for row, token in likely_slips(typed, read)]
-        report = {"problem": str(error), "code": error.code, "likely_meant": slips}
-        report |= sts_report.recognised(typed)
+        report = sts_report.refused(typed, error)
+        if error.code in sts_report.MISTYPED:
+            slips = likely_slips(typed, read)
+            report["likely_meant"] = [_token_report(*slip, attributes) for slip in slips]
     report |= {"meter_pan": pan} | issued_by_us(typed) | _table_note(attributes, loaded)
     sts_report.write(report, as_json=as_json)
     raise typer.Exit(1 if "problem" in report else 0)
@@ -397,7 +398,7 @@ def _without_key(typed: str) -> dict[str, Any]:
         if cls == apdu.NON_METER_SPECIFIC:
             return sts_report.token(typed, codec.decode_clear(typed), base_date=None)
     except TokenError as error:
-        return {"problem": str(error), "code": error.code} | sts_report.recognised(typed)
+        return sts_report.refused(typed, error)
     return {
         "token": typed,
         "class": cls,

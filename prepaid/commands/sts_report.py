@@ -8,10 +8,11 @@ from typing import Any
 import typer
 
 from tokens import apdu, management, numbers, tid
+from tokens.acceptance import is_in_range
 from tokens.amount import EXACT
 from tokens.apdu import Apdu
 from tokens.credit import credit_of
-from tokens.errors import TokenError
+from tokens.errors import TokenError, UnsupportedSubclass
 from tokens.keys import KEY_TYPES, KeyAttributes
 
 CLASS_NAMES = {
@@ -24,8 +25,9 @@ CLASS_NAMES = {
 DECIMALS = {0: 1, 1: 1, 2: 1, 3: 1, 4: 5, 5: 5, 6: 5, 7: 5}
 UNITS = {0: "kWh", 1: "m3", 2: "m3", 3: "min"}
 
-# Refusals that a slip of the fingers explains.
+# Refusals that a slip of the fingers explains, and those that say what the digits are or are not.
 MISTYPED = frozenset({"crc_error", "format_error", "unsupported_class"})
+OF_THE_DIGITS = MISTYPED | {"unsupported_subclass"}
 
 
 def token(digits: str, unit: Apdu, *, base_date: int | None) -> dict[str, Any]:
@@ -53,7 +55,26 @@ def token(digits: str, unit: Apdu, *, base_date: int | None) -> dict[str, Any]:
             name: "hidden" if name in apdu.SECRET_FIELDS else value
             for name, value in settings.items()
         }
+    if not is_in_range(unit):
+        report |= {
+            "problem": "The token authenticates, but a field of it has a value that no meter "
+            "takes: it answers RangeError.",
+            "code": "field_out_of_range",
+        }
     return report
+
+
+def refused(digits: str, error: TokenError) -> dict[str, Any]:
+    """Why a row of digits is no token to read, and what it is instead."""
+    report = {"problem": str(error), "code": error.code}
+    if not isinstance(error, UnsupportedSubclass):
+        return report | recognised(digits)
+    return report | {
+        "token": digits,
+        "class": error.cls,
+        "subclass": error.subclass,
+        "assignment": error.assignment,
+    }
 
 
 def attributes(held: KeyAttributes) -> str:
