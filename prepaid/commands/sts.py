@@ -24,6 +24,7 @@ from schemas.errors import DomainError
 from tokens import apdu, codec, key_file, numbers, tid
 from tokens.amount import smallest_units
 from tokens.apdu import Apdu
+from tokens.display import initiate_test
 from tokens.errors import TokenError
 from tokens.keys import KeyAttributes, VendingKey
 from tokens.security_module import SoftwareSecurityModule
@@ -56,8 +57,10 @@ class Service(StrEnum):
     TIME = "time"
 
 
-Meter = Annotated[str, typer.Argument(help="MeterPAN (18 digits) or DRN (11 or 13 digits).")]
-Sgc = Annotated[str, typer.Option(help="Supply group code, six digits.")]
+METER_HELP = "MeterPAN (18 digits) or DRN (11 or 13 digits)."
+SGC_HELP = "Supply group code, six digits."
+Meter = Annotated[str, typer.Argument(help=METER_HELP)]
+Sgc = Annotated[str, typer.Option(help=SGC_HELP)]
 Krn = Annotated[int, typer.Option(help="Key revision number, 1 to 9.")]
 Kt = Annotated[int, typer.Option(help="Key type: 1 default, 2 unique, 3 common.")]
 Ken = Annotated[int, typer.Option(help="Key expiry number; 255 does not expire.")]
@@ -75,23 +78,28 @@ Tables = Annotated[
 ]
 At = Annotated[str | None, typer.Option(help="Instant of issue, RFC 3339; by default now.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
+Amount = Annotated[
+    str | None, typer.Option(help="Credit in kWh, m3, minutes, or currency; rounded up.")
+]
+Management = Annotated[
+    int | None, typer.Option(help="Class 2 subclass instead of credit: 0 1 2 5 6 7 10.")
+]
+TestDisplay = Annotated[
+    int | None, typer.Option(help="Class 1 subclass instead of credit: 0 1 2; needs no key.")
+]
+Fields = Annotated[list[str] | None, typer.Option(help="NAME=NUMBER of a token; may be repeated.")]
 
 
 @app.command()
 def issue(
-    meter: Meter,
-    sgc: Sgc,
-    amount: Annotated[
-        str | None, typer.Option(help="Credit in kWh, m3, minutes, or currency; rounded up.")
-    ] = None,
+    meter: Annotated[str | None, typer.Argument(help=METER_HELP)] = None,
+    sgc: Annotated[str | None, typer.Option(help=SGC_HELP)] = None,
+    amount: Amount = None,
     service: Annotated[Service, typer.Option(help="What the credit is for.")] = Service.ELECTRICITY,
     currency: Annotated[bool, typer.Option(help="The amount is money, not units.")] = False,
-    management: Annotated[
-        int | None, typer.Option(help="Class 2 subclass instead of credit: 0 1 2 5 6 7 10.")
-    ] = None,
-    field: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of a management token; may be repeated.")
-    ] = None,
+    management: Management = None,
+    test_display: TestDisplay = None,
+    field: Fields = None,
     krn: Krn = 1,
     kt: Kt = 2,
     ken: Ken = 255,
@@ -115,9 +123,23 @@ def issue(
     Fields of management tokens: 0 mpl (W), 1 register, 2 rate, 5 none,
     6 mppul (W), 7 wmf, 10 index and value.
 
+    Test 0 of all meters of a maker, in clear:
+    prepaid token issue --test-display 1 --field mfr_code=5638
+
+    Its fields: mfr_code (by default 0; only subclass 1 has room for four
+    digits) and control (by default all ones, test 0; subclass 2 has none).
+
     Nothing remembers the TID: two tokens of one minute for one meter collide.
     Tokens that are sold come from the service, which keeps that record.
     """
+    if [amount, management, test_display].count(None) != 2:
+        raise DomainError("bad_option", "Give one of --amount, --management and --test-display.")
+    fields = sts_engineering.numbered_fields(field or [])
+    if test_display is not None:
+        sts_report.write(_in_clear(initiate_test(test_display, fields), meter), as_json=as_json)
+        return
+    if meter is None or sgc is None:
+        raise DomainError("bad_option", "Name the meter and its supply group (--sgc).")
     pan = numbers.to_meter_pan(meter)
     vending_keys = _vending_keys(key_file, test_key, (sgc, krn))
     attributes = _attributes(sgc, krn, kt, ken, ti, base_date, ea, vending_keys)
@@ -125,17 +147,14 @@ def issue(
     module = SoftwareSecurityModule(vending_keys, loaded)
     minutes = tid.tid_minutes(_instant_ms(at), base_date)
     made = {"tid_minutes": minutes, "rnd": secrets.randbelow(16)}
-    if amount is not None and management is None:
-        subclass = list(Service).index(service) + (4 if currency else 0)
-        units = _smallest_units(amount, subclass)
-        digits = module.issue_credit(pan, attributes, subclass=subclass, amount=units, **made)
-    elif management is not None and amount is None:
-        fields = sts_engineering.numbered_fields(field or [])
+    if management is not None:
         digits = module.issue_management(
             pan, attributes, subclass=management, fields=fields, **made
         )
     else:
-        raise DomainError("bad_option", "Give either --amount or --management.")
+        subclass = list(Service).index(service) + (4 if currency else 0)
+        units = _smallest_units(amount or "", subclass)
+        digits = module.issue_credit(pan, attributes, subclass=subclass, amount=units, **made)
     report = _token_report(digits, module.verify(pan, attributes, digits), attributes)
     report |= {"meter_pan": pan, "key_check_value": module.key_check_value(sgc, krn)}
     sts_report.write(report | _table_note(attributes, loaded), as_json=as_json)
@@ -405,6 +424,11 @@ def _without_key(typed: str) -> dict[str, Any]:
         "class_name": sts_report.CLASS_NAMES[cls],
         "note": "encrypted: name the meter (--meter, --sgc, ...) and a key to read the rest",
     }
+
+
+def _in_clear(token: Apdu, meter: str | None) -> dict[str, Any]:
+    named = {} if meter is None else {"meter_pan": numbers.to_meter_pan(meter)}
+    return sts_report.token(codec.encode_clear(token), token, base_date=None) | named
 
 
 def _token_report(digits: str, token: Apdu, attributes: KeyAttributes) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`prepaid token engineering`: tokens for work on a meter, by two people."""
 
 import json
+import re
 from typing import Annotated, Any
 
 import typer
@@ -13,9 +14,10 @@ from schemas.errors import DomainError
 from schemas.quantities import format_instant
 from store import engineering
 from store.engineering import EngineeringToken, Work
-from tokens.numbers import grouped, is_digits
+from tokens.numbers import grouped
 
 LISTED = 200
+NUMBER = re.compile("[0-9]{1,20}|0x[0-9a-fA-F]{1,16}")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -94,13 +96,13 @@ def list_requests(
 
 
 def numbered_fields(pairs: list[str]) -> dict[str, int]:
-    """NAME=NUMBER pairs. Errors: DomainError `bad_option`."""
+    """NAME=NUMBER pairs, 0x... as sheets print control bits. Errors: DomainError `bad_option`."""
     fields: dict[str, int] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if not is_digits(value):
+        if NUMBER.fullmatch(value) is None:
             raise DomainError("bad_option", f"--field {pair!r} is not NAME=NUMBER.")
-        fields[name] = int(value)
+        fields[name] = int(value, 16 if value.startswith("0x") else 10)
     return fields
 
 

@@ -171,7 +171,7 @@ def test_a_sealed_key_file_serves_both_sides_of_a_key_change(tmp_path):
     ("arguments", "said"),
     [
         (("issue", METER, "--sgc", "123456", "--amount", "1"), "--key-file or --test-key"),
-        (("issue", METER, "--sgc", "123456", "--test-key", "-"), "--amount or --management"),
+        (("issue", METER, "--sgc", "123456", "--test-key", "-"), "--amount, --management"),
         (("issue", METER, "--sgc", "123456", "--amount", "x", "--test-key", "-"), "--amount"),
         (("issue", METER, "--sgc", "123456", "--amount", "NaN", "--test-key", "-"), "--amount"),
         (("issue", METER, "--sgc", "123456", "--amount", "5-", "--test-key", "-"), "--amount"),

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prepaid.commands.sts import app
+from schemas.errors import DomainError
 from tokens import codec, crc, keys, numbers
 from tokens.keys import KeyAttributes, VendingKey
 
@@ -74,3 +75,51 @@ def test_a_token_that_meters_answer_with_a_range_error_is_not_called_good(
     assert status == 1
     assert "RangeError" in report["problem"]
     assert (report["class"], report["subclass"]) == (2, content >> 44)
+
+
+@pytest.mark.parametrize(
+    ("subclass", "fields", "content"),
+    [
+        (0, [], 0xFFFFFFFFF << 8),
+        (0, ["control=0xe9c544d57", "mfr_code=52"], 0xE9C544D57 << 8 | 52),
+        (1, ["mfr_code=5638"], 0xFFFFFFF << 16 | 5638),
+        (1, ["control=4194304", "mfr_code=7189"], 0x0400000 << 16 | 7189),
+        (2, ["control=0xFC0000000"], 0xFC0000000 << 8),
+    ],
+)
+def test_a_test_token_needs_neither_meter_nor_key_and_is_decoded(
+    subclass: int, fields: list[str], content: int
+) -> None:
+    asked = [word for field in fields for word in ("--field", field)]
+    done = CliRunner().invoke(app, ["issue", "--test-display", str(subclass), *asked, "--json"])
+    assert done.exit_code == 0
+    made = json.loads(done.stdout)
+    assert made["token"] == raw(1, subclass << 44 | content)
+    read = CliRunner().invoke(app, ["decode", made["token"], "--json"])
+    assert (read.exit_code, json.loads(read.stdout)) == (0, made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--test-display", "2"], "field_out_of_range"),
+        (["--test-display", "0", "--field", "mfr_code=256"], "field_out_of_range"),
+        (["--test-display", "1", "--field", "control=0xFFFFFFFFF"], "field_out_of_range"),
+        (["--test-display", "0", "--field", "tid=1"], "field_out_of_range"),
+        (["--test-display", "0", "--field", "control=0xg"], "bad_option"),
+        (["--test-display", "0", "--field", f"control={'9' * 5000}"], "bad_option"),
+        (["--test-display", "3"], "unsupported_subclass"),
+        (["--test-display", "-1"], "unsupported_subclass"),
+        (["07123456788", "--test-display", "0"], "number_invalid"),
+        (["--test-display", "0", "--amount", "1"], "bad_option"),
+        (["--test-display", "0", "--management", "5"], "bad_option"),
+        (["--amount", "1"], "bad_option"),
+        ([METER, "--amount", "1"], "bad_option"),
+        ([METER, "--sgc", "123456"], "bad_option"),
+    ],
+)
+def test_what_makes_no_token_is_refused(arguments: list[str], code: str) -> None:
+    done = CliRunner().invoke(app, ["issue", *arguments])
+    assert isinstance(done.exception, DomainError)
+    assert done.exception.code == code
+    assert done.stdout == ""
