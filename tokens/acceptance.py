@@ -215,7 +215,8 @@ def _accepted(token: Apdu) -> Verdict:
 def _change_key(state: MeterTokenState, token: Apdu) -> tuple[MeterTokenState, Verdict]:
     """Take one token of a set; with the last one the new key takes effect.
 
-    A token of a section that is already there replaces it: a set may be issued again.
+    A token of a section that is already there replaces it: a set may be issued again. Nothing in
+    the tokens says to which set they belong, so sections of two sets make a key of neither.
     """
     if not is_in_range(token):
         raise Refusal(Result.RANGE_ERROR, 3)
@@ -224,7 +225,7 @@ def _change_key(state: MeterTokenState, token: Apdu) -> tuple[MeterTokenState, V
     sections = {part.subclass: part for part in state.key_change} | {token.subclass: token}
     fields = {number: part.fields for number, part in sections.items()}
     if missing_sections(fields, state.attributes.ea):
-        result = Result.SECOND_KCT if state.key_change else Result.FIRST_KCT
+        result = Result.SECOND_KCT if len(sections) > 1 else Result.FIRST_KCT
         ordered = tuple(sections[number] for number in sorted(sections))
         return replace(state, key_change=ordered), _verdict(result, 4)
     new, old = assemble(fields, state.attributes.ea), state.attributes
@@ -237,6 +238,8 @@ def _change_key(state: MeterTokenState, token: Apdu) -> tuple[MeterTokenState, V
         kt=new.kt,
         ken=new.ken,
         ti=f"{new.ti:02}",
+        # RO says that the base date changes, not to which: after a skip this one lags behind, which
+        # matters to nothing but the refusal of an RO at the last.
         base_date=BASE_DATES[BASE_DATES.index(old.base_date) + 1]
         if new.rollover
         else old.base_date,

@@ -259,6 +259,15 @@ def test_a_key_change_set_takes_effect_in_any_order_with_its_last_token(name):
         assert state.key_change == ()
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_a_section_entered_again_is_answered_as_before(name):
+    meter, new, new_key, old_key, triplet = SETS[name]
+    state = meter
+    for token in key_change_set(meter.attributes, new, new_key, triplet=triplet)[:-1]:
+        state, verdict = accept(state, codec.encode(token, old_key))
+        assert accept(state, codec.encode(token, old_key)) == (state, verdict)
+
+
 def test_after_a_key_change_only_the_new_key_works_and_used_tids_stay_used():
     state = used(METER)
     new = replace(ATTRIBUTES, krn=2)
@@ -277,6 +286,17 @@ def test_a_change_of_base_date_clears_the_tid_memory():
     assert state.attributes.base_date == 2035
     assert state.remembered_tids == BLANK_MEMORY
     assert accept(state, credit(3, key=OTHER_STA_KEY))[1].result is Result.ACCEPT
+
+
+def test_a_meter_may_skip_a_base_date():
+    """One of 1993 that is found after 2045 has no way through 2014, whose last TID is past."""
+    state = MeterTokenState(STA_KEY, replace(ATTRIBUTES, base_date=1993, ken=255))
+    state = replace(state, remembered_tids=tuple(range((1 << 24) - TID_SLOTS, 1 << 24)))
+    to_2035 = replace(state.attributes, base_date=2035)
+    for token in key_change_set(state.attributes, to_2035, OTHER_STA_KEY):
+        state, _ = accept(state, codec.encode(token, STA_KEY))
+    state, verdict = accept(state, credit(3, key=OTHER_STA_KEY))
+    assert verdict.result is Result.ACCEPT
 
 
 def test_there_is_no_base_date_after_the_last():
