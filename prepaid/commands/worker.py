@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any
@@ -22,6 +22,8 @@ from prepaid.trust.files import broker_tls, dispatch_tls, dispatch_url, load_sig
 from schemas.errors import DomainError
 from store.outbox import Pacing
 from store.session import POINT_LOOKUPS, Session
+
+Doing = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 class Duty(StrEnum):
@@ -59,18 +61,19 @@ def worker(
     """
     logs.configure(as_json=json_logs)
     traces.set_up(f"prepaid-{duty.value}")
-    begin = {
-        Duty.CLOCKWORK: _clockwork,
-        Duty.DISPATCH: partial(_dispatch, name=as_worker),
-        Duty.PAYMENTS: _payments,
-    }[duty]
-    asyncio.run(_until_stopped(partial(begin, Settings())))
+    settings = Settings()
+    doing: Mapping[Duty, Doing] = {
+        Duty.CLOCKWORK: partial(_clockwork, settings),
+        Duty.DISPATCH: partial(_dispatch, settings, as_worker),
+        Duty.PAYMENTS: partial(_payments, settings),
+    }
+    asyncio.run(_until_stopped(doing[duty]))
 
 
-async def _until_stopped(begin: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+async def _until_stopped(doing: Doing) -> None:
     stopping = asyncio.Event()
     stop_on_signals(stopping)
-    await begin(stopping)
+    await doing(stopping)
 
 
 def _ready() -> None:
@@ -88,7 +91,7 @@ async def _clockwork(settings: Settings, stopping: asyncio.Event) -> None:
         await session.close()
 
 
-async def _dispatch(settings: Settings, stopping: asyncio.Event, name: str) -> None:
+async def _dispatch(settings: Settings, name: str, stopping: asyncio.Event) -> None:
     clock = Clock.parse(settings.clock)
     address = BrokerAddress.parse(
         dispatch_url(settings.broker) or settings.broker_url(),
