@@ -309,7 +309,7 @@ class _Rows:
 
 def _decode_ack(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
     form = _parsed(_ACK, payload, cbor)
-    tokens = form.get("tokens") or ([form["token"]] if "token" in form else [])
+    tokens = tuple(form.get("tokens", ()))
     ack = Ack(
         meter=_speaker(topic, form.get("meter")),
         cmd=form["cmd"],
@@ -317,8 +317,9 @@ def _decode_ack(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decode
         ts_ms=_judged_instant(form["ts"], now_ms),
         relay=form.get("relay"),
         reg=_judged_registers(form.get("reg", {})),
-        tokens=tuple(tokens),
+        tokens=tokens,
         why=form.get("why"),
+        last_token=None if tokens else form.get("token"),
     )
     return Decoded(ack=ack)
 

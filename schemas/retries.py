@@ -8,14 +8,19 @@
 | `failed`                              | wait       | give up | nothing |
 | `refused`                             | give up    | give up | give up |
 
+A token command whose every token was taken, now or before (`UsedError`), is done, whatever the
+meter calls it.
+
 `again`: a new command with a new counter, after a back-off. `read`: the meter may have obeyed, so
 it is read, and its word decides (a blind repeat never does). `wait`: it has just been heard; its
 next report decides. `give up`: a person looks at it. Tries end at an age, too.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
-from schemas.commands import CommandState, CommandType
+from schemas.commands import TOKEN_SUCCESSES, CommandState, CommandType
+from schemas.wire import AckState, TokenResult
 
 Follow = Literal["nothing", "again", "read", "wait", "give_up"]
 
@@ -47,6 +52,14 @@ _TOKEN: dict[str, Follow] = {
     "refused": "give_up",
 }
 _OTHER: dict[str, Follow] = {"refused": "give_up"}
+
+
+def end_of_tokens(said: AckState, results: Sequence[TokenResult | None]) -> AckState:
+    """What a meter's word on a token command comes to; `results` has one per token of the command,
+    None where the meter did not tell it.
+    """
+    taken = bool(results) and all(each in TOKEN_SUCCESSES for each in results)
+    return "done" if taken and said in {"failed", "refused"} else said
 
 
 def follow_up(kind: CommandType, state: CommandState, why: str | None) -> Follow:

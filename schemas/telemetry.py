@@ -78,7 +78,11 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """A meter's word on a command; `meter` is the sender or, behind a gateway, the one named."""
+    """A meter's word on a command; `meter` is the sender or, behind a gateway, the one named.
+
+    `tokens` has the outcome of each token of the command, in their order; `last_token` is set where
+    the meter told that of the last one entered and no more.
+    """
 
     meter: str | None
     cmd: str
@@ -88,6 +92,7 @@ class Ack:
     reg: Mapping[str, int]
     tokens: tuple[TokenOutcome, ...]
     why: str | None
+    last_token: TokenOutcome | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from credit_engine.guards import cut_expiry_ms
 from credit_engine.protection import protection_of
 from schemas.commands import FINAL, Command, CommandState, CommandType, may_become, sources
 from schemas.identity import command_id
-from schemas.retries import LATE, is_too_old
+from schemas.retries import LATE, end_of_tokens, is_too_old
 from schemas.telemetry import Ack
-from store import centres, dead_letters, key_changes
+from store import centres, dead_letters, token_answers
 from store.settlement import Settled
 from store.sql import query
 
@@ -206,54 +206,39 @@ def answer(conn: Connection, ack: Ack, meter: str, now_ms: int) -> bool:
     row = conn.execute(query("command_to_answer"), {"id": ack.cmd, "meter": meter}).fetchone()
     if row is None:
         return False
-    cmd, meter_id, kind, before, claimed, attempt, first_issued_ms, issued_ms, version, why = row
-    said = Jsonb(
-        {
-            "state": ack.state,
-            "relay": ack.relay,
-            "reg": dict(ack.reg),
-            "tokens": [dict(token) for token in ack.tokens],
-            "why": ack.why,
-        }
-    )
+    cmd, meter_id, kind, before, claimed, attempt, first_issued_ms, issued_ms, *more = row
+    version, why, tokens = more
+    results = [] if tokens is None else token_answers.results_of(conn, ack, tokens)
+    said = end_of_tokens(ack.state, results)
     # A meter may answer before we have written down that the broker took the command.
     state: CommandState = "sent" if before == "queued" and claimed else before
-    if (state, why) in LATE and ack.state in FINAL and (ack.state, ack.why) not in LATE:
+    if (state, why) in LATE and said in FINAL and (said, ack.why) not in LATE:
         state = "sent"
-    of = {"id": cmd, "before": before, "answer": said, "now_ms": now_ms}
-    if state == ack.state:
+    of = {"id": cmd, "before": before, "answer": _as_said(ack), "now_ms": now_ms}
+    if state == said:
         return True
-    if not may_become(state, ack.state):
+    if not may_become(state, said):
         conn.execute(query("ignore_answer"), of)
         return True
-    conn.execute(query("answer_command"), of | {"state": ack.state, "final": list(FINAL)})
-    if ack.state == "done" and version is not None:
+    conn.execute(query("answer_command"), of | {"state": said, "final": list(FINAL)})
+    if said == "done" and version is not None:
         conn.execute(query("report_version"), {"meter": meter_id, "version": version})
-    if kind == "token" and ack.tokens:
-        _answer_tokens(conn, ack, now_ms)
-    ended = dead_letters.Ended(cmd, kind, ack.state, ack.why, attempt, first_issued_ms, issued_ms)
+    if any(results):
+        token_answers.keep(conn, cmd, results, now_ms)
+    ended = dead_letters.Ended(cmd, kind, said, ack.why, attempt, first_issued_ms, issued_ms)
     dead_letters.follow(conn, [ended], now_ms)
     return True
 
 
-def _answer_tokens(conn: Connection, ack: Ack, now_ms: int) -> None:
-    rows = conn.execute(
-        query("answer_tokens"),
-        {
-            "command": ack.cmd,
-            "results": [token["result"] for token in ack.tokens],
-            "now_ms": now_ms,
-        },
-    ).fetchall()
-    results = [
-        key_changes.SetResult(change, token_class, result)
-        for _, change, token_class, result in rows
-        if change is not None
-    ]
-    key_changes.take_results(conn, results, now_ms)
-    top_ups = sorted({top_up for top_up, _, _, _ in rows if top_up is not None})
-    if top_ups:
-        conn.execute(query("conclude_top_ups"), {"top_ups": top_ups, "now_ms": now_ms})
+def _as_said(ack: Ack) -> Jsonb:
+    form = {
+        "state": ack.state,
+        "relay": ack.relay,
+        "reg": dict(ack.reg),
+        "tokens": [dict(token) for token in ack.tokens],
+        "why": ack.why,
+    }
+    return Jsonb(form if ack.last_token is None else form | {"token": dict(ack.last_token)})
 
 
 def queued_commands(conn: Connection, limit: int) -> list[Queued]:

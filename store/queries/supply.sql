@@ -81,7 +81,8 @@ WHERE k.command_id = ANY(%(ids)s::uuid[]) AND t.id = k.top_up_id AND t.delivered
 -- name: command_to_answer
 -- A command of this meter, locked; it was said if it is sent, or claimed once.
 SELECT c.id::text, c.meter_id, c.type, c.state, c.claimed_until_ms IS NOT NULL, c.attempt,
-       coalesce(c.first_issued_ms, c.issued_ms), c.issued_ms, c.version, c.answer ->> 'why'
+       coalesce(c.first_issued_ms, c.issued_ms), c.issued_ms, c.version, c.answer ->> 'why',
+       CASE WHEN c.type = 'token' THEN jsonb_array_length(c.args -> 'tokens') END
 FROM command c JOIN meter m ON m.id = c.meter_id
 WHERE c.id = %(id)s::uuid AND m.number = %(meter)s
 FOR UPDATE OF c
@@ -104,15 +105,26 @@ VALUES (%(id)s::uuid, %(before)s, %(answer)s, at_ms(%(now_ms)s))
 UPDATE meter_state SET reported_version = greatest(reported_version, %(version)s)
 WHERE meter_id = %(meter)s
 
+-- name: kinds_of_command_tokens
+-- Class and subclass of each token of a command, in their order.
+SELECT k.class, k.subclass
+FROM command c
+CROSS JOIN jsonb_array_elements_text(c.args -> 'tokens') WITH ORDINALITY AS d (digits, place)
+LEFT JOIN LATERAL (SELECT class, subclass FROM token
+                   WHERE digits = d.digits AND meter_id = c.meter_id LIMIT 1) k ON true
+WHERE c.id = %(command)s::uuid
+ORDER BY d.place
+
 -- name: answer_tokens
--- What the meter said to the tokens of a command, in their order. It said it to the digits: whatever
--- else printed or carries them is answered too, and a late word on an old command still counts.
+-- What the meter said to the tokens of a command, in their order; NULL where it did not tell. It
+-- said it to the digits: whatever else printed or carries them is answered too, and a late word on
+-- an old command still counts.
 UPDATE token k
 SET result = n.result, answered_at = at_ms(%(now_ms)s)
 FROM command c,
      jsonb_array_elements_text(c.args -> 'tokens') WITH ORDINALITY AS d (digits, place),
      unnest(%(results)s::text[]) WITH ORDINALITY AS n (result, place)
-WHERE c.id = %(command)s::uuid AND n.place = d.place
+WHERE c.id = %(command)s::uuid AND n.place = d.place AND n.result IS NOT NULL
   AND k.digits = d.digits AND k.meter_id = c.meter_id
   AND (k.result IS NULL OR k.result NOT IN ('Accept', 'UsedError'))
 RETURNING k.top_up_id, k.key_change_id, k.class, k.result

@@ -268,11 +268,15 @@ def test_an_acknowledgement_carries_what_the_meter_measured() -> None:
         "execution": False,
         "result": "UsedError",
     }
-    decoded = up("ack", {**ACK, "relay": "open", "reg": {"1.8.0": 5}, "token": token})
+    decoded = up("ack", {**ACK, "relay": "open", "reg": {"1.8.0": 5}, "tokens": [token, token]})
     ack = decoded.ack
     assert (ack.meter, ack.cmd, ack.state, ack.relay) == (METER, "01J8ZK", "done", "open")
     assert ack.reg == {"1.8.0": 5}
-    assert ack.tokens == (token,)
+    assert (ack.tokens, ack.last_token) == ((token, token), None)
+    alone = up("ack", {**ACK, "token": token}).ack
+    assert (alone.tokens, alone.last_token) == ((), token)
+    both = up("ack", {**ACK, "token": token, "tokens": [token]}).ack
+    assert (both.tokens, both.last_token) == ((token,), None)
 
 
 def test_a_meter_cannot_answer_for_another() -> None:

@@ -3,7 +3,14 @@
 import pytest
 
 from schemas.commands import COMMAND_TYPES, FINAL
-from schemas.retries import AGE_MOST_MS, BACK_OFF_MOST_MS, back_off_ms, follow_up, is_too_old
+from schemas.retries import (
+    AGE_MOST_MS,
+    BACK_OFF_MOST_MS,
+    back_off_ms,
+    end_of_tokens,
+    follow_up,
+    is_too_old,
+)
 
 HOUR = 3_600_000
 
@@ -41,6 +48,26 @@ def test_nothing_follows_what_was_done_or_is_under_way(kind: str) -> None:
     # Nothing that ends badly is lost without anybody asking what follows.
     for state in FINAL - {"done", "superseded"}:
         assert kind not in AGE_MOST_MS or follow_up(kind, state, None) != "nothing"  # type: ignore[arg-type]  # the case
+
+
+@pytest.mark.parametrize(
+    ("said", "results", "ended"),
+    [
+        ("failed", ["UsedError"], "done"),
+        ("refused", ["UsedError"], "done"),
+        ("failed", ["1stKCT", "2ndKCT", "Accept", "UsedError"], "done"),
+        ("failed", ["AuthenticationError", "UsedError"], "failed"),
+        ("failed", [None, "UsedError"], "failed"),
+        ("refused", [None], "refused"),
+        ("refused", [], "refused"),
+        ("executing", ["Accept"], "executing"),
+        ("done", ["OldError"], "done"),
+    ],
+)
+def test_tokens_that_were_all_taken_are_done(
+    said: str, results: list[str | None], ended: str
+) -> None:
+    assert end_of_tokens(said, results) == ended  # type: ignore[arg-type]  # the case
 
 
 def test_the_back_off_doubles_up_to_an_hour() -> None:
