@@ -12,7 +12,7 @@ from api.settings import Partner
 from meter_gateway.foreign.keys import SealingKey
 from schemas.errors import DomainError
 from tokens.key_file import unseal
-from tokens.security_module import SoftwareSecurityModule
+from tokens.keys import VendingKey
 
 
 def write_secret(path: Path, content: bytes) -> None:
@@ -34,9 +34,9 @@ def read_secret(path: Path) -> bytes:
         raise DomainError("secret_file", f"cannot read {path}: {error.strerror}") from None
 
 
-def load_security_module(path: Path, passphrase: SecretStr) -> SoftwareSecurityModule:
-    """The vending keys of a sealed key file, behind their one door."""
-    return SoftwareSecurityModule(unseal(read_secret(path), passphrase.get_secret_value()))
+def load_vending_keys(path: Path, passphrase: SecretStr) -> dict[tuple[str, int], VendingKey]:
+    """The vending keys of a sealed key file, by SGC and KRN."""
+    return unseal(read_secret(path), passphrase.get_secret_value())
 
 
 def read_sealing_key(path: Path) -> SealingKey:

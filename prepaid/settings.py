@@ -69,6 +69,9 @@ class Sts(BaseModel):
     """Vending keys: a sealed key file (`prepaid token new-key-file`) and what opens it, or a file
     of keys that a PKCS#11 token wrapped (`prepaid hsm wrap`) and that token. With `socket` they are
     in the process of `prepaid security-module` alone, and everybody else asks there.
+
+    `tables`: the licensed EA07 tables, a file as `prepaid token issue --tables` takes; beside the
+    keys. Without them EA07 tokens are made with the sample set, which no real meter understands.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,6 +83,7 @@ class Sts(BaseModel):
     pkcs11_token: str | None = None
     pkcs11_pin: SecretStr | None = None
     socket: Path | None = None
+    tables: Path | None = None
 
 
 class Partners(BaseModel):

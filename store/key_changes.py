@@ -232,6 +232,13 @@ def issue_key_change(
     return OpenKeyChange(row[0], digits, subclasses, meter.wanted)
 
 
+def sta_meters(conn: Connection) -> int:
+    """How many meters take tokens under EA07, whose tables are the operator's."""
+    row = conn.execute(query("sta_meters")).fetchone()
+    assert row is not None, "a count always comes"
+    return int(row[0])
+
+
 def take_results(conn: Connection, results: Sequence[SetResult], now_ms: int) -> None:
     """Draw from a meter's results which key it holds."""
     entered = {r.key_change for r in results if r.token_class == 2 and r.result in ENTERED}

@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Annotated
 
+import structlog
 import typer
 
 from api import server
@@ -14,7 +15,7 @@ from prepaid.clock import Clock, wall_ms
 from prepaid.demo.codes import code_delivery
 from prepaid.payment_methods import serving_payments
 from prepaid.secrets_files import load_partners
-from prepaid.security_modules import open_security_module
+from prepaid.security_modules import ea07_tables, open_security_module, told
 from prepaid.settings import Settings
 from store.pool import make_pool
 
@@ -45,6 +46,8 @@ def api(
     partners = () if file is None else load_partners(file)
     pool = make_pool(settings.database_url())
     module = open_security_module(settings.sts)
+    if settings.sts.socket is None:
+        structlog.get_logger().info("ea07_tables", tables=told(ea07_tables(settings.sts)))
     now_ms = Clock.parse(settings.clock).now_ms
     codes = [each.code for each in partners]
     with serving_payments(settings, module, now_ms, wall_ms, codes) as desk:

@@ -24,10 +24,11 @@ from prepaid.runtime.apt import require_host
 from prepaid.runtime.instance import BROKER_VARIABLE, DATABASE_VARIABLE, OWNER_VARIABLE
 from prepaid.runtime.resolver import find_ready
 from prepaid.runtime.server_process import port_is_free
+from prepaid.security_modules import ea07_tables, told
 from prepaid.settings import Settings
 from prepaid.trust import health
 from schemas.errors import DomainError
-from store import trust
+from store import key_changes, trust
 from store.roles import connected_as
 from store.server_facts import read_server_facts
 
@@ -86,6 +87,7 @@ def examine(environ: Mapping[str, str]) -> list[Check]:
         check_packages(packages_distributions(), _origin),
         *check_servers(environ, folders),
         *check_trust(),
+        *check_tables(),
     ]
     if not (environ.get(DATABASE_VARIABLE) and environ.get(BROKER_VARIABLE)):
         checks += [
@@ -162,6 +164,29 @@ def check_trust() -> list[Check]:
         mend = "See `prepaid certs list`; renew them with `prepaid certs renew`."
         checks.append(Check("certificates", detail, mend))
     return checks
+
+
+def check_tables() -> list[Check]:
+    """EA07 meters take only tokens that are made with the production tables."""
+    settings = Settings()
+    if settings.sts.socket is not None and settings.sts.tables is None:
+        # The process behind it has them, and says them in its log.
+        return []
+    mend = "Set PREPAID_STS__TABLES to the licensed table file."
+    try:
+        tables = ea07_tables(settings.sts)
+    except DomainError as error:
+        return [Check("EA07 tables", str(error), mend)]
+    meters = 0
+    if settings.database.url is not None:
+        with contextlib.suppress(DomainError), connected(settings) as conn:
+            meters = key_changes.sta_meters(conn)
+    if not meters and settings.sts.tables is None:
+        return []
+    detail = f"{told(tables)}, for {meters} EA07 meters"
+    if tables.is_production:
+        return [Check("EA07 tables", detail)]
+    return [Check("EA07 tables", f"{detail}: no real meter understands it", mend)]
 
 
 def check_own_database(url: str) -> Check:

@@ -11,7 +11,7 @@ import typer
 from prepaid.hsm import WrappedSecurityModule, wrap
 from prepaid.runtime import Folders
 from prepaid.runtime.softhsm import resolve_softhsm
-from prepaid.security_modules import open_own_security_module, wrapping_key
+from prepaid.security_modules import ea07_tables, open_own_security_module, told, wrapping_key
 from prepaid.settings import Settings
 from schemas.errors import DomainError
 from tokens.key_file import unseal
@@ -69,7 +69,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
     """Open every wrapped key as the desk would, and print check values to compare."""
-    module = open_own_security_module(Settings().sts)
+    sts = Settings().sts
+    module = open_own_security_module(sts)
     if not isinstance(module, WrappedSecurityModule):
         raise DomainError("not_configured", "Set PREPAID_STS__WRAPPED_KEYS to the wrapped keys.")
     found = [
@@ -77,10 +78,11 @@ def check(
         for sgc, krn in module.slots
     ]
     if as_json:
-        typer.echo(json.dumps({"keys": found}))
+        typer.echo(json.dumps({"keys": found, "ea07_tables": told(ea07_tables(sts))}))
         return
     for each in found:
         typer.echo("SGC {sgc}, KRN {krn}: check value {check_value}".format(**each))
+    typer.echo(f"EA07 tables: {told(ea07_tables(sts))}")
 
 
 @app.command("try")

@@ -7,11 +7,12 @@ import threading
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from prepaid import logs
 from prepaid.clock import wall_ms
-from prepaid.security_modules import open_own_security_module
+from prepaid.security_modules import ea07_tables, open_own_security_module, told
 from prepaid.security_process.limits import (
     INTERVAL_MS,
     MAX_FAILED_VERIFICATIONS,
@@ -57,7 +58,8 @@ def security_module(
 
     Needs PREPAID_STS__SOCKET, where it listens and where the API and the command line find it, and
     the keys: PREPAID_STS__KEY_FILE with PREPAID_STS__KEY_PASSPHRASE, or wrapped keys and their
-    token (docs/security-module.md). The others need PREPAID_STS__SOCKET alone.
+    token (docs/security-module.md); for real EA07 meters PREPAID_STS__TABLES, too. The others need
+    PREPAID_STS__SOCKET alone.
 
     The limits hold inside, and the count outlives the process. Prints `ready` when it listens.
     """
@@ -72,6 +74,7 @@ def security_module(
         max_failed_verifications=max_failed_verifications,
         interval_ms=interval_s * 1000,
     )
+    structlog.get_logger().info("ea07_tables", tables=told(ea07_tables(sts)))
     with alone(sts.socket):
         counted = VendCounter(counter or sts.socket.with_suffix(".count"))
         module = LimitedSecurityModule(open_own_security_module(sts), limits, counted, wall_ms)

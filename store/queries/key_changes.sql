@@ -36,6 +36,10 @@ INSERT INTO vending_key (sgc, current_from, krn, ken, base_date, dkga, check_val
 VALUES (%(sgc)s, at_ms(%(from_ms)s), %(krn)s, %(ken)s, %(base_date)s, %(dkga)s, %(check_value)s,
         %(by)s, at_ms(%(now_ms)s))
 
+-- name: sta_meters
+-- How many meters take tokens under EA07.
+SELECT count(*) FROM meter WHERE ea = 7
+
 -- name: want_of_meter
 -- What a meter should hold from its next key change on.
 UPDATE meter

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from prepaid.commands.doctor import (
     examine,
 )
 from prepaid.runtime import Folders
+from tokens import sta
+from tokens.sta import SAMPLE_TABLES
 
 OURS = {name: ["prepaid"] for name in PACKAGES}
 
@@ -144,3 +147,26 @@ def test_exit_status_and_json(
     assert json.loads(outcome.output) == [
         {"name": "a", "detail": "b", "mend": checks[0].mend, "passed": status == 0}
     ]
+
+
+@pytest.mark.parametrize(
+    ("meters", "named", "found"),
+    [(0, False, []), (0, True, [False]), (3, False, [False]), (3, True, [False])],
+)
+def test_ea07_meters_under_the_sample_tables_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meters: int, named: bool, found: list[bool]
+) -> None:
+    rows = [SAMPLE_TABLES.s1, SAMPLE_TABLES.s2, SAMPLE_TABLES.permutation]
+    file = tmp_path / "tables.json"
+    file.write_text(json.dumps(rows), encoding="ascii")
+    file.chmod(0o600)
+    monkeypatch.setenv("PREPAID_DATABASE__URL", "postgresql:///here")
+    monkeypatch.setattr(doctor, "connected", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(doctor.key_changes, "sta_meters", lambda _: meters)
+    if named:
+        monkeypatch.setenv("PREPAID_STS__TABLES", str(file))
+    assert [check.passed for check in doctor.check_tables()] == found
+    if found:
+        assert "sample set, SHA-256 9f142165" in doctor.check_tables()[0].detail
+    monkeypatch.setattr(sta, "PRODUCTION_FINGERPRINT", SAMPLE_TABLES.fingerprint)
+    assert all(check.passed for check in doctor.check_tables())
