@@ -49,7 +49,7 @@ class WrappedKey(BaseModel):
 
     sgc: str
     krn: int
-    ken: int
+    ken: int | None
     base_date: int | None
     check_value: str
     nonce: str = Field(pattern=r"^[0-9a-f]{24}$")

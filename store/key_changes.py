@@ -8,6 +8,7 @@ the whole set goes with it again, which does no harm to a meter that has taken i
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from psycopg import Connection
 
@@ -16,6 +17,8 @@ from store import audit_log
 from store.errors import Conflict, NotFound
 from store.sql import query
 from tokens import tid
+from tokens.apdu import MISTY1, STA
+from tokens.errors import TokenError
 from tokens.keys import DDTK, DUTK, KeyAttributes
 from tokens.management import KEY_CHANGE_SUBCLASSES
 from tokens.numbers import is_digits
@@ -25,6 +28,8 @@ from tokens.security_module import SecurityModule
 ENTERED = frozenset({"1stKCT", "2ndKCT", "Accept"})
 # Results to credit that passed authentication.
 READ_CREDIT = frozenset({"Accept", "UsedError", "OldError", "OverflowError"})
+# Maker 00, serial 0: no meter has it.
+NOBODYS_PAN = "600727000000000009"
 SUPERSEDED = "the meter took another set"
 
 
@@ -96,11 +101,12 @@ def adopt_vending_key(
 
     From then on each vend to a meter of the group that holds another one begins with a key change.
     Errors: TokenError (no such key in the security module, attributes no meter could hold);
-    Conflict `key_not_in_order` (before the newest one, before its base date, or back to an
-    earlier one) and `key_unfit` (meters of the group could not follow).
+    Conflict `key_mismatch` (the key has another KEN, base date or DKGA), `key_not_in_order` (before
+    the newest one, before its base date, or back to an earlier one) and `key_unfit` (meters of the
+    group could not follow).
     """
     check_value = module.key_check_value(sgc, krn)
-    KeyAttributes(sgc=sgc, krn=krn, kt=DUTK, ken=ken, ti="00", base_date=base_date, ea=7, dkga=dkga)
+    _demand_of_key(module, sgc=sgc, krn=krn, ken=ken, base_date=base_date, dkga=dkga)
     wanted = VendingKeyRevision(sgc, krn, ken, base_date, dkga, check_value, from_ms)
     with conn.transaction():
         conn.execute(query("lock_vending_keys"))
@@ -120,6 +126,24 @@ def adopt_vending_key(
             conn, by, "vending_key.adopt", f"supply_group:{sgc}", now_ms, after=asdict(wanted)
         )
     return wanted
+
+
+def _demand_of_key(module: SecurityModule, **of_key: Any) -> None:
+    """A set that nobody gets shows what the module knows of the key: better refused here than at
+    each payment.
+    """
+    ea = STA if of_key["dkga"] == 2 else MISTY1
+    default = KeyAttributes(kt=DDTK, ti="00", ea=ea, **of_key)
+    try:
+        module.issue_key_change(NOBODYS_PAN, default, replace(default, kt=DUTK), tid_minutes=0)
+    except TokenError as error:
+        if error.code != "key_mismatch":
+            raise
+        raise Conflict(
+            "key_mismatch",
+            "the security module knows another KEN, base date or DKGA for this key: give those of "
+            f"the key ({error})",
+        ) from None
 
 
 def _demand_in_order(wanted: VendingKeyRevision, newest: VendingKeyRevision | None) -> None:

@@ -66,7 +66,7 @@ class Key:
 class VendingKey(Key):
     """A supply group's key: 8 bytes for DKGA02 (odd parity), 20 bytes for DKGA04.
 
-    `ken` is its key expiry number; `base_date` is the one it stands for, where that is known
+    `ken` is its key expiry number and `base_date` the one it stands for, where they are known
     (None means that the meter's record alone decides).
     """
 
@@ -74,7 +74,7 @@ class VendingKey(Key):
     what = "vending key"
 
     def __init__(
-        self, octets: bytes, *, ken: int = tid.KEN_NEVER_EXPIRES, base_date: int | None = None
+        self, octets: bytes, *, ken: int | None = None, base_date: int | None = None
     ) -> None:
         super().__init__(octets)
         if len(octets) not in (DES_KEY_OCTETS, KDF_KEY_OCTETS):
@@ -87,7 +87,7 @@ class VendingKey(Key):
                 "This 8-byte vending key has a byte of even parity, so it was mistyped or damaged; "
                 "enter it again.",
             )
-        if not 0 <= ken <= tid.KEN_NEVER_EXPIRES:
+        if ken is not None and not 0 <= ken <= tid.KEN_NEVER_EXPIRES:
             raise TokenError("key_invalid", f"KEN {ken} is not 0 to 255.")
         if base_date is not None:
             tid.base_date_ms(base_date)
@@ -114,7 +114,8 @@ class VendingKey(Key):
 
     @classmethod
     def generate(cls, dkga: int, random_octets: bytes, *, base_date: int | None = None) -> Self:
-        """A key from random octets (8 for DKGA02, whose parity is put right; 20 for DKGA04).
+        """A key that does not expire, from random octets (8 for DKGA02, whose parity is put right;
+        20 for DKGA04).
 
         For demonstration and test: the keys of real meters come from a key management centre.
         """
@@ -124,7 +125,7 @@ class VendingKey(Key):
             )
         if dkga == 2:
             random_octets = bytes(o ^ (o.bit_count() + 1) % 2 for o in random_octets)
-        return cls(random_octets, base_date=base_date)
+        return cls(random_octets, ken=tid.KEN_NEVER_EXPIRES, base_date=base_date)
 
     @classmethod
     def of_test_sheet(cls, octets: bytes) -> Self:

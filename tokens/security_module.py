@@ -58,7 +58,8 @@ class SecurityModule(Protocol):
         """The set that moves the meter from `old` to `new`.
 
         `tid_minutes` is now, counted from the base date of `new`: an expired new key is refused,
-        an expired old one is what the set is for.
+        an expired old one is what the set is for. So is a KEN in `new` that is not the key's: the
+        meter would be told another end than ours.
         """
         ...
 
@@ -133,7 +134,9 @@ class SoftwareSecurityModule:
         tid_minutes: int,
         triplet: bool = False,
     ) -> tuple[str, ...]:
-        _demand_live(tid_minutes, new, self._vending_key(new))
+        key = self._vending_key(new)
+        _demand_same_ken(new, key)
+        _demand_live(tid_minutes, new, key)
         old_key, new_key = self._decoder_key(meter_pan, old), self._decoder_key(meter_pan, new)
         tokens = key_change_set(old, new, new_key, triplet=triplet)
         return tuple(self._encode(token, old_key) for token in tokens)
@@ -183,10 +186,19 @@ class SoftwareSecurityModule:
 
 
 def _demand_live(tid_minutes: int, attributes: KeyAttributes, key: VendingKey) -> None:
-    ken = min(attributes.ken, key.ken)
+    ken = attributes.ken if key.ken is None else min(attributes.ken, key.ken)
     if tid.is_expired(tid_minutes, ken):
         raise TokenError(
             "key_expired",
             f"The key of SGC {attributes.sgc}, KRN {attributes.krn} expired with KEN {ken} before "
             f"TID {tid_minutes}; issue a key change to a newer revision first.",
+        )
+
+
+def _demand_same_ken(new: KeyAttributes, key: VendingKey) -> None:
+    if key.ken not in {None, new.ken}:
+        raise TokenError(
+            "key_mismatch",
+            f"The vending key of SGC {new.sgc}, KRN {new.krn} has KEN {key.ken}, not {new.ken}; "
+            "name the key's own, also where the key is adopted.",
         )

@@ -174,7 +174,7 @@ class TestKeyFile:
         assert found == self.KEYS
         assert {slot: (key.ken, key.base_date) for slot, key in found.items()} == {
             ("123456", 1): (85, None),
-            ("123456", 2): (255, 2035),
+            ("123456", 2): (None, 2035),
         }
 
     def test_the_file_does_not_hold_the_keys_in_clear(self):

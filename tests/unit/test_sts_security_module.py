@@ -125,6 +125,24 @@ def test_a_key_change_does_not_lead_to_an_expired_key():
     assert refusal.value.code == "key_expired"
 
 
+@pytest.mark.parametrize("known", [None, 100, 110, 255])
+@pytest.mark.parametrize("told", [100, 110, 255])
+def test_a_meter_is_told_no_other_ken_than_the_keys(known, told):
+    module = SoftwareSecurityModule(
+        {("123456", 1): VendingKey(KDF_KEY, ken=known), ("123456", 2): VendingKey(NEXT_KEY)}
+    )
+    held = replace(NEXT, base_date=2014)
+    wanted = replace(HELD, ken=told)
+    if known in {None, told}:
+        tokens = module.issue_key_change(PAN, held, wanted, tid_minutes=NOW)
+        first, second = (module.verify(PAN, held, digits).fields for digits in tokens[:2])
+        assert first["kenho"] << 4 | second["kenlo"] == told
+        return
+    with pytest.raises(TokenError) as refusal:
+        module.issue_key_change(PAN, held, wanted, tid_minutes=NOW)
+    assert refusal.value.code == "key_mismatch"
+
+
 def test_production_does_not_run_on_the_sample_tables():
     module = SoftwareSecurityModule({("123456", 1): VendingKey(KDF_KEY)}, production=True)
     wanted = {"subclass": 0, "amount": 1, "tid_minutes": NOW, "rnd": 0}

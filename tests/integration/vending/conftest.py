@@ -33,6 +33,8 @@ VENDING_KEYS = {
     ("123456", 1): VendingKey(bytes(range(1, 21))),
     ("123456", 2): VendingKey(bytes(range(21, 41))),
     ("123456", 3): VendingKey(bytes(range(41, 61)), base_date=2035),
+    ("123456", 4): VendingKey(bytes.fromhex("abababababababab")),
+    ("123456", 5): VendingKey(bytes(range(81, 101)), ken=110, base_date=2014),
     ("654321", 1): VendingKey(bytes(range(61, 81))),
 }
 TARIFF = {

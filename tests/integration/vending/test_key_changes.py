@@ -240,7 +240,12 @@ def test_adopting_a_key_again_is_adopting_it_once(desk):
         ({"from_ms": NOON - 1}, "key_not_in_order"),
         ({"from_ms": NOON}, "key_not_in_order"),
         ({"from_ms": NOON + 1, "base_date": 1993}, "key_not_in_order"),
-        ({"from_ms": NOON + 1, "dkga": 2}, "key_unfit"),
+        ({"from_ms": NOON + 1, "krn": 4, "dkga": 2}, "key_unfit"),
+        ({"from_ms": NOON + 1, "dkga": 2}, "key_mismatch"),
+        ({"from_ms": NOON + 1, "krn": 4}, "key_mismatch"),
+        ({"from_ms": NOON + 1, "krn": 5}, "key_mismatch"),
+        ({"from_ms": NOON + 1, "krn": 5, "ken": 109}, "key_mismatch"),
+        ({"from_ms": NOON + 1, "krn": 5, "ken": 110, "base_date": 2035}, "key_mismatch"),
     ],
 )
 def test_a_vending_key_that_the_group_cannot_follow_is_refused(desk, asked, code):
