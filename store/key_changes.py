@@ -19,7 +19,7 @@ from store.sql import query
 from tokens import tid
 from tokens.apdu import MISTY1, STA
 from tokens.errors import TokenError
-from tokens.keys import DDTK, DUTK, KeyAttributes
+from tokens.keys import DDTK, DUTK, KeyAttributes, demand_vendable
 from tokens.management import KEY_CHANGE_SUBCLASSES
 from tokens.numbers import is_digits
 from tokens.security_module import SecurityModule
@@ -118,8 +118,9 @@ def adopt_vending_key(
         if beyond is not None and beyond[0]:
             raise Conflict(
                 "key_unfit",
-                f"{beyond[0]} meters of SGC {sgc} hold a later base date, or EA11 with a key for "
-                "DKGA02: name a vending key that they can follow",
+                f"{beyond[0]} meters of SGC {sgc} hold a later base date, EA11 with a key for "
+                "DKGA02, or a common key (KT 3) with one for DKGA04: name a vending key that they "
+                "can follow",
             )
         conn.execute(query("add_vending_key"), asdict(wanted) | {"by": by, "now_ms": now_ms})
         audit_log.record(
@@ -364,8 +365,7 @@ def want(
         found = _lock_by_number(conn, meter, now_ms)
         if sgc is not None and sgc != found.held.sgc:
             key = current_vending_key(conn, sgc, now_ms)
-            unfit = key is None or key.base_date < found.held.base_date
-            if key is None or unfit or (key.dkga == 2 and found.held.ea == 11):
+            if key is None or not _can_follow(found.held, key):
                 raise Conflict(
                     "key_unfit",
                     f"SGC {sgc} has no current vending key that meter {meter} can follow: "
@@ -385,6 +385,18 @@ def want(
                 meter=meter,
             )
         return wanted
+
+
+def _can_follow(held: KeyAttributes, key: VendingKeyRevision) -> bool:
+    """Whether a key change leads a meter to another group's key."""
+    if key.base_date < held.base_date:
+        return False
+    try:
+        demand_vendable(held)
+        demand_vendable(wanted_attributes(held, key, None))
+    except TokenError:
+        return False
+    return True
 
 
 def _lock_by_number(conn: Connection, meter: str, now_ms: int) -> TokenMeter:

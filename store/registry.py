@@ -27,12 +27,17 @@ from store.replacements import demand_nothing_replaced
 from store.settlement import Settled, lock_accounts, settle_account
 from store.sql import query
 from store.terms import TermsCache
-from tokens.keys import KeyAttributes
+from tokens.errors import TokenError
+from tokens.keys import KeyAttributes, demand_vendable
+from tokens.numbers import to_meter_pan, validate_meter_pan
 
 
 @dataclass(frozen=True, slots=True)
 class NewMeter:
     """A meter in stock. Without `meter_pan` and `attributes`, which go together: no tokens.
+
+    Errors: TokenError `number_invalid`: a wrong check digit, or a number that is not the DRN or
+    MeterPAN of the same meter (one that takes no tokens may have any number); `key_type_refused`.
 
     `third_kct`: an EA07 meter of the 2014 edition, which knows the third key change token.
     `gateway` speaks for it, `transformer` feeds it, `interval_s` is how often it reads.
@@ -45,6 +50,19 @@ class NewMeter:
     third_kct: bool = False
     transformer: str | None = None
     interval_s: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.meter_pan is None or self.attributes is None:
+            return
+        pan = validate_meter_pan(self.meter_pan)
+        of_number = to_meter_pan(self.number)
+        if of_number != pan:
+            raise TokenError(
+                "number_invalid",
+                f"Meter number {self.number} is that of MeterPAN {of_number}, and {pan} is "
+                "another meter; correct one of them.",
+            )
+        demand_vendable(self.attributes)
 
 
 def _one(conn: Connection, name: str, values: Mapping[str, object]) -> int | None:

@@ -189,15 +189,26 @@ class KeyAttributes:
         _demand_offered(self.ea, self.dkga)
 
 
-def decoder_key(vending_key: VendingKey, meter_pan: str, attributes: KeyAttributes) -> DecoderKey:
-    """The key of the meter `meter_pan` under `vending_key`."""
-    meter_pan = numbers.validate_meter_pan(meter_pan)
+def demand_vendable(attributes: KeyAttributes) -> None:
+    """Refuse a key type that no vending key leads to. Errors: TokenError `key_type_refused`."""
     if attributes.kt == DITK:
         raise TokenError(
             "key_type_refused",
             "KT 0 is the maker's initialisation key, which no vending key yields; "
             "ask the maker for it or move the meter to KT 1 or 2.",
         )
+    if attributes.kt == DCTK and attributes.dkga == 4:
+        raise TokenError(
+            "key_type_refused",
+            "A common key (KT 3) under DKGA04 is not offered: sources disagree on how it is made; "
+            "use a unique key (KT 2).",
+        )
+
+
+def decoder_key(vending_key: VendingKey, meter_pan: str, attributes: KeyAttributes) -> DecoderKey:
+    """The key of the meter `meter_pan` under `vending_key`."""
+    meter_pan = numbers.validate_meter_pan(meter_pan)
+    demand_vendable(attributes)
     if vending_key.dkga != attributes.dkga:
         raise TokenError(
             "key_mismatch",
@@ -254,12 +265,6 @@ def _dkga02(vending_key: VendingKey, meter_pan: str, attributes: KeyAttributes) 
 
 
 def _dkga04(vending_key: VendingKey, meter_pan: str, attributes: KeyAttributes) -> DecoderKey:
-    if attributes.kt == DCTK:
-        raise TokenError(
-            "key_type_refused",
-            "A common key (KT 3) under DKGA04 is not offered: sources disagree on how it is made; "
-            "use a unique key (KT 2).",
-        )
     digest = hmac.digest(vending_key.reveal(), data_block(meter_pan, attributes), hashlib.sha256)
     return DecoderKey(digest[: DECODER_KEY_OCTETS[attributes.ea]])
 

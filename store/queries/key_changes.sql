@@ -27,7 +27,8 @@ ORDER BY current_from DESC LIMIT 1
 -- name: meters_beyond_vending_key
 -- Meters of a supply group that no key change leads to such a vending key.
 SELECT count(*) FROM meter
-WHERE sgc = %(sgc)s AND (base_date > %(base_date)s OR (ea = 11 AND %(dkga)s = 2))
+WHERE sgc = %(sgc)s AND (base_date > %(base_date)s OR (ea = 11 AND %(dkga)s = 2)
+                         OR (kt = 3 AND %(dkga)s = 4))
 
 -- name: add_vending_key
 -- A supply group's vending key from an instant on; the first one recorded for that instant stays.

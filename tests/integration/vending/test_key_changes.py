@@ -256,6 +256,18 @@ def test_a_vending_key_that_the_group_cannot_follow_is_refused(desk, asked, code
     assert refusal.value.code == code
 
 
+def test_a_common_key_is_not_led_to_dkga04(desk, held):
+    box = desk.meter(replace(held, kt=3, ea=7, krn=4, dkga=2))
+    with pytest.raises(DomainError) as refusal:
+        desk.adopt()
+    assert refusal.value.code == "key_unfit"
+    desk.adopt(sgc="654321", krn=1)
+    with pytest.raises(DomainError) as refusal:
+        key_changes.want(desk.conn, box.number, NOON, by="vera", sgc="654321")
+    assert refusal.value.code == "key_unfit"
+    assert key_changes.want(desk.conn, box.number, NOON, by="vera", ti="07").ti == "07"
+
+
 def test_a_key_that_has_expired_is_neither_sold_under_nor_moved_to(desk, held):
     box = desk.meter()
     desk.adopt(ken=3)
