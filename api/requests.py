@@ -28,6 +28,8 @@ Name = Annotated[
 ]
 # Of a daily file: what the limit on its bytes has room for.
 MAX_LINES = 50_000
+# Of engineering tokens: the control of a meter test, of 36 bits; all ones is test 0.
+WIDEST_FIELD = 2**36 - 1
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
@@ -240,7 +242,7 @@ class EngineeringRequest(Body):
 
     meter: Number
     work: Annotated[Work, Field(strict=False)]
-    fields: dict[str, Annotated[int, Field(ge=0, le=2**32)]] = Field(default_factory=dict)
+    fields: dict[str, Annotated[int, Field(ge=0, le=WIDEST_FIELD)]] = Field(default_factory=dict)
     reason: Name
 
 

@@ -20,6 +20,7 @@ from store.key_changes import TokenMeter, lock_token_meter
 from store.sql import query
 from tokens import apdu, codec, management
 from tokens.apdu import Apdu
+from tokens.numbers import parts
 from tokens.security_module import SecurityModule
 
 # Who approves should know the case; what nobody decided for a day is asked for again.
@@ -35,6 +36,8 @@ class Work(StrEnum):
     METER_TEST = "initiate_meter_test"
 
 
+# Class 1 for a meter with a maker code of four digits: fewer tests, a longer code.
+METER_TEST_LONG_CODE, LONG_DRN = 1, 13
 # Class, subclass and the fields that the operator gives, in natural units.
 FORMS: Mapping[Work, tuple[int, int, frozenset[str]]] = {
     Work.POWER_LIMIT: (apdu.METER_SPECIFIC, 0, frozenset({"mpl"})),
@@ -65,6 +68,8 @@ class EngineeringToken:
 
     @property
     def work(self) -> Work:
+        if self.cls == apdu.NON_METER_SPECIFIC:
+            return Work.METER_TEST
         return next(w for w, form in FORMS.items() if form[:2] == (self.cls, self.subclass))
 
 
@@ -91,15 +96,17 @@ def request_engineering_token(
     if fields.keys() != names:
         wanted = ", ".join(sorted(names)) or "no field"
         raise Conflict("bad_field", f"{work.value} takes {wanted}: correct the request")
-    # An approval must not fail for what could be seen at the request.
-    _demand_encodable(cls, subclass, fields)
     with conn.transaction():
         if daily_limit is not None:
             _demand_within(conn, by, daily_limit, now_ms)
         row = conn.execute(query("find_meter"), {"number": meter}).fetchone()
         if row is None:
             raise NotFound(f"Meter {meter}")
-        lock_token_meter(conn, row[0], now_ms)
+        found = lock_token_meter(conn, row[0], now_ms)
+        if work == Work.METER_TEST and len(parts(found.meter_pan)[1]) == LONG_DRN:
+            subclass = METER_TEST_LONG_CODE
+        # An approval must not fail for what could be seen at the request.
+        _demand_encodable(cls, subclass, fields)
         made = conn.execute(
             query("request_engineering_token"),
             {

@@ -252,6 +252,17 @@ def test_a_crew_member_sees_the_digits_that_he_asked_for(site: Site, staff: Staf
     assert staff.get("fred", f"tokens/engineering/{asked['id']}")["digits"] == done["digits"]
 
 
+@pytest.mark.parametrize(("control", "status"), [(2**36 - 1, 201), (2**36, 422)])
+def test_test_0_of_a_meter_can_be_asked_for(
+    site: Site, staff: Staff, control: int, status: int
+) -> None:
+    fields = {"control": control, "mfr_code": 0}
+    body = {"meter": site.open().meter, **WORK, "work": "initiate_meter_test", "fields": fields}
+    asked = staff.send("fred", "tokens/engineering", body)
+    assert asked.status_code == status
+    assert status != 201 or asked.json()["fields"] == fields
+
+
 def test_requests_for_engineering_tokens_are_bounded_by_role(
     site: Site, staff: Staff, refused: Any
 ) -> None:

@@ -55,13 +55,13 @@ TARIFF = {
 }
 
 
-def drn(serial: int) -> str:
-    payload = f"07{serial:08d}"
+def drn(serial: int, maker: str = "07") -> str:
+    payload = f"{maker}{serial:08d}"
     return payload + check_digit(payload)
 
 
 def pan(number: str) -> str:
-    payload = f"600727{number}"
+    payload = f"600727{number}" if len(number) == 11 else f"0000{number}"
     return payload + check_digit(payload)
 
 
@@ -144,9 +144,10 @@ class Desk:
         served: bool = True,
         third_kct: bool = False,
         heard: bool = False,
+        maker: str = "07",
     ) -> Box:
         serial = next(self.serials)
-        number = drn(serial)
+        number = drn(serial, maker)
         where = registry.add_centre(self.conn, centre, centre.title())
         new = NewMeter(number, pan(number), held, third_kct=third_kct)
         meter_id = registry.add_meter(self.conn, where, new)

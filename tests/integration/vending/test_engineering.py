@@ -23,16 +23,18 @@ def approve(desk, request, by="Omar", now_ms=NOON):
 
 
 @pytest.mark.parametrize(
-    ("work", "fields", "cls", "subclass"),
+    ("maker", "work", "fields", "cls", "subclass"),
     [
-        (Work.POWER_LIMIT, {"mpl": 6000}, 2, 0),
-        (Work.CLEAR_CREDIT, {"register": 0xFFFF}, 2, 1),
-        (Work.CLEAR_TAMPER, {}, 2, 5),
-        (Work.METER_TEST, {"control": 0xFFFFFFFFF, "mfr_code": 0}, 1, 0),
+        ("07", Work.POWER_LIMIT, {"mpl": 6000}, 2, 0),
+        ("07", Work.CLEAR_CREDIT, {"register": 0xFFFF}, 2, 1),
+        ("07", Work.CLEAR_TAMPER, {}, 2, 5),
+        ("07", Work.METER_TEST, {"control": 0xFFFFFFFFF, "mfr_code": 0}, 1, 0),
+        ("0107", Work.METER_TEST, {"control": 0xFFFFFFF, "mfr_code": 0}, 1, 1),
+        ("0107", Work.CLEAR_TAMPER, {}, 2, 5),
     ],
 )
-def test_two_people_make_a_token_that_the_meter_takes(desk, work, fields, cls, subclass):
-    box = desk.meter(heard=True)
+def test_two_people_make_a_token_that_the_meter_takes(desk, maker, work, fields, cls, subclass):
+    box = desk.meter(heard=True, maker=maker)
     request = ask(desk, box, work, fields)
     assert box.waiting() == [], "nothing is issued by one person"
     digits = approve(desk, request)
