@@ -260,7 +260,9 @@ class DecodeRequest(Body):
 
 
 class StsAttributes(Body):
-    """IEC 62055-41 key attributes of a meter that takes tokens."""
+    """IEC 62055-41 key attributes of a meter that takes tokens. `third_kct`: an EA07 meter that
+    knows the third key change token, which carries the SGC.
+    """
 
     meter_pan: Number
     sgc: Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")]
@@ -271,6 +273,7 @@ class StsAttributes(Body):
     base_date: int = 2014
     ea: int = 11
     dkga: int = 4
+    third_kct: bool = False
 
 
 class NewAccount(Body):

@@ -65,6 +65,7 @@ class MeterReport:
     base_date: int | None
     ea: int | None
     dkga: int | None
+    third_kct: bool
     online: bool | None
     seen_ms: int | None
     boot: int | None

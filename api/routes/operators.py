@@ -35,7 +35,7 @@ from tokens.numbers import validate_meter_pan
 
 router = APIRouter(prefix="/v1", tags=["operators"])
 
-STS_NAMES = ("meter_pan", "sgc", "krn", "kt", "ken", "ti", "base_date", "ea", "dkga")
+STS_NAMES = ("meter_pan", "sgc", "krn", "kt", "ken", "ti", "base_date", "ea", "dkga", "third_kct")
 
 
 class RegisterAnswer(Answer):
@@ -56,6 +56,7 @@ class StsAnswer(Answer):
     base_date: int
     ea: int
     dkga: int
+    third_kct: bool
 
 
 class MeterAnswer(Answer):
@@ -154,8 +155,9 @@ def _meter(number: str, gateway: str | None, sts: StsAttributes | None) -> NewMe
     if sts is None:
         return NewMeter(number, gateway=gateway)
     try:
-        attributes = KeyAttributes(**sts.model_dump(exclude={"meter_pan"}))
-        return NewMeter(number, validate_meter_pan(sts.meter_pan), attributes, gateway)
+        attributes = KeyAttributes(**sts.model_dump(exclude={"meter_pan", "third_kct"}))
+        pan = validate_meter_pan(sts.meter_pan)
+        return NewMeter(number, pan, attributes, gateway, third_kct=sts.third_kct)
     except TokenError as error:
         raise RequestRefused(error.code, str(error), "/sts") from None
 

@@ -270,8 +270,8 @@ LIMIT %(limit)s
 -- name: meter_report
 -- A meter as registered and as it last spoke.
 SELECT m.number, c.code, g.number, m.meter_pan, m.sgc, m.krn, m.kt, m.ken, m.ti, m.base_date, m.ea,
-       m.dkga, s.online, ms_of(s.seen_at), s.boot, s.seq, s.desired_relay, s.reported_relay,
-       ms_of(s.reported_at),
+       m.dkga, m.third_kct, s.online, ms_of(s.seen_at), s.boot, s.seq, s.desired_relay,
+       s.reported_relay, ms_of(s.reported_at),
        (SELECT a.number FROM installation i JOIN account a ON a.id = i.account_id
         WHERE i.meter_id = m.id
           AND NOT EXISTS (SELECT FROM installation n WHERE n.account_id = i.account_id

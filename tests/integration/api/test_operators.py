@@ -2,12 +2,13 @@ from typing import Any
 
 import pytest
 
-from store import supply
+from store import key_changes, supply
 from tokens.numbers import check_digit
 
 Site = Any
 NUMBER = "37" + "00000001" + check_digit("3700000001")
 PAN = "600727" + NUMBER + check_digit("600727" + NUMBER)
+OTHER_PAN = "600727071234567873"
 ACCOUNT = {"number": "T-1", "holder": "Try Out", "tariff": "social", "opening_wh": 500}
 
 
@@ -64,6 +65,9 @@ def test_a_meter_in_stock_has_no_account_and_no_key(site: Site) -> None:
         ({"gateway": "a/b"}, 422, "bad_gateway"),
         ({"sts": {"meter_pan": PAN[:-1] + "x", "sgc": "123456", "krn": 1}}, 422, "number_invalid"),
         ({"sts": {"meter_pan": PAN, "sgc": "12345", "krn": 1}}, 422, "invalid_request"),
+        ({"sts": {"meter_pan": OTHER_PAN, "sgc": "123456", "krn": 1}}, 422, "number_invalid"),
+        ({"sts": {"meter_pan": PAN, "sgc": "123456", "krn": 1, "kt": 0}}, 422, "key_type_refused"),
+        ({"sts": {"meter_pan": PAN, "sgc": "123456", "krn": 1, "kt": 3}}, 422, "key_type_refused"),
         ({"sts": {"meter_pan": PAN, "sgc": "123456", "krn": 1, "ea": 9}}, 422, "algorithm_refused"),
         ({"account": ACCOUNT | {"tariff": "none"}}, 404, "not_found"),
         ({"account": ACCOUNT | {"opening_wh": 10**9}}, 422, "opening_refused"),
@@ -152,3 +156,21 @@ def test_commands_are_shown_newest_first_without_the_customers_digits(
     assert page["items"] + rest["items"] == items
     bad = site.client.get("/v1/commands?state=lost", headers=site.operator)
     assert refused(bad) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("third_kct", [False, True])
+def test_a_meter_is_registered_with_the_key_change_tokens_that_it_knows(
+    site: Site, third_kct: bool
+) -> None:
+    sts = {"meter_pan": PAN, "sgc": "123456", "krn": 1, "ea": 7, "third_kct": third_kct}
+    assert register(site, account=ACCOUNT, sts=sts).json()["sts"]["third_kct"] is third_kct
+    # A tariff index of its own: the next purchase brings a pair or a triplet.
+    key_changes.want(site.conn, NUMBER, site.clock.now, by="vera", ti="07")
+    body = {
+        "partner_txn_id": "t1",
+        "meter": NUMBER,
+        "amount": "50.00",
+        "paid_at": "2026-03-01T00:00:00Z",
+    }
+    tokens = site.signed("POST", "/payments", body).json()["tokens"]
+    assert len(tokens) == (4 if third_kct else 3)
