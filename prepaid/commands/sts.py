@@ -18,7 +18,14 @@ from typing import Annotated, Any
 
 import typer
 
-from prepaid.commands import sts_again, sts_campaign, sts_engineering, sts_key, sts_report
+from prepaid.commands import (
+    sts_again,
+    sts_campaign,
+    sts_engineering,
+    sts_key,
+    sts_key_file,
+    sts_report,
+)
 from prepaid.commands.sts_record import issued_by_us
 from schemas.errors import DomainError
 from tokens import apdu, codec, key_file, numbers, tid
@@ -311,7 +318,8 @@ def new_key_file(
 ) -> None:
     """Make a vending key for demonstration and test, sealed under the passphrase.
 
-    The keys of real meters come from a key management centre of the STS Association.
+    The keys of real meters come from a key management centre of the STS Association: `prepaid
+    token add-key` takes them.
     """
     octets = secrets.token_bytes(8 if dkga == 2 else 20)
     key = VendingKey.generate(dkga, octets, base_date=base_date)
@@ -330,6 +338,7 @@ def new_key_file(
 
 def register(root: typer.Typer) -> None:
     sts_again.register(app)
+    sts_key_file.register(app)
     app.add_typer(sts_campaign.app, name="campaign")
     app.add_typer(sts_engineering.app, name="engineering")
     app.add_typer(sts_key.app, name="key")
