@@ -130,7 +130,8 @@ def _second_ms(text: str) -> int:
 def parse_instant_ms(text: str) -> int:
     """UTC milliseconds of an RFC 3339 instant with `Z` or an offset, at most 3 decimals.
 
-    Raises DomainError `bad_instant`. A leap second (`:60`) is refused: UTC milliseconds have none.
+    Raises DomainError `bad_instant`, also outside the years 1 to 9999 in UTC. A leap second (`:60`)
+    is refused: UTC milliseconds have none.
     """
     try:
         # Whole seconds with Z, as nearly every meter writes them.
@@ -141,7 +142,8 @@ def parse_instant_ms(text: str) -> int:
     try:
         if _INSTANT.fullmatch(text) is None:
             raise ValueError(text)
-        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MILLISECOND
+        # Back to UTC, since an offset may lead out of the years that can be written again.
+        return (datetime.fromisoformat(text.upper()).astimezone(UTC) - _EPOCH) // _MILLISECOND
     except (ValueError, TypeError, OverflowError):
         message = f'Write an instant such as "2026-03-01T10:15:00Z", not {text!r:.60}.'
         raise DomainError("bad_instant", message) from None

@@ -1,9 +1,10 @@
 import json
 from contextlib import suppress
+from datetime import datetime
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas import topics
@@ -150,6 +151,19 @@ def test_money_text_is_exact(micro: int) -> None:
 @given(st.integers(min_value=-(10**20), max_value=10**20))
 def test_energy_text_is_exact(wh: int) -> None:
     assert parse_kwh(format_kwh(wh)) == wh
+
+
+@given(st.datetimes(), st.integers(-23, 23), st.integers(0, 59))
+@example(datetime(1, 1, 1), 1, 0)
+@example(datetime(9999, 12, 31, 23, 59, 59), -1, 0)
+def test_what_is_read_as_an_instant_can_be_written(
+    local: datetime, hours: int, minutes: int
+) -> None:
+    try:
+        ms = parse_instant_ms(f"{local.isoformat(timespec='seconds')}{hours:+03d}:{minutes:02d}")
+    except DomainError:
+        return
+    assert parse_instant_ms(format_instant(ms)) == ms
 
 
 @given(st.integers(min_value=-62_135_596_800_000, max_value=253_402_300_799_999))

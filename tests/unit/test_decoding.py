@@ -143,13 +143,20 @@ def test_faults_of_one_kind_in_one_row_are_one_refusal() -> None:
 
 
 def test_bad_rows_of_a_list_are_returned_with_their_index_and_bytes() -> None:
-    rows = [GOOD, 5, {**GOOD, "seq": 90212, "v": 3}, {**GOOD, "seq": 90213, "ts": "soon"}]
+    rows = [
+        GOOD,
+        5,
+        {**GOOD, "seq": 90212, "v": 3},
+        {**GOOD, "seq": 90213, "ts": "soon"},
+        {**GOOD, "seq": 90214, "ts": "0001-01-01T00:00:00+01:00"},
+    ]
     decoded = decode_up(READING, json.dumps(rows).encode(), None, NOW_MS)
     assert {r.seq for r in decoded.readings} == {90211}
     assert [(r.reason, r.row_index, r.meter) for r in decoded.refused] == [
         ("wrong_type", 1, METER),
         ("unknown_version", 2, METER),
         ("bad_instant", 3, METER),
+        ("bad_instant", 4, METER),
     ]
     assert json.loads(decoded.refused[1].raw) == rows[2]
 
@@ -231,6 +238,7 @@ def test_a_bad_row_of_a_batch_leaves_the_others(
     [
         ({"v": 2}, "unknown_version"),
         ({"t0": "yesterday"}, "bad_instant"),
+        ({"t0": "0001-01-01T00:00:00+01:00"}, "bad_instant"),
         ({"dt": 0}, "wrong_type"),
         ({"cols": []}, "wrong_type"),
         ({"cols": ["power"]}, "wrong_type"),
