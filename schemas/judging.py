@@ -9,6 +9,8 @@ from schemas.telemetry import PayloadError, Reason, Refused
 # Before 2000 the clock was never set since its battery died; beyond this the clock runs ahead.
 CLOCK_SET_FROM_MS = 946_684_800_000
 FUTURE_TOLERANCE_MS = 5 * 60 * 1000
+# As good as a clock gets in the field.
+RIGHT_WITHIN_MS = 60_000
 # Exact in every JSON reader (RFC 8259 clause 6) and in the database's bigint.
 SAFE_INTEGER = 2**53 - 1
 

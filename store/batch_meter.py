@@ -6,16 +6,47 @@ here; a jump or something late is handed to `store.gaps`, a counter that runs ba
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from psycopg import Connection
 
+from schemas.judging import CLOCK_SET_FROM_MS, FUTURE_TOLERANCE_MS, RIGHT_WITHIN_MS
 from schemas.telemetry import DecodedReading
 from store.binary import Bools, Int8s, Texts
 from store.sequence import Place
 from store.sql import query
 
 FlagKind = Literal["seq_reused", "boot_reused", "take_over"]
+# Older than any word that can be dated.
+_EARLIEST_MS = 0
+
+
+class Told(NamedTuple):
+    """When a meter told its relay: `said_ms` by its own clock, `received_ms` as in Incoming.
+
+    `sure`: it does not say of its clock that it is lost.
+    """
+
+    said_ms: int
+    received_ms: int | None
+    now_ms: int
+    sure: bool = True
+
+    @property
+    def at_ms(self) -> int:
+        """As it says, where its clock can be right. One that runs ahead would silence all that the
+        meter says until then, and what it says from before 2000 would never count.
+        """
+        latest_ms = self.now_ms + FUTURE_TOLERANCE_MS
+        if self.received_ms is not None:
+            latest_ms = self.received_ms + RIGHT_WITHIN_MS
+        right = self.sure and CLOCK_SET_FROM_MS <= self.said_ms <= latest_ms
+        return self.said_ms if right else self.heard_ms
+
+    @property
+    def heard_ms(self) -> int:
+        """By our clock alone; what may have waited at the broker counts where nothing else does."""
+        return _EARLIEST_MS if self.received_ms is None else self.received_ms
 
 
 @dataclass(slots=True)
@@ -52,7 +83,7 @@ class BatchMeter:
                 chosen = account
         return chosen
 
-    def hear(self, reading: DecodedReading) -> None:
+    def hear(self, reading: DecodedReading, received_ms: int | None, now_ms: int) -> None:
         """Keep the highest counter and the newest measured relay."""
         self.heard = True
         boot, seq = reading.boot, reading.seq
@@ -62,7 +93,8 @@ class BatchMeter:
         else:
             self._hear_apart(Place(boot, seq, reading.ts_ms))
         if reading.relay is not None and not reading.hist:
-            self.report(reading.relay, reading.ts_ms)
+            told = Told(reading.ts_ms, received_ms, now_ms, sure=reading.tq != "lost")
+            self.report(reading.relay, told)
 
     def _hear_apart(self, place: Place) -> None:
         if self.boot is None or self.seq is None or self.seq_ms is None:
@@ -89,9 +121,10 @@ class BatchMeter:
             return "seq_reused" if seq <= self.seq else None
         return "boot_reused" if boot < self.boot and not replayed else None
 
-    def report(self, relay: str, at_ms: int) -> None:
+    def report(self, relay: str, told: Told) -> None:
         """The relay as measured; the newest word counts."""
         self.heard = True
+        at_ms = told.at_ms if self.clock != "lost" else told.heard_ms
         if self.relay_ms is None or at_ms >= self.relay_ms:
             self.relay, self.relay_ms = relay, at_ms
 

@@ -20,6 +20,7 @@ from psycopg import Connection
 from credit_engine.facts import Reading
 from schemas.errors import DomainError
 from schemas.identity import ACTIVE_IMPORT
+from schemas.judging import RIGHT_WITHIN_MS
 from schemas.quantities import format_instant
 from schemas.wire import TimeQuality
 from store import audit_log, batch_meter, decisions
@@ -29,7 +30,6 @@ from store.settlement import lock_accounts, settle_account
 from store.sql import query
 from store.terms import TermsCache
 
-RIGHT_WITHIN_MS = 60_000
 TAKEN_WITHIN_MS = 15 * 60_000
 EDITED = "edited"
 

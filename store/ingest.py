@@ -16,7 +16,7 @@ from schemas.telemetry import DecodedReading
 from schemas.topics import Topic
 from store import batch_meter, decisions, gaps, steady, supply
 from store.answers import BatchAnswer, batch_answer, receipts
-from store.batch_meter import BatchMeter
+from store.batch_meter import BatchMeter, Told
 from store.binary import Bools, Int8s, Texts
 from store.devices import keep_counters
 from store.incoming import Incoming, Recorded
@@ -213,7 +213,7 @@ class Batch:
         if meter is None:
             return
         if ack.relay is not None:
-            meter.report(ack.relay, ack.ts_ms)
+            meter.report(ack.relay, Told(ack.ts_ms, message.received_ms, self._now_ms))
         meter.heard = True
         if not supply.answer(self._conn, ack, meter.number, self._now_ms):
             self._refuse(message, "unknown_command", f"No command {ack.cmd} was given.", None, None)
@@ -238,7 +238,7 @@ class Batch:
             key = (meter.id, reading.register, reading.ts_ms)
             stored = known.get(key)
             if stored is not None:
-                meter.hear(reading)
+                meter.hear(reading, message.received_ms, self._now_ms)
                 if stored == reading.value_wh:
                     self.recorded.duplicate += 1
                 else:
@@ -255,7 +255,7 @@ class Batch:
             if meter.clock == "lost" and reading.tq != "lost" and boot >= (meter.boot or 0):
                 reading = reading._replace(tq="lost")  # noqa: PLW2901 - by its clock, as we know it
             known[key] = reading.value_wh
-            meter.hear(reading)
+            meter.hear(reading, message.received_ms, self._now_ms)
             rows.append(
                 _Row(meter, reading, message, account, self._early_verdict(meter, reading, account))
             )

@@ -10,10 +10,11 @@ import orjson
 from psycopg import Connection
 
 from schemas.errors import DomainError
+from schemas.judging import RIGHT_WITHIN_MS
 from schemas.quantities import format_instant, parse_instant_ms
 from schemas.telemetry import Decoded, DecodedReading, Event, Hello
 from store import clocks, events, flags
-from store.batch_meter import BatchMeter, FlagKind
+from store.batch_meter import BatchMeter, FlagKind, Told
 from store.clocks import Measure
 from store.events import Reported
 from store.flags import Raised
@@ -72,7 +73,7 @@ class Reports:
             meter.heard = meter.heard or decoded.online
         said_ms = decoded.time_request_ms
         if decoded.hello is not None:
-            self._hello(meter, decoded.hello, payload)
+            self._hello(meter, decoded.hello, payload, received_ms)
             said_ms = decoded.hello.ts_ms
         if decoded.event is not None:
             self.event(meter, decoded.event, payload)
@@ -88,18 +89,21 @@ class Reports:
         if reading.hist:
             return
         offset_ms = reading.ts_ms - received_ms
-        early = offset_ms > clocks.RIGHT_WITHIN_MS
+        early = offset_ms > RIGHT_WITHIN_MS
         right_again = (
             meter.clock == "lost" and reading.tq != "lost" and clocks.judge(offset_ms) == "sync"
         )
         if early or right_again:
             self._measure(meter, offset_ms)
 
-    def _hello(self, meter: BatchMeter, hello: Hello, payload: bytes) -> None:
+    def _hello(
+        self, meter: BatchMeter, hello: Hello, payload: bytes, received_ms: int | None
+    ) -> None:
         """A birth: online, powered, a relay, and perhaps a counter that ran back."""
         meter.heard = meter.online = True
         if hello.relay is not None:
-            meter.report(hello.relay, hello.ts_ms)
+            told = Told(hello.ts_ms, received_ms, self.now_ms, sure=hello.tq != "lost")
+            meter.report(hello.relay, told)
         self._events.append(Reported(meter.id, "hello", payload))
         self._hellos.append(meter.id)
         self._power[meter.id] = None

@@ -21,8 +21,9 @@ from psycopg.errors import IntegrityError
 from credit_engine.steady import NUMBERS_MAX, Integers, Marks, Rows
 from credit_engine.steady import take as rate
 from schemas.identity import ACTIVE_IMPORT
+from schemas.judging import RIGHT_WITHIN_MS
 from schemas.telemetry import DecodedReading
-from store import binary, clocks, fills, steady_rows
+from store import binary, fills, steady_rows
 from store.answers import Receipt
 from store.binary import Packed
 from store.fills import Filling, Late
@@ -201,7 +202,7 @@ class _Taking:
         codes, senders = self._codes[readings], self._senders[readings]
         same = (senders == ITSELF) | (senders == lanes["gateway"])
         same &= ~_TELLS_RELAY[codes] | lanes["closed"]
-        early = self._ts_ms[readings] - self._received_ms[readings] > clocks.RIGHT_WITHIN_MS
+        early = self._ts_ms[readings] - self._received_ms[readings] > RIGHT_WITHIN_MS
         return np.asarray(same & (~early | _REPLAYED[codes]))
 
     def _fill(self, filling: Filling, readings: Integers, at: Integers) -> None:
