@@ -287,6 +287,22 @@ def test_an_acknowledgement_carries_what_the_meter_measured() -> None:
     assert (both.tokens, both.last_token) == ((token,), None)
 
 
+@pytest.mark.parametrize(
+    ("ts", "reason"),
+    [("1970-01-01T00:00:09Z", "clock_1970"), ("2026-03-01T10:25:00Z", "future")],
+)
+@pytest.mark.parametrize(("side", "device"), [("m", METER), ("g", "GW1")])
+def test_what_a_meter_did_counts_whatever_its_clock_says(
+    side: str, device: str, ts: str, reason: str
+) -> None:
+    answered = up("ack", {**ACK, "ts": ts, "relay": "open", "meter": METER}, side, device)
+    told = up("event", {"v": 1, "type": "tamper", "ts": ts, "meter": METER}, side, device)
+    assert (answered.ack.meter, answered.ack.state, answered.ack.relay) == (METER, "done", "open")
+    assert told.event.type == "tamper"
+    for each in (answered, told):
+        assert [refused.reason for refused in each.refused] == [reason]
+
+
 def test_a_meter_cannot_answer_for_another() -> None:
     assert up("ack", {**ACK, "meter": "37000000025"}).ack.meter == METER
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from schemas.quantities import format_instant
+from store import supply
 from store.batch_meter import Told
 
 MINUTE = 60_000
@@ -37,13 +38,14 @@ def test_a_word_is_dated_by_the_clock_that_can_be_right(
     assert Told(said_ms, received_ms, NOW, sure).at_ms == at_ms
 
 
-def said(utility: Any, meter: str, clock_ms: int, relay: str, kind: str, **how: Any) -> None:
-    form = {"v": 1, "boot": 1, "ts": format_instant(clock_ms), "relay": relay}
+def said(utility: Any, meter: str, clock_ms: int, relay: str, kind: str, **more: Any) -> None:
+    live = more.pop("live", True)
+    form = {"v": 1, "boot": 1, "ts": format_instant(clock_ms), "relay": relay, **more}
     if kind == "reading":
         wh = 100_000 + (utility.now - NOW) // MINUTE
         form |= {"seq": next(utility.seqs), "reg": {"1.8.0": wh}, "tq": "lost"}
     message = utility.message(f"pm/v1/m/{meter}/up/{kind}", form)
-    message.received_ms = utility.now if how.get("live", True) else None
+    message.received_ms = utility.now if live else None
     utility.record(message)
 
 
@@ -79,3 +81,20 @@ def test_words_that_waited_are_of_their_own_time_in_any_order(utility: Any) -> N
         for clock_ms, relay, live in order:
             said(utility, meter, clock_ms, relay, "hello", live=live)
         assert relay_of(utility, meter) == ["open"]
+
+
+@pytest.mark.parametrize("clock_ms", [9_000, NOW - MINUTE, NOW + 10 * MINUTE, NOW + 10_000 * DAY])
+def test_a_command_ends_by_the_word_of_a_meter_whose_clock_is_wrong(
+    utility: Any, clock_ms: int
+) -> None:
+    utility.now, meter = NOW, utility.meter()
+    said(utility, meter, NOW - MINUTE, "closed", "hello")
+    [meter_id] = utility.rows("SELECT id FROM meter WHERE number = %s", meter)
+    order = {"to": "open", "why": "out_of_credit"}
+    cmd = supply.queue(utility.conn, meter_id, "relay", order, NOW, NOW + DAY)
+    supply.mark_sent(utility.conn, [cmd], NOW)
+    said(utility, meter, clock_ms, "open", "ack", cmd=cmd, state="done")
+    assert utility.rows("SELECT state FROM command") == ["done"]
+    assert relay_of(utility, meter) == ["open"]
+    wrong = not NOW - DAY < clock_ms < NOW + MINUTE
+    assert utility.rows("SELECT count(*) FROM quarantine") == [int(wrong)]
