@@ -11,7 +11,8 @@ from typing import Any, NoReturn, cast
 from pydantic import TypeAdapter, ValidationError
 
 from schemas import reports, wire
-from schemas.identity import ACTIVE_IMPORT
+from schemas.forgiving import forgiven
+from schemas.identity import ACTIVE_IMPORT, is_obis
 from schemas.judging import (
     CLOCK_SET_FROM_MS,
     FUTURE_TOLERANCE_MS,
@@ -20,11 +21,11 @@ from schemas.judging import (
     instant_fault,
     instant_ms,
     judged_instant_ms,
+    note,
     refusals,
     register_fault,
-    value_fault,
 )
-from schemas.payload import checked, first_fault, printable, read_value, row_bytes, storable
+from schemas.payload import first_fault, printable, read_value, row_bytes, storable
 from schemas.plain_reading import read_plain
 from schemas.telemetry import Decoded, DecodedReading, PayloadError, Refused
 from schemas.topics import Side, Topic
@@ -36,6 +37,7 @@ LIMIT_BYTES: dict[Side, int] = {"m": 4 * 1024, "g": 64 * 1024}
 _READING: TypeAdapter[wire.Reading] = TypeAdapter(wire.Reading)
 _BATCH: TypeAdapter[wire.Batch] = TypeAdapter(wire.Batch)
 _BATCH_HEAD: TypeAdapter[wire.BatchHead] = TypeAdapter(wire.BatchHead)
+_HEAD_KEYS = frozenset(wire.BatchHead.__annotations__)
 _BATCH_ROW: TypeAdapter[wire.BatchRow] = TypeAdapter(wire.BatchRow)
 
 
@@ -66,14 +68,12 @@ def _decode_reading(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> De
     refused: list[Refused] = []
     value = read_value(payload, cbor)
     if not isinstance(value, list):
-        form = checked(_READING, value)
-        _take_reading(topic.device, form, now_ms, None, payload, readings, refused)
+        _take_reading(topic.device, value, now_ms, None, payload, readings, refused)
         return Decoded(tuple(readings), tuple(refused))
     for index, row in enumerate(value):
         raw = row_bytes(row)
         try:
-            form = checked(_READING, row)
-            _take_reading(topic.device, form, now_ms, index, raw, readings, refused)
+            _take_reading(topic.device, row, now_ms, index, raw, readings, refused)
         except PayloadError as error:
             refused.append(Refused(error.reason, str(error), index, raw, topic.device))
     return Decoded(tuple(readings), tuple(refused))
@@ -81,13 +81,15 @@ def _decode_reading(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> De
 
 def _take_reading(
     meter: str,
-    form: wire.Reading,
+    value: object,
     now_ms: int,
     index: int | None,
     raw: bytes,
     readings: list[DecodedReading],
     refused: list[Refused],
 ) -> None:
+    faults: Faults = {}
+    form, odd = forgiven(_READING, value, faults)
     # Keys that have a field of their own are taken out; the others travel along as `rest`.
     rest = cast("dict[str, Any]", form)
     take = rest.pop
@@ -95,16 +97,16 @@ def _take_reading(
     boot, seq = take("boot"), take("seq")
     if boot > SAFE_INTEGER or seq > SAFE_INTEGER:
         raise PayloadError("unsafe_integer", "Send boot and seq below 2^53.")
-    faults: Faults = {}
     try:
         ts_ms = judged_instant_ms(take("ts"), now_ms)
     except PayloadError as error:
-        faults[error.reason] = [str(error)]
+        faults = {error.reason: [str(error)]}
         refused.extend(refusals(faults, index, raw, meter, boot, seq))
         return
     registers: dict[str, int] = take("reg")
     tq, hist = take("tq", "sync"), take("hist", False)
     rcpt, relay = take("rcpt", False), take("relay", None)
+    rest.update(odd)
     kept = storable(rest) if rest else None
     for register, value_wh in registers.items():
         if register == ACTIVE_IMPORT and 0 <= value_wh <= SAFE_INTEGER:
@@ -112,7 +114,7 @@ def _take_reading(
         else:
             fault = register_fault(register, value_wh)
         if fault is not None:
-            faults.setdefault(fault.reason, []).append(str(fault))
+            note(fault, faults)
             continue
         readings.append(
             DecodedReading(meter, register, ts_ms, value_wh, boot, seq, tq, hist, rcpt, relay, kept)
@@ -134,11 +136,11 @@ def _decode_batch(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Deco
             if cbor
             else _BATCH.validate_json(payload)
         )
-        good = enumerate(head["rows"])
+        good, odd = enumerate(head["rows"]), {}
     except ValidationError:
-        head = checked(_BATCH_HEAD, read_value(payload, cbor))
+        head, odd = forgiven(_BATCH_HEAD, read_value(payload, cbor), {})
         good = _good_rows(head["rows"], refused)
-    rows = _Rows(head, now_ms)
+    rows = _Rows(head, odd, now_ms)
     for index, row in good:
         rows.take(row, index, refused)
     return Decoded(tuple(rows.readings), tuple(refused), batch_id=head.get("id"))
@@ -161,11 +163,20 @@ class _Rows:
     readings a message are the common case, and each costs little more than its own numbers.
     """
 
-    def __init__(self, head: wire.Batch | wire.BatchHead, now_ms: int) -> None:
+    def __init__(
+        self, head: wire.Batch | wire.BatchHead, odd: dict[str, object], now_ms: int
+    ) -> None:
         self.readings: list[DecodedReading] = []
         self._t0_ms, self._step_ms = instant_ms(head["t0"]), head["dt"] * 1000
         self._now_ms = now_ms
         self._cols = head["cols"]
+        self._strange = {name for name in self._cols if is_obis(name) is None}
+        if len(self._strange) == len(set(self._cols)):
+            fault = register_fault(self._cols[0], 0)
+            assert fault is not None, "it is strange"
+            raise fault
+        more = {key: said for key, said in head.items() if key not in _HEAD_KEYS} | odd
+        self._rest = storable(more) if more else None
         self._said = (head.get("tq", "sync"), head.get("hist", False), head.get("rcpt", False))
         # From the first slot outside this on, each is judged by itself.
         self._sound = range(
@@ -182,7 +193,7 @@ class _Rows:
             return
         faults: Faults = {}
         (register, *others) = self._cols
-        tq, hist, rcpt = self._said
+        (tq, hist, rcpt), rest = self._said, self._rest
         append, make = self.readings.append, DecodedReading._make
         for i, slot in enumerate(slots):
             if slot is None:
@@ -198,7 +209,7 @@ class _Rows:
                 continue
             ts_ms = self._t0_ms + i * self._step_ms
             append(make((
-                meter, register, ts_ms, value_wh, boot, first + i, tq, hist, rcpt, None, None,
+                meter, register, ts_ms, value_wh, boot, first + i, tq, hist, rcpt, None, rest,
             )))  # fmt: skip
         if faults:
             last = first + max(len(slots) - 1, 0)
@@ -219,12 +230,14 @@ class _Rows:
         for register, value_wh in zip(self._cols, slot, strict=True):
             if value_wh is None:
                 continue
-            if not 0 <= value_wh <= SAFE_INTEGER:
-                fault = value_fault(register, value_wh)
+            sound = register not in self._strange and 0 <= value_wh <= SAFE_INTEGER
+            fault = None if sound else register_fault(register, value_wh)
+            if fault is not None:
                 faults.setdefault(fault.reason, []).append(f"Slot {i}: {fault}")
                 continue
+            place = (ts_ms, value_wh, boot, first + i)
             self.readings.append(
-                DecodedReading(meter, register, ts_ms, value_wh, boot, first + i, *self._said, None)
+                DecodedReading(meter, register, *place, *self._said, None, self._rest)
             )
 
 

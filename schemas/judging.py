@@ -17,8 +17,17 @@ SAFE_INTEGER = 2**53 - 1
 Faults = dict[Reason, list[str]]
 
 
+def note(fault: PayloadError, faults: Faults) -> None:
+    faults.setdefault(fault.reason, []).append(str(fault))
+
+
 def refusals(
-    faults: Faults, index: int | None, raw: bytes, meter: str, boot: int, seq: int
+    faults: Faults,
+    index: int | None,
+    raw: bytes,
+    meter: str | None,
+    boot: int | None = None,
+    seq: int | None = None,
 ) -> list[Refused]:
     """One refusal per reason, however many faults: the answer never outgrows the message."""
     return [
@@ -38,10 +47,10 @@ def refusals(
 def register_fault(register: str, value_wh: int) -> PayloadError | None:
     if is_obis(register) is None:
         return PayloadError("unknown_register", f"Name registers C.D.E, not {printable(register)}.")
-    return None if 0 <= value_wh <= SAFE_INTEGER else value_fault(register, value_wh)
+    return None if 0 <= value_wh <= SAFE_INTEGER else _value_fault(register, value_wh)
 
 
-def value_fault(register: str, value_wh: int) -> PayloadError:
+def _value_fault(register: str, value_wh: int) -> PayloadError:
     if value_wh == -1:
         return PayloadError("sentinel_register", f"{register} holds -1: no value was read.")
     if value_wh < 0:

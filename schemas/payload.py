@@ -25,15 +25,20 @@ def parsed(adapter: TypeAdapter[_Form], payload: bytes, cbor: bool) -> _Form:
 
 def checked(adapter: TypeAdapter[_Form], value: object) -> _Form:
     """The value as its form; the version is judged first, since another one may differ at will."""
+    versioned(value)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise PayloadError("wrong_type", first_fault(error)) from None
+
+
+def versioned(value: object) -> None:
+    """Errors: PayloadError, for what is no object of our version."""
     if not isinstance(value, dict):
         raise PayloadError("wrong_type", "Send an object, or in up/reading a list of objects.")
     version = value.get("v")
     if type(version) is not int or version != 1:
         raise PayloadError("unknown_version", 'Send "v":1, the one version of the contract.')
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        raise PayloadError("wrong_type", first_fault(error)) from None
 
 
 def read_value(payload: bytes, cbor: bool) -> object:

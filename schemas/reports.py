@@ -1,12 +1,11 @@
 """What devices say beside readings: answers to commands, births, events, states, questions."""
 
-from collections.abc import Mapping
-
 from pydantic import TypeAdapter
 
 from schemas import wire
-from schemas.judging import instant_fault, instant_ms, register_fault, safe_integer
-from schemas.payload import parsed
+from schemas.forgiving import forgiven, sound_registers
+from schemas.judging import Faults, instant_fault, instant_ms, note, refusals, safe_integer
+from schemas.payload import parsed, read_value
 from schemas.telemetry import Ack, Decoded, Event, Hello, PayloadError, Refused
 from schemas.topics import Topic
 
@@ -17,25 +16,26 @@ _TIME_REQUEST: TypeAdapter[wire.TimeRequest] = TypeAdapter(wire.TimeRequest)
 
 
 def decode_ack(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
-    form = parsed(_ACK, payload, cbor)
+    faults: Faults = {}
+    form, _ = forgiven(_ACK, read_value(payload, cbor), faults)
     tokens = tuple(form.get("tokens", ()))
-    ts_ms, refused = _instant_said(form["ts"], topic, payload, now_ms)
     ack = Ack(
         meter=_speaker(topic, form.get("meter")),
         cmd=form["cmd"],
         state=form["state"],
-        ts_ms=ts_ms,
+        ts_ms=_instant_said(form["ts"], now_ms, faults),
         relay=form.get("relay"),
-        reg=_judged_registers(form.get("reg", {})),
+        reg=sound_registers({**form.get("reg", {})}, faults),
         tokens=tokens,
         why=form.get("why"),
         last_token=None if tokens else form.get("token"),
     )
-    return Decoded(ack=ack, refused=refused)
+    return Decoded(ack=ack, refused=_refused(faults, topic, payload))
 
 
 def decode_hello(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
-    form = parsed(_HELLO, payload, cbor)
+    faults: Faults = {}
+    form, _ = forgiven(_HELLO, read_value(payload, cbor), faults)
     buffered = form.get("buf")
     hello = Hello(
         boot=safe_integer(form["boot"]),
@@ -46,25 +46,25 @@ def decode_hello(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decod
         model=form.get("model"),
         firmware=form.get("fw"),
         relay=form.get("relay"),
-        reg=_judged_registers(form.get("reg", {})),
+        reg=sound_registers({**form.get("reg", {})}, faults),
         ctr=safe_integer(form["ctr"]) if "ctr" in form else None,
         buffered=safe_integer(buffered["rows"]) if buffered is not None else None,
     )
-    return Decoded(hello=hello)
+    return Decoded(hello=hello, refused=_refused(faults, topic, payload))
 
 
 def decode_event(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
-    form = parsed(_EVENT, payload, cbor)
-    ts_ms, refused = _instant_said(form["ts"], topic, payload, now_ms)
+    faults: Faults = {}
+    form, _ = forgiven(_EVENT, read_value(payload, cbor), faults)
     event = Event(
         meter=_speaker(topic, form.get("meter")),
         type=form["type"],
-        ts_ms=ts_ms,
+        ts_ms=_instant_said(form["ts"], now_ms, faults),
         boot=safe_integer(form["boot"]) if "boot" in form else None,
         seq=safe_integer(form["seq"]) if "seq" in form else None,
         info=form.get("info", {}),
     )
-    return Decoded(event=event, refused=refused)
+    return Decoded(event=event, refused=_refused(faults, topic, payload))
 
 
 def decode_state(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
@@ -79,29 +79,23 @@ def decode_time(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decode
     return Decoded(time_request_ms=parsed(_TIME_REQUEST, payload, cbor)["t1"])
 
 
-def _instant_said(
-    text: str, topic: Topic, payload: bytes, now_ms: int
-) -> tuple[int, tuple[Refused, ...]]:
-    """The instant by the meter's clock; where that is wrong, with the refusal to date anything by
-    it. What was done was done: the word itself counts, or no command of a meter whose clock has
-    lost its battery would ever end.
+def _instant_said(text: str, now_ms: int, faults: Faults) -> int:
+    """The instant by the meter's clock. Where that is wrong nothing is to be dated by it, and yet
+    what was done was done: the word itself counts, or no command of a meter whose clock has lost
+    its battery would ever end.
     """
     ts_ms = instant_ms(text)
     fault = instant_fault(ts_ms, now_ms)
-    if fault is None:
-        return ts_ms, ()
+    if fault is not None:
+        note(fault, faults)
+    return ts_ms
+
+
+def _refused(faults: Faults, topic: Topic, payload: bytes) -> tuple[Refused, ...]:
     meter = topic.device if topic.side == "m" else None
-    return ts_ms, (Refused(fault.reason, str(fault), None, payload, meter),)
+    return tuple(refusals(faults, None, payload, meter))
 
 
 def _speaker(topic: Topic, named: str | None) -> str | None:
     """A meter speaks for itself, whatever it names; a gateway for the meter it names, if any."""
     return topic.device if topic.side == "m" else named
-
-
-def _judged_registers(registers: Mapping[str, int]) -> Mapping[str, int]:
-    for register, value_wh in registers.items():
-        fault = register_fault(register, value_wh)
-        if fault is not None:
-            raise fault
-    return registers

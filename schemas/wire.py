@@ -77,7 +77,7 @@ BatchSlot = list[Annotated[int, Field(strict=True)] | None] | None
 BatchRow = Annotated[tuple[MeterNumber, Counter, Counter, list[BatchSlot]], Field(strict=False)]
 
 
-@with_config(ConfigDict(strict=True))
+@with_config(ConfigDict(strict=True, extra="allow"))
 class Batch(TypedDict):
     """up/batch: many meters of one gateway on one time grid. `dt` is in seconds.
 
@@ -95,15 +95,15 @@ class Batch(TypedDict):
     rows: list[BatchRow]
 
 
-@with_config(ConfigDict(strict=True))
+@with_config(ConfigDict(strict=True, extra="allow"))
 class BatchHead(TypedDict):
-    """A batch whose rows are still to be judged one by one."""
+    """A batch whose columns and rows are still to be judged one by one."""
 
     v: Version
     id: NotRequired[PlainText]
     t0: str
     dt: Annotated[int, Field(ge=1, le=86_400)]
-    cols: Annotated[list[RegisterName], Field(min_length=1)]
+    cols: Annotated[list[str], Field(min_length=1)]
     tq: NotRequired[TimeQuality]
     hist: NotRequired[bool]
     rcpt: NotRequired[bool]

@@ -92,7 +92,7 @@ def test_what_may_be_left_out_has_a_default() -> None:
         (encoded(reg={"1.8.0": "12"}), "wrong_type"),
         (encoded(reg={"1.8.0": 1.5}), "wrong_type"),
         (encoded(tq="perhaps"), "wrong_type"),
-        (encoded(relay="ajar"), "wrong_type"),
+        (encoded(tq=None), "wrong_type"),
         (encoded(hist=0), "wrong_type"),
         (encoded(ts=NOW_MS), "wrong_type"),
         (encoded(ts="2026-03-01 10:15:00"), "bad_instant"),
@@ -134,6 +134,42 @@ def test_one_bad_register_leaves_the_others(register: str, value: int, reason: s
     decoded = decode_up(READING, encoded(reg={register: value, "2.8.0": 7}), None, NOW_MS)
     assert [r.reason for r in decoded.refused] == [reason]
     assert [(r.register, r.value_wh) for r in decoded.readings] == [("2.8.0", 7)]
+
+
+@pytest.mark.parametrize(
+    ("value", "reasons"),
+    [(None, []), (1.5, ["wrong_type"]), ("7", ["wrong_type"]), (True, ["wrong_type"])],
+)
+def test_a_register_of_no_number_leaves_the_others(value: object, reasons: list[str]) -> None:
+    payload = encoded(reg={"1.8.0": 5, "2.8.0": value})
+    decoded = decode_up(READING, payload, None, NOW_MS)
+    assert [(r.register, r.value_wh) for r in decoded.readings] == [("1.8.0", 5)]
+    assert [(r.reason, r.boot, r.seq) for r in decoded.refused] == [
+        (reason, 17, 90211) for reason in reasons
+    ]
+
+
+@pytest.mark.parametrize("content_type", [None, CBOR])
+@pytest.mark.parametrize(
+    ("changes", "rest"),
+    [
+        ({"relay": "tripped"}, {"relay": "tripped"}),
+        ({"relay": 5, "extra": None}, {"relay": 5, "extra": None}),
+        ({"inst": [412], "credit": "none"}, {"inst": [412], "credit": "none"}),
+        (dict.fromkeys(("relay", "inst", "credit", "hist", "rcpt")), {}),
+    ],
+)
+def test_what_carries_no_money_never_costs_a_reading(
+    changes: dict[str, object], rest: dict[str, object], content_type: str | None
+) -> None:
+    bare = {name: GOOD[name] for name in ("v", "boot", "seq", "ts")}
+    form = {**bare, "reg": {"1.8.0": 5}, **changes}
+    payload = cbor2.dumps(form) if content_type else json.dumps(form).encode()
+    decoded = decode_up(READING, payload, content_type, NOW_MS)
+    assert decoded.refused == ()
+    [reading] = decoded.readings
+    assert (reading.value_wh, reading.relay, reading.hist, reading.rcpt) == (5, None, False, False)
+    assert orjson.loads(reading.rest or b"{}") == rest
 
 
 def test_faults_of_one_kind_in_one_row_are_one_refusal() -> None:
@@ -241,7 +277,9 @@ def test_a_bad_row_of_a_batch_leaves_the_others(
         ({"t0": "0001-01-01T00:00:00+01:00"}, "bad_instant"),
         ({"dt": 0}, "wrong_type"),
         ({"cols": []}, "wrong_type"),
-        ({"cols": ["power"]}, "wrong_type"),
+        ({"cols": ["power"]}, "unknown_register"),
+        ({"cols": [18]}, "wrong_type"),
+        ({"tq": "perhaps"}, "wrong_type"),
         ({"rows": {}}, "wrong_type"),
         ({"pad": "x" * 65_536}, "too_large"),
     ],
@@ -252,6 +290,25 @@ def test_a_batch_without_a_usable_head_is_refused_whole(
     decoded = decode_up(BATCH, batch(**changes), None, NOW_MS)
     assert decoded.readings == ()
     assert [(r.reason, r.row_index) for r in decoded.refused] == [(reason, None)]
+
+
+def test_columns_of_a_batch_are_judged_one_by_one() -> None:
+    rows = [[METER, 17, 90211, [[10482310, 412], [10482395, None]]]]
+    decoded = decode_up(BATCH, batch(cols=["1.8.0", "P"], rows=rows), None, NOW_MS)
+    assert [r.value_wh for r in decoded.readings] == [10482310, 10482395]
+    assert [(r.reason, r.row_index, r.seq) for r in decoded.refused] == [
+        ("unknown_register", 0, 90212)
+    ]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"zone": "K4"}, {"id": 5}, {"id": None, "hist": None, "rcpt": None}]
+)
+def test_what_a_head_says_beside_goes_along_with_each_reading(odd: dict[str, object]) -> None:
+    decoded = decode_up(BATCH, batch(**odd), None, NOW_MS)
+    assert (len(decoded.readings), decoded.refused, decoded.batch_id) == (4, (), None)
+    said = {key: value for key, value in odd.items() if value is not None}
+    assert {reading.rest for reading in decoded.readings} == {orjson.dumps(said) if said else None}
 
 
 def test_the_answer_to_a_large_bad_batch_stays_small() -> None:
@@ -303,6 +360,24 @@ def test_what_a_meter_did_counts_whatever_its_clock_says(
         assert [refused.reason for refused in each.refused] == [reason]
 
 
+@pytest.mark.parametrize("kind", ["ack", "hello"])
+def test_a_bad_register_costs_no_answer_and_no_birth(kind: str) -> None:
+    registers = {"1.8.0": -1, "2.8.0": 7, "3.8.0": None, "P": 1, "4.8.0": 2**53, "5.8.0": "x"}
+    decoded = up(kind, {**ACK, "boot": 1, "reg": registers, "relay": "open"})
+    word = getattr(decoded, kind)
+    assert (word.relay, word.reg) == ("open", {"2.8.0": 7})
+    reasons = ["sentinel_register", "unknown_register", "unsafe_integer", "wrong_type"]
+    assert sorted(refused.reason for refused in decoded.refused) == reasons
+
+
+@pytest.mark.parametrize(
+    "changes", [{"token": None}, {"relay": "tripped"}, {"tokens": None, "why": None}]
+)
+def test_a_word_of_no_use_costs_no_answer(changes: dict[str, object]) -> None:
+    decoded = up("ack", {**ACK, **changes})
+    assert (decoded.ack.state, decoded.ack.tokens, decoded.refused) == ("done", (), ())
+
+
 def test_a_meter_cannot_answer_for_another() -> None:
     assert up("ack", {**ACK, "meter": "37000000025"}).ack.meter == METER
 
@@ -314,7 +389,13 @@ def test_a_gateway_answers_for_the_meter_it_names() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"state": "perhaps"}, {"cmd": "a\u0000"}, {"cmd": ""}, {"why": "\u0000"}, {"reg": {"P": 1}}],
+    [
+        {"state": "perhaps"},
+        {"cmd": "a\u0000"},
+        {"cmd": ""},
+        {"why": "\u0000"},
+        {"token": {"result": "Accept"}},
+    ],
 )
 def test_an_acknowledgement_outside_the_form_is_refused(changes: dict[str, object]) -> None:
     decoded = up("ack", {**ACK, **changes})
