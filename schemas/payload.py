@@ -4,6 +4,7 @@ Whatever the bytes are, the answer is a value or a PayloadError, whose words are
 """
 
 import json
+from io import BytesIO
 from typing import NoReturn, TypeVar
 
 import cbor2
@@ -15,6 +16,8 @@ from schemas.telemetry import PayloadError
 
 # Deeper than any form here; shallower than any stack.
 MAX_DEPTH = 16
+# Tag 55799, which says no more than that CBOR follows (RFC 8949 clause 3.4.6).
+_SELF_DESCRIBED = bytes.fromhex("d9d9f7")
 
 _Form = TypeVar("_Form")
 
@@ -43,20 +46,26 @@ def versioned(value: object) -> None:
 
 def read_value(payload: bytes, cbor: bool) -> object:
     try:
-        if not cbor:
-            return from_json(payload, allow_inf_nan=False)
-        return cbor2.loads(
-            payload,
-            max_depth=MAX_DEPTH,
-            allow_duplicate_keys=False,
-            strict_hashable_types=True,
-            semantic_decoders=_NO_TAGS,
-            tag_hook=_refuse_tag,
-        )
+        return _read_cbor(payload) if cbor else from_json(payload, allow_inf_nan=False)
     except Exception as error:
         # Whatever a decoder raises on hostile bytes, the answer is the same and never a crash.
         detail = f"Send {'CBOR' if cbor else 'JSON'}: {printable(str(error))}"
         raise PayloadError("undecodable", detail) from None
+
+
+def _read_cbor(payload: bytes) -> object:
+    source = BytesIO(payload.removeprefix(_SELF_DESCRIBED))
+    value = cbor2.CBORDecoder(
+        source,
+        max_depth=MAX_DEPTH,
+        allow_duplicate_keys=False,
+        strict_hashable_types=True,
+        semantic_decoders=_NO_TAGS,
+        tag_hook=_refuse_tag,
+    ).decode()
+    if source.read(1):
+        raise ValueError("more than one item")
+    return value
 
 
 def _refuse_tag(*_: object) -> NoReturn:

@@ -57,10 +57,12 @@ def test_what_a_database_cannot_hold_never_costs_a_reading(odd: object) -> None:
     assert bool(kept) != bool(decoded.refused)
 
 
-def test_cbor_says_the_same() -> None:
-    assert decode_up(READING, cbor2.dumps(GOOD), CBOR, NOW_MS) == decode_up(
-        READING, encoded(), None, NOW_MS
-    )
+@pytest.mark.parametrize("mark", ["", "d9d9f7"])
+@pytest.mark.parametrize("content_type", [CBOR, "Application/CBOR", "application/cbor; v=1"])
+def test_cbor_says_the_same(content_type: str, mark: str) -> None:
+    payload = bytes.fromhex(mark) + cbor2.dumps(GOOD)
+    expected = decode_up(READING, encoded(), None, NOW_MS)
+    assert decode_up(READING, payload, content_type, NOW_MS) == expected
 
 
 def test_what_may_be_left_out_has_a_default() -> None:
@@ -207,6 +209,8 @@ def test_bad_rows_of_a_list_are_returned_with_their_index_and_bytes() -> None:
         bytes.fromhex("81" * 100 + "00"),  # a hundred lists deep
         bytes.fromhex("a2617601617601"),  # one key twice
         b"",
+        cbor2.dumps(GOOD) + cbor2.dumps(GOOD),
+        cbor2.dumps(GOOD) + b"\xff",
     ],
 )
 def test_hostile_cbor_is_undecodable(payload: bytes) -> None:
