@@ -76,7 +76,9 @@ def decode_state(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decod
 
 
 def decode_time(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
-    return Decoded(time_request_ms=parsed(_TIME_REQUEST, payload, cbor)["t1"])
+    t1 = parsed(_TIME_REQUEST, payload, cbor)["t1"]
+    safe_integer(abs(t1))
+    return Decoded(time_request_ms=t1)
 
 
 def _instant_said(text: str, now_ms: int, faults: Faults) -> int:

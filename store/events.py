@@ -40,8 +40,11 @@ def write(conn: Connection, reported: Sequence[Reported], now_ms: int) -> None:
 
 
 def _as_json(payload: bytes) -> str:
-    """The report as JSON text; what came as CBOR is kept as its hexadecimal digits."""
+    """The report as JSON text; as its hexadecimal digits what came as CBOR, or what no database
+    JSON can hold: it must not cost the batch its commit.
+    """
     try:
-        return orjson.dumps(orjson.loads(payload)).decode()
+        octets = orjson.dumps(orjson.loads(payload))
     except orjson.JSONDecodeError:
-        return orjson.dumps(payload.hex()).decode()
+        octets = b"\\u0000"
+    return (orjson.dumps(payload.hex()) if b"\\u0000" in octets else octets).decode()

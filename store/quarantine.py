@@ -55,11 +55,13 @@ class Quarantine:
                 "now_ms": now_ms,
                 "reason": [each.reason for each in refusals],
                 "detail": [each.detail for each in refusals],
-                # The database's text holds no NUL; a topic of a broken client may.
+                # The database's text holds no NUL; the words of a broken client may.
                 "topic": [each.topic.replace("\0", "?") for each in refusals],
                 "row_index": [each.row_index for each in refusals],
                 "payload": [each.payload for each in refusals],
-                "content_type": [each.content_type for each in refusals],
+                "content_type": [
+                    each.content_type and each.content_type.replace("\0", "?") for each in refusals
+                ],
                 "fingerprint": list(self._refusals),
             },
         )

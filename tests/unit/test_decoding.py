@@ -433,6 +433,11 @@ def test_reports_outside_their_forms_are_refused(kind: str, payload: object) -> 
     assert [r.reason for r in up(kind, payload).refused] == ["wrong_type"]
 
 
+@pytest.mark.parametrize("t1", [2**53, -(2**53), 2**70])
+def test_a_question_at_no_instant_is_refused(t1: int) -> None:
+    assert [r.reason for r in up("time", {"v": 1, "t1": t1}).refused] == ["unsafe_integer"]
+
+
 def test_what_is_said_on_the_servers_topics_is_refused() -> None:
     decoded = decode_up(Topic("m", METER, "dn", "cmd"), b"{}", None, NOW_MS)
     assert [r.reason for r in decoded.refused] == ["wrong_type"]

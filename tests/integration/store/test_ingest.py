@@ -3,8 +3,9 @@ changes nothing.
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -224,6 +225,30 @@ def test_an_answer_to_no_command_of_this_meter_is_kept(utility: Any) -> None:
         utility.say(supply.meter, "ack", cmd=cmd, state="done", ts=format_instant(T0))
     assert quarantined(utility) == ["unknown_command"] * 3
     assert utility.rows("SELECT state FROM command WHERE type = 'token'") == ["queued"]
+
+
+@pytest.mark.parametrize("offset", [2**53 - 1, 1 - 2**53, 2**70])
+def test_what_no_database_holds_costs_a_batch_nothing(utility: Any, offset: int) -> None:
+    supply, other = utility.open(), utility.open()
+    utility.now = T0 + HOUR
+    ts, said = format_instant(T0), f"pm/v1/m/{supply.meter}/up"
+    odd = {"v": 1, "type": "tamper", "ts": ts, "x": "a\0b"}
+    asked = utility.message(f"{said}/time", {"v": 1, "t1": offset})
+    asked.received_ms = utility.now
+    refused = replace(utility.message(f"{said}/state", []), content_type="text/\0")
+    utility.record(
+        utility.reading(other.meter, T0 + HOUR, OPENED_WH + 5),
+        utility.message(f"{said}/event", odd),
+        utility.message(f"{said}/hello", {**odd, "boot": 1}),
+        asked,
+        refused,
+    )
+    assert verdicts(utility) == ["accepted"]
+    kept = utility.rows("SELECT body #>> '{}' FROM event WHERE kind IN ('hello', 'tamper')")
+    assert [json.loads(bytes.fromhex(body))["x"] for body in kept] == ["a\0b"] * 2
+    assert utility.rows("SELECT content_type FROM quarantine WHERE topic LIKE '%%state'") == [
+        "text/?"
+    ]
 
 
 def test_a_topic_outside_the_tree_is_kept(utility: Any) -> None:
