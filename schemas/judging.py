@@ -1,5 +1,7 @@
 """What of a form may be taken: instants, registers and counters; what may not becomes a refusal."""
 
+import re
+
 from schemas.errors import DomainError
 from schemas.identity import is_obis
 from schemas.payload import printable
@@ -13,6 +15,8 @@ FUTURE_TOLERANCE_MS = 5 * 60 * 1000
 RIGHT_WITHIN_MS = 60_000
 # Exact in every JSON reader (RFC 8259 clause 6) and in the database's bigint.
 SAFE_INTEGER = 2**53 - 1
+
+_FINER = re.compile(r"(\.[0-9]{3})[0-9]{1,9}(?![0-9])")
 
 Faults = dict[Reason, list[str]]
 
@@ -76,8 +80,9 @@ def instant_fault(ts_ms: int, now_ms: int) -> PayloadError | None:
 
 
 def instant_ms(text: str) -> int:
+    """What is finer than a millisecond is cut off: the same text is always the same instant."""
     try:
-        return parse_instant_ms(text)
+        return parse_instant_ms(_FINER.sub(r"\1", text, count=1))
     except DomainError as error:
         raise PayloadError("bad_instant", printable(str(error))) from None
 

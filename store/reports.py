@@ -10,8 +10,8 @@ import orjson
 from psycopg import Connection
 
 from schemas.errors import DomainError
-from schemas.judging import RIGHT_WITHIN_MS
-from schemas.quantities import format_instant, parse_instant_ms
+from schemas.judging import RIGHT_WITHIN_MS, instant_ms
+from schemas.quantities import format_instant
 from schemas.telemetry import Decoded, DecodedReading, Event, Hello
 from store import clocks, events, flags
 from store.batch_meter import BatchMeter, FlagKind, Told
@@ -184,6 +184,6 @@ def _instant(info: Mapping[str, object], name: str) -> int | None:
     if not isinstance(value, str):
         return None
     try:
-        return parse_instant_ms(value)
+        return instant_ms(value)
     except DomainError:
         return None

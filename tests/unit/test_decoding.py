@@ -120,6 +120,26 @@ def test_five_minutes_ahead_is_still_now(ts: str) -> None:
     assert decode_up(READING, encoded(ts=ts), None, NOW_MS).refused == ()
 
 
+@pytest.mark.parametrize("kind", ["reading", "batch", "ack", "event", "hello"])
+@pytest.mark.parametrize(
+    ("ts", "after_ms"),
+    [
+        ("2026-03-01T10:15:00.000000+00:00", 0),
+        ("2026-03-01T10:14:59.123456Z", -877),
+        ("2026-03-01T10:14:59.999999999Z", -1),
+    ],
+)
+def test_what_is_finer_than_a_millisecond_is_cut_off(kind: str, ts: str, after_ms: int) -> None:
+    if kind == "batch":
+        decoded = decode_up(BATCH, batch(t0=ts, rows=[[METER, 1, 1, [[5]]]]), None, NOW_MS)
+    else:
+        form = {**GOOD, "ts": ts, "cmd": "c", "state": "done", "type": "tamper"}
+        decoded = decode_up(Topic("m", METER, "up", kind), json.dumps(form).encode(), None, NOW_MS)  # type: ignore[arg-type]
+    words = [*decoded.readings, decoded.ack, decoded.event, decoded.hello]
+    assert {word.ts_ms - NOW_MS for word in words if word is not None} == {after_ms}
+    assert decoded.refused == ()
+
+
 @pytest.mark.parametrize(
     ("register", "value", "reason"),
     [
