@@ -58,7 +58,7 @@ def decode_event(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decod
     form, _ = forgiven(_EVENT, read_value(payload, cbor), faults)
     event = Event(
         meter=_speaker(topic, form.get("meter")),
-        type=form["type"],
+        type=form["type"].replace("-", "_"),
         ts_ms=_instant_said(form["ts"], now_ms, faults),
         boot=safe_integer(form["boot"]) if "boot" in form else None,
         seq=safe_integer(form["seq"]) if "seq" in form else None,
@@ -70,6 +70,9 @@ def decode_event(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decod
 def decode_state(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
     # Bare words, because a last will is written once and read by people.
     word = payload.strip().strip(b'"')
+    if not payload:
+        # The state that the broker held is taken back: nobody said anything.
+        return Decoded()
     if word not in {b"online", b"offline"}:
         raise PayloadError("wrong_type", "Say online or offline.")
     return Decoded(online=word == b"online")

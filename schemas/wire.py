@@ -172,17 +172,17 @@ class Hello(TypedDict):
 @with_config(ConfigDict(strict=True))
 class Event(TypedDict):
     """up/event. Known types: tamper, cover_open, over_power, relay_by_hand, power_fail,
-    power_return, clock_set (`info`: `before` and `after`, instants of the meter's clock). Others
-    are kept as they come.
+    power_return, clock_set (`info`: `before` and `after`, instants of the meter's clock), also
+    written with `-`. Others are kept as they come.
     """
 
     v: Version
-    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     ts: str
     meter: NotRequired[MeterNumber]
     boot: NotRequired[Counter]
     seq: NotRequired[Counter]
-    info: NotRequired[dict[PlainText, PlainText | int | bool | None]]
+    info: NotRequired[dict[PlainText, object]]
 
 
 @with_config(ConfigDict(strict=True))

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from schemas.decoding import CBOR, decode_up
-from schemas.telemetry import DecodedReading
+from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
 
 NOW_MS = 1_772_360_100_000  # 2026-03-01T10:15:00Z
@@ -451,6 +451,18 @@ def test_hello_event_state_and_time_are_decoded() -> None:
 )
 def test_reports_outside_their_forms_are_refused(kind: str, payload: object) -> None:
     assert [r.reason for r in up(kind, payload).refused] == ["wrong_type"]
+
+
+@pytest.mark.parametrize("kind", ["over-power", "over_power"])
+@pytest.mark.parametrize("info", [{"w": 7200.5}, {"w": 7200, "phase": "L1", "cut": False}, {}])
+def test_an_event_is_known_however_it_is_written(kind: str, info: dict[str, object]) -> None:
+    form = {"v": 1, "type": kind, "ts": "2026-03-01T10:15:00Z", "info": info}
+    event = up("event", form).event
+    assert (event.type, event.info) == ("over_power", info)
+
+
+def test_a_state_that_is_taken_back_says_nothing() -> None:
+    assert up("state", b"") == Decoded()
 
 
 @pytest.mark.parametrize("t1", [2**53, -(2**53), 2**70])
