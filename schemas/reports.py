@@ -1,15 +1,18 @@
 """What devices say beside readings: answers to commands, births, events, states, questions."""
 
+import orjson
 from pydantic import TypeAdapter
 
 from schemas import wire
 from schemas.forgiving import forgiven, sound_registers
 from schemas.judging import Faults, instant_fault, instant_ms, note, refusals, safe_integer
-from schemas.payload import parsed, read_value
+from schemas.payload import parsed, read_value, storable
 from schemas.telemetry import Ack, Decoded, Event, Hello, PayloadError, Refused
 from schemas.topics import Topic
 
 _ACK: TypeAdapter[wire.Ack] = TypeAdapter(wire.Ack)
+# What has a place of its own in `Ack`, besides the instant as it was written.
+_ACK_FIELDS = frozenset(wire.Ack.__annotations__) - {"ts"}
 _HELLO: TypeAdapter[wire.Hello] = TypeAdapter(wire.Hello)
 _EVENT: TypeAdapter[wire.Event] = TypeAdapter(wire.Event)
 _TIME_REQUEST: TypeAdapter[wire.TimeRequest] = TypeAdapter(wire.TimeRequest)
@@ -17,7 +20,7 @@ _TIME_REQUEST: TypeAdapter[wire.TimeRequest] = TypeAdapter(wire.TimeRequest)
 
 def decode_ack(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
     faults: Faults = {}
-    form, _ = forgiven(_ACK, read_value(payload, cbor), faults)
+    form, odd = forgiven(_ACK, read_value(payload, cbor), faults)
     tokens = tuple(form.get("tokens", ()))
     ack = Ack(
         meter=_speaker(topic, form.get("meter")),
@@ -29,6 +32,7 @@ def decode_ack(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded
         tokens=tokens,
         why=form.get("why"),
         last_token=None if tokens else form.get("token"),
+        beside=_beside({**form}, odd),
     )
     return Decoded(ack=ack, refused=_refused(faults, topic, payload))
 
@@ -82,6 +86,12 @@ def decode_time(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decode
     t1 = parsed(_TIME_REQUEST, payload, cbor)["t1"]
     safe_integer(abs(t1))
     return Decoded(time_request_ms=t1)
+
+
+def _beside(form: dict[str, object], odd: dict[str, object]) -> dict[str, object]:
+    more = {key: value for key, value in form.items() if key not in _ACK_FIELDS}
+    beside: dict[str, object] = orjson.loads(storable(more | odd))
+    return beside
 
 
 def _instant_said(text: str, now_ms: int, faults: Faults) -> int:

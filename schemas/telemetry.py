@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from schemas.errors import DomainError
@@ -82,6 +82,7 @@ class Ack:
 
     `tokens` has the outcome of each token of the command, in their order; `last_token` is set where
     the meter told that of the last one entered and no more.
+    `beside`: what it said beyond these fields, and its instant as written, fit for a database.
     """
 
     meter: str | None
@@ -93,6 +94,7 @@ class Ack:
     tokens: tuple[TokenOutcome, ...]
     why: str | None
     last_token: TokenOutcome | None = None
+    beside: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

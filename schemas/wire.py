@@ -51,7 +51,8 @@ TokenResult = Literal[
 ]
 
 
-# Unknown keys are let through: they travel along as `DecodedReading.rest`.
+# Unknown keys are let through, here and below: they travel along (`DecodedReading.rest`,
+# `telemetry.Ack.beside`).
 @with_config(ConfigDict(strict=True, extra="allow"))
 class Reading(TypedDict):
     """up/reading: the cumulative registers at one instant; also as a list of such."""
@@ -121,7 +122,7 @@ class TokenOutcome(TypedDict):
     result: TokenResult
 
 
-@with_config(ConfigDict(strict=True))
+@with_config(ConfigDict(strict=True, extra="allow"))
 class Ack(TypedDict):
     """up/ack: how far a command has come. `relay` is measured, `reg` taken as it switched.
 

@@ -237,6 +237,7 @@ def _as_said(ack: Ack) -> Jsonb:
         "reg": dict(ack.reg),
         "tokens": [dict(token) for token in ack.tokens],
         "why": ack.why,
+        **ack.beside,
     }
     return Jsonb(form if ack.last_token is None else form | {"token": dict(ack.last_token)})
 

@@ -402,6 +402,15 @@ def test_a_word_of_no_use_costs_no_answer(changes: dict[str, object]) -> None:
     assert (decoded.ack.state, decoded.ack.tokens, decoded.refused) == ("done", (), ())
 
 
+@pytest.mark.parametrize(
+    "odd", [{"relay": "tripped"}, {"x": {"y": [1.5]}}, {"relay": 7, "x": None}]
+)
+def test_what_an_answer_says_beside_travels_along(odd: dict[str, object]) -> None:
+    ack = up("ack", {**ACK, **odd}).ack
+    assert (ack.relay, ack.beside) == (None, {"ts": ACK["ts"], **odd})
+    assert "unstorable" in up("ack", {**ACK, "x": "\u0000"}).ack.beside
+
+
 def test_a_meter_cannot_answer_for_another() -> None:
     assert up("ack", {**ACK, "meter": "37000000025"}).ack.meter == METER
 

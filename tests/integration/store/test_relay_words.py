@@ -93,8 +93,10 @@ def test_a_command_ends_by_the_word_of_a_meter_whose_clock_is_wrong(
     order = {"to": "open", "why": "out_of_credit"}
     cmd = supply.queue(utility.conn, meter_id, "relay", order, NOW, NOW + DAY)
     supply.mark_sent(utility.conn, [cmd], NOW)
-    said(utility, meter, clock_ms, "open", "ack", cmd=cmd, state="done")
-    assert utility.rows("SELECT state FROM command") == ["done"]
+    said(utility, meter, clock_ms, "open", "ack", cmd=cmd, state="done", volts=230.5)
+    [(state, answer)] = utility.rows("SELECT state, answer FROM command")
+    assert (state, answer["relay"], answer["volts"]) == ("done", "open", 230.5)
+    assert answer["ts"] == format_instant(clock_ms)
     assert relay_of(utility, meter) == ["open"]
     wrong = not NOW - DAY < clock_ms < NOW + MINUTE
     assert utility.rows("SELECT count(*) FROM quarantine") == [int(wrong)]
