@@ -51,15 +51,14 @@ def decode_up(topic: Topic, payload: bytes, content_type: str | None, now_ms: in
         detail = f"{len(payload)} bytes, at most {limit}"
         return Decoded(refused=(Refused("too_large", detail, None, payload[:limit]),))
     try:
-        return _DECODERS[topic.kind](topic, payload, _is_cbor(content_type), now_ms)
+        cbor = content_type is not None and _is_cbor(content_type)
+        return _DECODERS[topic.kind](topic, payload, cbor, now_ms)
     except PayloadError as error:
         return Decoded(refused=(Refused(error.reason, str(error), None, payload),))
 
 
-def _is_cbor(content_type: str | None) -> bool:
+def _is_cbor(content_type: str) -> bool:
     """Media types are the same in any case, with parameters or without (RFC 9110 clause 8.3.1)."""
-    if content_type is None or content_type == CBOR:
-        return content_type is not None
     return content_type.partition(";")[0].strip().lower() == CBOR
 
 

@@ -1,7 +1,8 @@
 """The forms that travel over MQTT, as devices write them (MQTT contract, clauses 2 and 3).
 
-Strict: a number is a number, a string a string; `true` is no integer. Unknown keys are allowed
-everywhere: the store keeps the raw message. The JSON Schemas in `schemas/json` are generated from
+Strict: a number is a number, a string a string; `true` is no integer. (What is read is taken more
+kindly where that costs nobody anything: `schemas.forgiving`.) Unknown keys are allowed everywhere:
+the store keeps the raw message. The JSON Schemas in `schemas/json` are generated from
 these. Instants are RFC 3339 UTC, registers are integers in Wh (varh), `t1..t3` are UTC ms.
 
 Receipts: after the commit of a message with `rcpt: true` or `hist: true`, and of every batch of a
