@@ -136,16 +136,17 @@ def _decode_batch(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Deco
     refused: list[Refused] = []
     head: wire.Batch | wire.BatchHead
     good: Iterable[tuple[int, wire.BatchRow]]
+    odd: dict[str, object] = {}
     try:
-        head = (
+        whole = (
             _BATCH.validate_python(read_value(payload, cbor))
             if cbor
             else _BATCH.validate_json(payload)
         )
-        good, odd = enumerate(head["rows"]), {}
+        head, good = whole, enumerate(whole["rows"])
     except ValidationError:
-        head, odd = forgiven(_BATCH_HEAD, read_value(payload, cbor), {})
-        good = _good_rows(head["rows"], refused)
+        part, odd = forgiven(_BATCH_HEAD, read_value(payload, cbor), {})
+        head, good = part, _good_rows(part["rows"], refused)
     rows = _Rows(head, odd, now_ms)
     for index, row in good:
         rows.take(row, index, refused)

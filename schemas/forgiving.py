@@ -4,7 +4,8 @@ A form that does not fit is read once more without the fields that carry neither
 they travel along as they came. Registers are judged one by one, and a `null` says nothing.
 """
 
-from typing import TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,7 +36,7 @@ def forgiven(
     for key in places & kept.keys():
         said = kept[key]
         if key == "reg" and isinstance(said, dict):
-            kept[key] = sound_registers(cast("dict[object, object]", said), faults)
+            kept[key] = sound_registers(cast("dict[Any, object]", said), faults)
         elif said is None and key != "tq":
             del kept[key]
         elif isinstance(key, str) and key in _BESIDE:
@@ -48,7 +49,7 @@ def forgiven(
         raise
 
 
-def sound_registers(said: dict[object, object], faults: Faults) -> dict[str, int]:
+def sound_registers(said: Mapping[Any, object], faults: Faults) -> dict[str, int]:
     """The registers that can be taken; a `null` is a gap, as in a gateway's batch."""
     sound: dict[str, int] = {}
     for register, value_wh in said.items():

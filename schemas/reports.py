@@ -28,7 +28,7 @@ def decode_ack(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded
         state=form["state"],
         ts_ms=_instant_said(form["ts"], now_ms, faults),
         relay=form.get("relay"),
-        reg=sound_registers({**form.get("reg", {})}, faults),
+        reg=sound_registers(form.get("reg", {}), faults),
         tokens=tokens,
         why=form.get("why"),
         last_token=None if tokens else form.get("token"),
@@ -50,7 +50,7 @@ def decode_hello(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decod
         model=form.get("model"),
         firmware=form.get("fw"),
         relay=form.get("relay"),
-        reg=sound_registers({**form.get("reg", {})}, faults),
+        reg=sound_registers(form.get("reg", {}), faults),
         ctr=safe_integer(form["ctr"]) if "ctr" in form else None,
         buffered=safe_integer(buffered["rows"]) if buffered is not None else None,
     )
