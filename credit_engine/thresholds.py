@@ -13,6 +13,7 @@ it; a threshold whose level stays brings nothing, so a repeat or a re-rating nev
 (1) An amount, or what the next days are expected to cost (`forecast`), whichever is more.
 
 A supply that is cut stays `disconnected` in a protected window: the window restores nothing.
+Where only replayed readings were settled nothing begins; what they brought is told by the next.
 """
 
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -40,6 +41,7 @@ WINDOW = "window"  # an edge of a non-disconnection window
 REQUEST = "emergency_request"
 FORECAST = "forecast"  # the days ahead are expected to cost more or less than before
 HISTORY = "history"  # facts of the past or terms that are other now: no posting crosses
+_FROM_BEST: Sequence[Supply] = ("connected", "protected", "disconnected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +91,28 @@ def rearm_micro(low_credit_micro: int) -> int:
 
 
 def levels(
-    before: Levels, status: Status, low_credit_micro: int, *, held: bool, may_cut: bool
+    before: Levels, status: Status, low_credit_micro: int, *, held: bool, may_worsen: bool
 ) -> Levels:
     """The levels of an account with this status.
 
-    `held`: a hold protects the supply as a window does. `may_cut` False: nothing in this
-    settlement may be the cause of a cut; the next one decides.
+    `held`: a hold protects the supply as a window does. `may_worsen` False: nothing in this
+    settlement may be the cause of an alert or a cut; the next one decides.
     """
     balance = status.balance_micro
     low_edge = rearm_micro(low_credit_micro) if before.low_credit else low_credit_micro
     supply = status.supply
     if supply == "disconnected" and held:
         supply = "protected"
-    if supply == "disconnected" and not may_cut:
-        supply = before.supply
+    if not may_worsen:
+        supply = min(supply, before.supply, key=_FROM_BEST.index)
     if supply == "protected" and before.supply == "disconnected":
         supply = "disconnected"
-    return Levels(balance <= low_edge, balance <= 0, status.emergency_in_use, supply)
+    return Levels(
+        balance <= low_edge and (may_worsen or before.low_credit),
+        balance <= 0 and (may_worsen or before.zero),
+        status.emergency_in_use and (may_worsen or before.emergency),
+        supply,
+    )
 
 
 def steps(balance_micro: int, postings: Iterable[Posting], new: Container[str]) -> list[Step]:

@@ -70,9 +70,9 @@ def record(
 ) -> int:
     """Write settlements with their decisions and queue the orders; returns how many were queued.
 
-    `live`: the accounts that something new was said about; nothing cuts the others (a replayed
-    reading is never by itself the cause of a cut; what it takes off a bill may put a supply back
-    at once). None: all. `released`: the hold whose end made the caller settle.
+    `live`: the accounts that something new was said about; of the others nothing gets worse (a
+    replayed reading is never by itself the cause of an alert or a cut; what it takes off a bill may
+    put a supply back at once). None: all. `released`: the hold whose end made the caller settle.
     `asked`: what the meter of an account was last asked for, where the caller has read that under
     the locks; the other meters are looked up. `positions`: what the worker keeps of them.
     """
@@ -91,8 +91,8 @@ def record(
     for each in settled:
         account = each.state.account_id
         review = reviews.get(account)
-        may_cut = live is None or account in live
-        state, crossed = _decide(each, review, released, may_cut)
+        may_worsen = live is None or account in live
+        state, crossed = _decide(each, review, released, may_worsen)
         decided[account] = replace(each, state=state) if state is not each.state else each
         first = each.state.decisions + 1
         guards = {} if review is None else review.guards
@@ -123,7 +123,7 @@ def _follow(conn: Connection, made: Sequence[_Made], now_ms: int) -> None:
 
 
 def _decide(
-    each: Settled, review: Review | None, released: str | None, may_cut: bool
+    each: Settled, review: Review | None, released: str | None, may_worsen: bool
 ) -> tuple[AccountState, tuple[Crossing, ...]]:
     """The state with its levels as of now, and what was crossed on the way."""
     old, status = each.before, each.outcome.status
@@ -133,10 +133,17 @@ def _decide(
         # Time lets a guard go: the clockwork asks again then.
         kept = replace(kept, due_ms=min(kept.due_ms, review.due_ms))
     before = Levels(
-        old.low_credit, old.balance_micro <= 0, old.emergency_in_use, old.decided_supply
+        old.low_credit,
+        old.balance_micro <= 0 and not old.zero_waits,
+        old.emergency_in_use and not old.emergency_waits,
+        old.decided_supply,
     )
     low_micro = low_credit_edge(old.low_credit_micro, each.state.expected_micro)
-    after = levels(before, status, low_micro, held=guard is not None, may_cut=may_cut)
+    after = levels(before, status, low_micro, held=guard is not None, may_worsen=may_worsen)
+    zero_waits = status.balance_micro <= 0 and not after.zero
+    emergency_waits = status.emergency_in_use and not after.emergency
+    if (zero_waits, emergency_waits) != (old.zero_waits, old.emergency_waits):
+        kept = replace(kept, zero_waits=zero_waits, emergency_waits=emergency_waits)
     if after == before:
         return kept, ()
     crossed = crossings(

@@ -69,6 +69,9 @@ class AccountState:
     low_credit_days: int | None
     expected_micro: int
     expected_until_ms: int
+    # by replayed readings alone, which are no cause to tell it: what is settled next does
+    zero_waits: bool
+    emergency_waits: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +331,8 @@ def _conclude(
             low_credit_days=state.low_credit_days,
             expected_micro=state.expected_micro,
             expected_until_ms=state.expected_until_ms,
+            zero_waits=state.zero_waits,
+            emergency_waits=state.emergency_waits,
         ),
         outcome=outcome,
         terms=terms,
@@ -400,7 +405,7 @@ _STATE_COLUMNS: dict[type[Column[Any]], tuple[str, ...]] = {
         "decisions",
     ),
     Texts: ("supply", "decided_supply"),
-    Bools: ("has_tail", "emergency_in_use", "low_credit"),
+    Bools: ("has_tail", "emergency_in_use", "low_credit", "zero_waits", "emergency_waits"),
 }
 
 

@@ -4,7 +4,7 @@
 SELECT s.account_id, p.position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
-       low_credit_days, expected_micro, expected_until_ms
+       low_credit_days, expected_micro, expected_until_ms, zero_waits, emergency_waits
 FROM account_state s JOIN account_position p ON p.account_id = s.account_id
 WHERE s.account_id = ANY(%(accounts)s)
 ORDER BY s.account_id
@@ -15,7 +15,7 @@ FOR UPDATE
 SELECT s.account_id, p.position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms,
        due_ms, balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
-       low_credit_days, expected_micro, expected_until_ms
+       low_credit_days, expected_micro, expected_until_ms, zero_waits, emergency_waits
 FROM account_state s JOIN account_position p ON p.account_id = s.account_id
 WHERE s.account_id = %(account)s
 
@@ -24,7 +24,7 @@ WHERE s.account_id = %(account)s
 SELECT s.account_id, p.position::text, numbers, anchor_ms, opened_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
        balance_micro, debt_micro, supply, emergency_in_use, terms_revision,
        low_credit_micro, low_credit, decided_supply, decisions,
-       low_credit_days, expected_micro, expected_until_ms
+       low_credit_days, expected_micro, expected_until_ms, zero_waits, emergency_waits
 FROM account_state s JOIN account_position p ON p.account_id = s.account_id
 WHERE due_ms <= %(now_ms)s
 ORDER BY due_ms
@@ -171,10 +171,11 @@ WITH n AS (
         %(newest_reading_ms)s::bigint[], %(has_tail)s::boolean[], %(settled_until_ms)s::bigint[],
         %(due_ms)s::bigint[], %(balance_micro)s::bigint[], %(debt_micro)s::bigint[],
         %(supply)s::text[], %(emergency_in_use)s::boolean[], %(low_credit)s::boolean[],
-        %(decided_supply)s::text[], %(decisions)s::bigint[])
+        %(decided_supply)s::text[], %(decisions)s::bigint[],
+        %(zero_waits)s::boolean[], %(emergency_waits)s::boolean[])
     AS n (account_id, position, anchor_ms, newest_reading_ms, has_tail, settled_until_ms, due_ms,
           balance_micro, debt_micro, supply, emergency_in_use, low_credit, decided_supply,
-          decisions)),
+          decisions, zero_waits, emergency_waits)),
 positions AS (
     UPDATE account_position p SET position = n.position::json
     FROM n WHERE p.account_id = n.account_id)
@@ -184,7 +185,8 @@ SET numbers = NULL, anchor_ms = n.anchor_ms,
     settled_until_ms = n.settled_until_ms, due_ms = n.due_ms,
     balance_micro = n.balance_micro, debt_micro = n.debt_micro, supply = n.supply,
     emergency_in_use = n.emergency_in_use, low_credit = n.low_credit,
-    decided_supply = n.decided_supply, decisions = n.decisions
+    decided_supply = n.decided_supply, decisions = n.decisions,
+    zero_waits = n.zero_waits, emergency_waits = n.emergency_waits
 FROM n
 WHERE s.account_id = n.account_id
 

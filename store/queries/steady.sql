@@ -9,7 +9,8 @@ SELECT m.number, m.id, g.number, m.trusted, s.clock, h.boot, h.seq, s.desired_re
        a.account_id, p.position::text, a.numbers, a.anchor_ms, a.opened_ms, a.newest_reading_ms,
        a.has_tail, a.settled_until_ms, a.due_ms, a.balance_micro, a.debt_micro, a.supply,
        a.emergency_in_use, a.terms_revision, a.low_credit_micro, a.low_credit, a.decided_supply,
-       a.decisions, a.low_credit_days, a.expected_micro, a.expected_until_ms
+       a.decisions, a.low_credit_days, a.expected_micro, a.expected_until_ms, a.zero_waits,
+       a.emergency_waits
 FROM meter m
 JOIN meter_state s ON s.meter_id = m.id
 JOIN meter_heard h ON h.meter_id = m.id

@@ -1,5 +1,6 @@
 """A crossing is decided once, with the posting that crosses, whatever comes again or late."""
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -193,16 +194,86 @@ def test_catching_up_after_days_decides_the_same_in_the_same_order(desk: Desk, c
     assert desk.state(slept).balance_micro == desk.state(stepped).balance_micro
 
 
+# What is said next of an account that replayed readings alone took below zero, and what it tells.
+NEXT: dict[str, tuple[Callable[[Desk, int], object], list[str]]] = {
+    "live reading": (
+        lambda desk, account: desk.read(account, "2026-03-01T03:00:00Z", 51_000),
+        ["low_credit", "zero", "disconnected"],
+    ),
+    "replayed reading": (
+        lambda desk, account: desk.read(account, "2026-03-01T03:00:00Z", 52_000, hist=True),
+        [],
+    ),
+    "late replayed reading": (
+        lambda desk, account: desk.read(account, "2026-03-01T01:30:00Z", 10_000, hist=True),
+        [],
+    ),
+    "clockwork": (
+        lambda desk, account: desk.tick("2026-03-02T00:00:01Z"),
+        ["low_credit", "zero", "disconnected"],
+    ),
+    "too small a payment": (
+        lambda desk, account: desk.pay(account, 1, "2026-03-01T03:00:00Z"),
+        ["low_credit", "zero", "disconnected"],
+    ),
+    "a payment that leaves it low": (
+        lambda desk, account: desk.pay(account, 10, "2026-03-01T03:00:00Z"),
+        ["low_credit"],
+    ),
+    "payment": (lambda desk, account: desk.pay(account, 99, "2026-03-01T03:00:00Z"), []),
+}
+
+
+@pytest.mark.parametrize("case", NEXT)
+def test_replayed_readings_tell_nothing_and_what_comes_next_does(desk: Desk, case: str) -> None:
+    desk.set(notice_hours=1, reading_hours=None)
+    account = desk.open(desk.tariff(standing="0.50"))
+    desk.pay(account, 100, "2026-03-01T01:00:00Z")
+    before = desk.kinds(account)
+    desk.read(account, "2026-03-01T01:40:00Z", 45_000, hist=True)
+    desk.read(account, "2026-03-01T02:00:00Z", 51_000, hist=True)
+    assert desk.state(account).supply == "disconnected"
+    assert desk.kinds(account) == before
+    assert desk.conn.execute("SELECT type FROM command").fetchall() == []
+    then, told = NEXT[case]
+    then(desk, account)
+    if "disconnected" in told:
+        # Its notice was not given before it was due.
+        told = ["protected" if kind == "disconnected" else kind for kind in told]
+    assert desk.kinds(account)[len(before) :] == told
+    then(desk, account)
+    assert desk.kinds(account)[len(before) :].count("zero") == told.count("zero")
+
+
 def test_a_replayed_reading_is_no_cause_of_a_cut_and_the_next_live_one_is(desk: Desk) -> None:
     account = desk.open()
     desk.pay(account, 2, "2026-03-01T01:00:00Z")
+    before = desk.kinds(account)
     desk.read(account, "2026-03-01T02:00:00Z", 3_000, hist=True)
     assert desk.state(account).supply == "disconnected"
-    assert desk.kinds(account)[-1] == "zero"
+    assert desk.kinds(account) == before
     assert desk.orders(account) == []
     desk.read(account, "2026-03-01T03:00:00Z", 3_000)
-    assert desk.kinds(account)[-1] == "disconnected"
+    assert desk.kinds(account)[len(before) :] == ["zero", "disconnected"]
     assert desk.orders(account) == [("open", "queued")]
+
+
+def test_replayed_readings_begin_no_emergency_credit_and_no_protection(desk: Desk) -> None:
+    desk.set(reading_hours=None)
+    account = desk.open(
+        emergency={"limit": "7", "activation": "automatic"}, non_disconnection=FRIENDLY
+    )
+    desk.pay(account, 30, "2026-03-01T19:00:00Z")
+    before = desk.kinds(account)
+    desk.read(account, "2026-03-01T21:00:00Z", 16_000, hist=True)
+    assert desk.state(account).emergency_in_use
+    desk.read(account, "2026-03-01T22:00:00Z", 19_000, hist=True)
+    assert desk.state(account).supply == "protected"
+    assert desk.kinds(account) == before
+    desk.read(account, "2026-03-01T23:00:00Z", 19_000)
+    assert sorted(desk.kinds(account)[len(before) :]) == [
+        "emergency_begun", "low_credit", "protected", "zero",
+    ]  # fmt: skip
 
 
 def test_a_decision_is_never_edited(desk: Desk) -> None:

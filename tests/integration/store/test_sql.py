@@ -102,6 +102,8 @@ HOT = {
             "low_credit": [False],
             "decided_supply": ["connected"],
             "decisions": [0],
+            "zero_waits": [False],
+            "emergency_waits": [False],
         },
         {"account_state"},
     ),

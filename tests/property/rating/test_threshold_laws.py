@@ -48,11 +48,11 @@ def test_every_crossing_is_told_once_and_every_threshold_turns_back_and_forth(
     walk: list[tuple[Status, bool, bool]],
 ) -> None:
     before, told, balance = START, [], 0
-    for place, (drawn, held, may_cut) in enumerate(walk):
+    for place, (drawn, held, may_worsen) in enumerate(walk):
         status = replace(drawn, at_ms=place)
-        after = levels(before, status, LOW, held=held, may_cut=may_cut)
+        after = levels(before, status, LOW, held=held, may_worsen=may_worsen)
         # The same facts again decide nothing: redelivery, re-rating, a second worker.
-        assert levels(after, status, LOW, held=held, may_cut=may_cut) == after
+        assert levels(after, status, LOW, held=held, may_worsen=may_worsen) == after
         path = [Step(place, balance, status.balance_micro, f"k{place}", True)]
         found = crossings(TERMS, before, after, LOW, path, status, place - 1, None)
         changed = [
@@ -73,18 +73,36 @@ def test_a_balance_between_the_two_edges_crosses_neither(walk: list[int], low: b
     before = replace(START, low_credit=low, zero=False)
     for balance in walk:
         status = Status(1, balance, 0, "connected", False, False, None)
-        assert levels(before, status, LOW, held=False, may_cut=True).low_credit is low
+        assert levels(before, status, LOW, held=False, may_worsen=True).low_credit is low
 
 
 @given(statuses, st.sampled_from(SUPPLIES))
 def test_a_hold_and_a_replay_never_cut_and_never_restore(status: Status, supply: Supply) -> None:
     before = replace(START, supply=supply)
-    for held, may_cut in ((True, True), (False, False), (True, False)):
-        after = levels(before, status, LOW, held=held, may_cut=may_cut).supply
+    for held, may_worsen in ((True, True), (False, False), (True, False)):
+        after = levels(before, status, LOW, held=held, may_worsen=may_worsen).supply
         if supply != "disconnected":
             assert after != "disconnected"
         if status.supply != "connected" and supply == "disconnected":
             assert after == "disconnected"
+
+
+@given(
+    statuses,
+    st.builds(Levels, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(SUPPLIES)),
+    st.booleans(),
+)
+def test_a_replay_worsens_nothing_and_the_next_settlement_tells_all_of_it(
+    status: Status, before: Levels, held: bool
+) -> None:
+    after = levels(before, status, LOW, held=held, may_worsen=False)
+    live = levels(before, status, LOW, held=held, may_worsen=True)
+    for name in ("low_credit", "zero", "emergency"):
+        was, told = getattr(before, name), getattr(live, name)
+        assert getattr(after, name) == (was and told)
+    worse = SUPPLIES.index(live.supply) > SUPPLIES.index(before.supply)
+    assert after.supply == (before.supply if worse else live.supply)
+    assert levels(after, status, LOW, held=held, may_worsen=True) == live
 
 
 def test_the_steps_of_postings_are_the_walk_of_the_balance() -> None:
