@@ -96,6 +96,13 @@ class BatchMeter:
             told = Told(reading.ts_ms, received_ms, now_ms, sure=reading.tq != "lost")
             self.report(reading.relay, told)
 
+    def hear_refused(self, reading: DecodedReading) -> None:
+        """A sign of life, and perhaps what a gap missed; never the meter's newest place."""
+        self.heard = True
+        place = Place(reading.boot, reading.seq, reading.ts_ms)
+        if self.boot is not None and self.seq is not None and place.counter < (self.boot, self.seq):
+            self.late.append(place)
+
     def _hear_apart(self, place: Place) -> None:
         if self.boot is None or self.seq is None or self.seq_ms is None:
             self.boot, self.seq, self.seq_ms = place

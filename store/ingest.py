@@ -238,10 +238,11 @@ class Batch:
             key = (meter.id, reading.register, reading.ts_ms)
             stored = known.get(key)
             if stored is not None:
-                meter.hear(reading, message.received_ms, self._now_ms)
                 if stored == reading.value_wh:
+                    meter.hear(reading, message.received_ms, self._now_ms)
                     self.recorded.duplicate += 1
                 else:
+                    meter.hear_refused(reading)
                     detail = f"{reading.register} was {stored} Wh at that instant."
                     self._refuse_reading(message, reading, "conflict", detail)
                 continue

@@ -198,6 +198,32 @@ def test_two_boots_that_interleave_are_a_clone(utility: Any) -> None:
     assert utility.rows("SELECT kind FROM event") == ["clone_suspected"]
 
 
+@pytest.mark.parametrize("place", [(99, 1), (1, 11), (1, 500)])
+def test_a_refused_reading_is_never_a_meters_newest_place(
+    utility: Any, place: tuple[int, int]
+) -> None:
+    boot, seq = place
+    supply = utility.open()
+    utility.slot(supply.meter, 10)
+    at_ms = T0 + 10 * QUARTER
+    utility.record(utility.reading(supply.meter, at_ms, OPENED_WH + 7, boot=boot, seq=seq))
+    utility.slot(supply.meter, 11)
+    assert reasons(utility) == ["conflict"]
+    assert utility.rows("SELECT seq FROM reading ORDER BY seq") == [10, 11]
+    assert open_gaps(utility) == []
+
+
+def test_a_refused_reading_is_what_a_gap_missed(utility: Any) -> None:
+    supply = utility.open()
+    for seq in (1, 2, 4):
+        utility.slot(supply.meter, seq)
+    assert open_gaps(utility) == [(2, 4)]
+    # The third was dated like the second: to ask for it again would change nothing.
+    at_ms = T0 + 2 * QUARTER
+    utility.record(utility.reading(supply.meter, at_ms, OPENED_WH + 7, seq=3))
+    assert (reasons(utility), open_gaps(utility)) == (["conflict"], [])
+
+
 def test_a_replayed_row_of_an_earlier_boot_is_no_clone(utility: Any) -> None:
     supply = utility.open()
     utility.slot(supply.meter, 3, boot=2)
