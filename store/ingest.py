@@ -231,7 +231,10 @@ class Batch:
         known = self._known(
             (meter, reading)
             for meter, reading, _, account in placed
-            if account is None or reading.ts_ms <= self._states[account].newest_reading_ms
+            # How new another register is, no account tells: it may have come without the total.
+            if account is None
+            or reading.ts_ms <= self._states[account].newest_reading_ms
+            or reading.register != ACTIVE_IMPORT
         )
         rows: list[_Row] = []
         for meter, reading, message, account in placed:

@@ -207,6 +207,32 @@ def test_other_registers_are_stored_and_charge_nothing(utility: Any) -> None:
     assert verdicts(utility) == ["accepted", None, None]
 
 
+# What was said first at the instant of another value of 2.8.0, and what comes with that value.
+ALONE = {
+    "alone": ({"2.8.0": 5}, {"2.8.0": 7}),
+    "with the total": ({"2.8.0": 5}, {"1.8.0": OPENED_WH + 100, "2.8.0": 7}),
+    "after a refused total": ({"1.8.0": -1, "2.8.0": 5}, {"1.8.0": OPENED_WH, "2.8.0": 7}),
+}
+
+
+@pytest.mark.parametrize("said_first", [True, False], ids=["apart", "together"])
+@pytest.mark.parametrize("case", ALONE)
+def test_another_value_of_any_register_is_a_conflict(
+    utility: Any, case: str, said_first: bool
+) -> None:
+    supply = utility.open()
+    utility.now = T0 + 2 * HOUR
+    messages = [utility.reading(supply.meter, T0 + HOUR, form) for form in ALONE[case]]
+    for batch in [[each] for each in messages] if said_first else [messages]:
+        utility.record(*batch)
+    assert quarantined(utility).count("conflict") == 1
+    assert utility.rows("SELECT value_wh FROM reading WHERE register = '2.8.0'") == [5]
+    before = contents(utility)
+    recorded = utility.record(*messages)
+    assert recorded.accepted == 0
+    assert contents(utility) == before
+
+
 def test_what_nobody_registered_is_kept(utility: Any) -> None:
     utility.now = T0 + HOUR
     stranger = "37000000017"
