@@ -100,11 +100,11 @@ def levels(
     """
     balance = status.balance_micro
     low_edge = rearm_micro(low_credit_micro) if before.low_credit else low_credit_micro
-    supply = status.supply
+    supply: Supply = status.supply
     if supply == "disconnected" and held:
         supply = "protected"
     if not may_worsen:
-        supply = min(supply, before.supply, key=_FROM_BEST.index)
+        supply = _FROM_BEST[min(_FROM_BEST.index(supply), _FROM_BEST.index(before.supply))]
     if supply == "protected" and before.supply == "disconnected":
         supply = "disconnected"
     return Levels(

@@ -10,11 +10,15 @@ from typing import Literal, NamedTuple
 
 from psycopg import Connection
 
+from credit_engine.days import DAY_MS
 from schemas.judging import CLOCK_SET_FROM_MS, FUTURE_TOLERANCE_MS, RIGHT_WITHIN_MS
 from schemas.telemetry import DecodedReading
 from store.binary import Bools, Int8s, Texts
 from store.sequence import Place
 from store.sql import query
+
+# How far apart two instants of one count are looked for: it is no key of the readings' table.
+COUNTED_AROUND_MS = 2 * DAY_MS
 
 FlagKind = Literal["seq_reused", "boot_reused", "take_over"]
 # Older than any word that can be dated.
@@ -144,6 +148,40 @@ def load(conn: Connection, numbers: Texts) -> dict[str, BatchMeter]:
     found: dict[str, BatchMeter] = {}
     for number, *rest in conn.execute(query("meters_of_batch"), of):
         found[number] = BatchMeter(rest[0], number, *rest[1:])
+    return found
+
+
+def counted(
+    conn: Connection, readings: Iterable[tuple[BatchMeter, DecodedReading]]
+) -> dict[tuple[int, int, int], int]:
+    """Of readings whose counts are no newer than their meters' newest: the instants that these
+    counts have already, as {(meter, boot, seq): instant}. What a gap missed is not looked for.
+    """
+    found: dict[tuple[int, int, int], int] = {}
+    late: list[tuple[BatchMeter, DecodedReading]] = []
+    for meter, reading in readings:
+        if meter.boot is None or meter.seq is None or meter.seq_ms is None:
+            continue
+        newest, place = (meter.boot, meter.seq), (reading.boot, reading.seq)
+        if place == newest:
+            found[meter.id, meter.boot, meter.seq] = meter.seq_ms
+        elif place < newest:
+            late.append((meter, reading))
+    if late:
+        instants = [reading.ts_ms for _, reading in late]
+        of = {
+            "meters": Int8s([meter.id for meter, _ in late]),
+            "registers": Texts([reading.register for _, reading in late]),
+            "boots": Int8s([reading.boot for _, reading in late]),
+            "seqs": Int8s([reading.seq for _, reading in late]),
+            "ts": Int8s(instants),
+            "around_ms": COUNTED_AROUND_MS,
+            "first_ms": min(instants) - COUNTED_AROUND_MS,
+            "last_ms": max(instants) + COUNTED_AROUND_MS,
+        }
+        # planned for this range, see store.facts.stored_facts
+        rows = conn.execute(query("counted_readings"), of, prepare=False)
+        found |= {(meter, boot, seq): ts_ms for meter, boot, seq, ts_ms in rows}
     return found
 
 

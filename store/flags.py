@@ -1,9 +1,9 @@
 """Meters that look like two: a flag for people, and an event, beside what is kept in quarantine.
 
-`seq_reused`: a counter that went back within one boot; `boot_reused`: an earlier boot that speaks
-after a later one; `take_over`: connections that take the name from each other. What such a meter
-says at instants that were counted already is kept in quarantine until a person clears the flag;
-then its counters begin anew with its next reading.
+`seq_reused`: a counter that went back within one boot, or a count of two instants; `boot_reused`:
+an earlier boot that speaks after a later one; `take_over`: connections that take the name from each
+other. What such a meter says at instants that were counted already is kept in quarantine until a
+person clears the flag; then its counters begin anew with its next reading.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,7 @@ from psycopg import Connection
 
 from credit_engine.facts import Reading
 from schemas.identity import ACTIVE_IMPORT
+from schemas.quantities import format_instant
 from schemas.telemetry import DecodedReading
 from schemas.topics import Topic
 from store import batch_meter, decisions, gaps, steady, supply
@@ -236,6 +237,14 @@ class Batch:
             or reading.ts_ms <= self._states[account].newest_reading_ms
             or reading.register != ACTIVE_IMPORT
         )
+        counted = batch_meter.counted(
+            self._conn,
+            (
+                (meter, reading)
+                for meter, reading, *_ in placed
+                if (meter.id, reading.register, reading.ts_ms) not in known
+            ),
+        )
         rows: list[_Row] = []
         for meter, reading, message, account in placed:
             key = (meter.id, reading.register, reading.ts_ms)
@@ -250,15 +259,21 @@ class Batch:
                     self._refuse_reading(message, reading, "conflict", detail)
                 continue
             boot, seq, ts_ms = reading.boot, reading.seq, reading.ts_ms
+            count = (meter.id, boot, seq)
             suspicion = meter.ran_back(boot, seq, ts_ms, replayed=reading.hist)
+            if suspicion is None and counted.get(count, ts_ms) != ts_ms:
+                suspicion = "seq_reused"
             if suspicion is not None:
                 detail = f"boot {meter.boot} had reached seq {meter.seq} before that instant."
+                if count in counted:
+                    detail = f"that count was of {format_instant(counted[count])}."
                 self._refuse_reading(message, reading, suspicion, detail)
                 self._reports.suspect(meter, suspicion, f"Said boot {boot}, seq {seq}; {detail}")
                 continue
             if meter.clock == "lost" and reading.tq != "lost" and boot >= (meter.boot or 0):
                 reading = reading._replace(tq="lost")  # noqa: PLW2901 - by its clock, as we know it
             known[key] = reading.value_wh
+            counted[count] = ts_ms
             meter.hear(reading, message.received_ms, self._now_ms)
             rows.append(
                 _Row(meter, reading, message, account, self._early_verdict(meter, reading, account))

@@ -40,6 +40,26 @@ CROSS JOIN LATERAL (
     OFFSET 0
 ) r
 
+-- name: counted_readings
+-- Of these readings, those whose count is stored at another instant near theirs, which was believed;
+-- what a gap missed was never counted. The range leaves out all other chunks.
+SELECT k.meter_id, k.boot, k.seq, ms_of(r.ts)
+FROM (SELECT meter_id, register, boot, seq, ts
+      FROM unnest(%(meters)s::bigint[], %(registers)s::text[], %(boots)s::bigint[],
+                  %(seqs)s::bigint[], %(ts)s::bigint[]) AS c (meter_id, register, boot, seq, ts)
+      WHERE NOT EXISTS (SELECT FROM gap g WHERE g.meter_id = c.meter_id AND g.closed_at IS NULL
+                        AND (g.after_boot, g.after_seq) < (c.boot, c.seq)
+                        AND (c.boot, c.seq) < (g.before_boot, g.before_seq))
+      OFFSET 0) k
+CROSS JOIN LATERAL (
+    SELECT ts FROM reading
+    WHERE meter_id = k.meter_id AND register = k.register AND boot = k.boot AND seq = k.seq
+      AND clock IN ('sync', 'drift')
+      AND ts BETWEEN at_ms(k.ts - %(around_ms)s) AND at_ms(k.ts + %(around_ms)s)
+      AND ts BETWEEN at_ms(%(first_ms)s) AND at_ms(%(last_ms)s)
+    ORDER BY ts LIMIT 1
+) r
+
 -- name: insert_readings
 -- New readings with their verdicts. A key that came in between by another worker stays as it is.
 INSERT INTO reading (meter_id, register, ts, value_wh, boot, seq, clock, historical, received_at,

@@ -9,6 +9,7 @@ from schemas.quantities import format_instant
 from store import clockwork, flags, gaps, supply
 from store.audit import audit
 from store.errors import Conflict, NotFound
+from store.incoming import Incoming
 from tests.integration.store.conftest import receipts
 
 OPENED_WH = 100_000
@@ -222,6 +223,47 @@ def test_a_refused_reading_is_what_a_gap_missed(utility: Any) -> None:
     at_ms = T0 + 2 * QUARTER
     utility.record(utility.reading(supply.meter, at_ms, OPENED_WH + 7, seq=3))
     assert (reasons(utility), open_gaps(utility)) == (["conflict"], [])
+
+
+# Of a meter at (2, 10), with (1, 20) before its boot, that misses (2, 4) and (2, 5): the count of
+# another reading, its minutes after the one that was counted so, and why it is refused.
+COUNTS = {
+    "the newest, older": ((2, 10, -7), "seq_reused"),
+    "the newest, newer": ((2, 10, 7), "seq_reused"),
+    "one before, older": ((2, 8, -7), "seq_reused"),
+    "one before, hours older": ((2, 8, -180), "seq_reused"),
+    "of an earlier boot": ((1, 20, -7), "seq_reused"),
+    "of a gap": ((2, 4, -7), None),
+    "a clock set back": ((2, 11, -187), None),
+}
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
+@pytest.mark.parametrize("hist", [False, True], ids=["live", "replayed"])
+@pytest.mark.parametrize("case", COUNTS)
+def test_a_count_is_of_one_instant(utility: Any, case: str, hist: bool, together: bool) -> None:
+    (boot, seq, minutes), reason = COUNTS[case]
+    supply, counts = utility.open(), [(1, 20), *((2, seq) for seq in (1, 2, 3, 6, 7, 8, 9, 10))]
+
+    def reading(boot: int, seq: int, minutes: int = 0, **more: Any) -> Incoming:
+        at_ms = T0 + (20 * boot + seq) * QUARTER + minutes * MINUTE
+        wh = OPENED_WH + (at_ms - T0) // MINUTE
+        said: Incoming = utility.reading(supply.meter, at_ms, wh, boot=boot, seq=seq, **more)
+        return said
+
+    utility.now = T0 + DAY
+    messages = [*(reading(*count) for count in counts), reading(boot, seq, minutes, hist=hist)]
+    for batch in [messages] if together else [[each] for each in messages]:
+        utility.record(*batch)
+    assert reasons(utility) == ([] if reason is None else [reason])
+    assert [flag.kind for flag in flags.flags(utility.conn)] == reasons(utility)
+    said = utility.rows("SELECT count(*) FROM reading")
+    assert said == [len(counts) + (reason is None)]
+    before = utility.state(supply)
+    for message in reversed(messages):
+        utility.record(message)
+    assert utility.rows("SELECT count(*) FROM reading") == said
+    assert utility.state(supply).balance_micro == before.balance_micro
 
 
 def test_a_replayed_row_of_an_earlier_boot_is_no_clone(utility: Any) -> None:

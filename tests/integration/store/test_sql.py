@@ -68,6 +68,19 @@ HOT = {
         {"meters": [1], "registers": ["1.8.0"], "ts": [0], "first_ms": 0, "last_ms": 2**42},
         {"reading"},
     ),
+    "counted_readings": (
+        {
+            "meters": [1],
+            "registers": ["1.8.0"],
+            "boots": [1],
+            "seqs": [1],
+            "ts": [2**41],
+            "around_ms": 1,
+            "first_ms": 0,
+            "last_ms": 2**42,
+        },
+        {"gap", "reading"},
+    ),
     "posted_from": (
         {"accounts": [1, 2], "from": [0, 0]},
         {"ledger_posting", "energy_debit"},
