@@ -9,6 +9,7 @@ from psycopg import Connection
 from prepaid.settings import Settings
 from store.errors import MigrationError, Unavailable
 from store.operations import readiness
+from store.session import AWAY
 
 CONNECT_TIMEOUT_S = 5
 
@@ -26,7 +27,7 @@ def connected(settings: Settings) -> Iterator[Connection]:
             if readiness(conn).pending_migrations:
                 raise MigrationError("the database is older than this version: run prepaid migrate")
             yield conn
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except AWAY as error:
         # The driver's second line asks whether the server runs; a refusal is one line.
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise Unavailable(said[0]) from error

@@ -8,7 +8,7 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from store.errors import Unavailable
-from store.session import NOTICE_SILENCE
+from store.session import AWAY, NOTICE_SILENCE
 
 # Callers above hold connections and know no driver.
 __all__ = ["Connection", "Pool", "borrow", "make_pool", "snapshot", "url_of"]
@@ -62,9 +62,13 @@ def borrow(pool: Pool) -> Iterator[Connection]:
     """One connection until the block ends. Errors: Unavailable, none free or the server away."""
     try:
         with pool.connection() as conn:
-            yield conn
-    except (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError) as error:
-        # Deadlocks and statement timeouts are among these: all are worth trying again.
+            try:
+                yield conn
+            except psycopg.errors.ReadOnlySqlTransaction:
+                # The pool would lend it again: it answers.
+                conn.close()
+                raise
+    except (PoolTimeout, PoolClosed, *AWAY) as error:
         raise Unavailable(str(error).strip() or type(error).__name__) from error
 
 

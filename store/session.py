@@ -26,6 +26,10 @@ NOTICE_SILENCE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,  # milliseconds
 }
+# The server is away, or is one that takes no writes any more, as an old primary after a fail-over:
+# who connects anew finds the one that does (docs/replication.md). Deadlocks and full disks are
+# among these: all are worth trying again.
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 # Batches join a few thousand keys to large tables: without these the planner, which cannot know
 # the size of an array, scans the tables whole.
 POINT_LOOKUPS: tuple[LiteralString, ...] = (
@@ -57,8 +61,7 @@ class Session:
     def _run(self, work: Callable[[Connection], _Result]) -> _Result:
         try:
             return work(self._connection())
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            # Deadlocks and full disks are among these: all are worth trying again.
+        except AWAY as error:
             self._drop()
             raise Unavailable(str(error).strip() or type(error).__name__) from error
 

@@ -1,10 +1,11 @@
-"""A server that vanished without a word is noticed in seconds, by loops and by the API."""
+"""A server that vanished, or takes no writes any more, is noticed by loops and by the API."""
 
 import os
 import socket
 
 import pytest
 
+from store.errors import Unavailable
 from store.pool import borrow, make_pool
 from store.session import NOTICE_SILENCE, Session
 
@@ -35,6 +36,35 @@ def test_the_apis_connections_watch_their_server(database_url):
     try:
         with borrow(pool) as conn:
             assert options(conn) == WANTED
+    finally:
+        pool.close()
+
+
+READ_ONLY = "SELECT set_config('default_transaction_read_only', 'on', false)"
+WRITE = "UPDATE centre SET name = name"
+
+
+async def test_a_loop_leaves_a_server_that_takes_no_writes_any_more(database_url):
+    session = Session(database_url, "test")
+    # As an old primary after a fail-over: it is there, and the URL finds another one.
+    first = await session.run(lambda conn: conn.execute(READ_ONLY) and conn.info.backend_pid)
+    with pytest.raises(Unavailable):
+        await session.run(lambda conn: conn.execute(WRITE))
+    assert await session.run(lambda conn: conn.info.backend_pid) != first
+    await session.run(lambda conn: conn.execute(WRITE))
+    await session.close()
+
+
+def test_the_api_leaves_a_server_that_takes_no_writes_any_more(database_url):
+    pool = make_pool(database_url, min_size=1, max_size=1)
+    pool.open()
+    try:
+        with borrow(pool) as conn:
+            conn.execute(READ_ONLY)
+        with pytest.raises(Unavailable), borrow(pool) as conn:
+            conn.execute(WRITE)
+        with borrow(pool) as conn:
+            conn.execute(WRITE)
     finally:
         pool.close()
 
