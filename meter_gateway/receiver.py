@@ -118,6 +118,8 @@ class Receiver:
         self._nodes = address.nodes()
         self.client_id = client_id
         self._filters = [topic_filter] if isinstance(topic_filter, str) else list(topic_filter)
+        # A share is handed no retained messages: one that says so was published so just now.
+        self._shared = all(each.startswith("$share/") for each in self._filters)
         self._session_expiry_s = session_expiry_s
         self._inbox = Inbox()
         self._connection: _Connection | None = None
@@ -304,7 +306,7 @@ class Receiver:
                 packet.packet_id,
                 time.monotonic_ns(),
                 connection,
-                inbox.prompt and not packet.retain,
+                inbox.prompt and (self._shared or not packet.retain),
                 packet.retain,
             )
         )

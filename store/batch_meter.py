@@ -13,7 +13,9 @@ from psycopg import Connection
 from credit_engine.days import DAY_MS
 from schemas.judging import CLOCK_SET_FROM_MS, FUTURE_TOLERANCE_MS, RIGHT_WITHIN_MS
 from schemas.telemetry import DecodedReading
-from store.binary import Bools, Int8s, Texts
+from store import presence
+from store.binary import Int8s, Texts
+from store.presence import Presence
 from store.sequence import Place
 from store.sql import query
 
@@ -71,7 +73,7 @@ class BatchMeter:
     opened: list[int]
     relay: str | None = None
     relay_ms: int | None = None
-    online: bool | None = None
+    presence: Presence = field(default_factory=Presence)
     heard: bool = False
     # (newest place so far, newer place): something between them did not come, or not yet
     jumps: list[tuple[Place, Place]] = field(default_factory=list)
@@ -146,8 +148,9 @@ def load(conn: Connection, numbers: Texts) -> dict[str, BatchMeter]:
     conn.execute(query("lock_meters"), of)
     # Looked up after the locks: an installation that we waited for is seen.
     found: dict[str, BatchMeter] = {}
-    for number, *rest in conn.execute(query("meters_of_batch"), of):
+    for number, *rest, away in conn.execute(query("meters_of_batch"), of):
         found[number] = BatchMeter(rest[0], number, *rest[1:])
+        found[number].presence.away = away
     return found
 
 
@@ -192,9 +195,11 @@ def write(conn: Connection, meters: Iterable[BatchMeter], now_ms: int) -> list[i
     """
     known = sorted(meters, key=lambda meter: meter.id)
     heard = [meter for meter in known if meter.heard]
-    gone = [meter.id for meter in known if meter.online is False and not meter.heard]
-    if gone:
-        conn.execute(query("mark_offline"), {"meters": gone})
+    said = [meter for meter in known if meter.presence.online is not None]
+    if said:
+        of: dict[str, object] = {"meters": [meter.id for meter in said]}
+        of |= presence.columns([meter.presence for meter in said], now_ms)
+        conn.execute(query("mark_online"), of)
     if not heard:
         return []
     conn.execute(
@@ -207,11 +212,10 @@ def write(conn: Connection, meters: Iterable[BatchMeter], now_ms: int) -> list[i
             "seq_ms": Int8s([meter.seq_ms for meter in heard]),
             "relay": Texts([meter.relay for meter in heard]),
             "relay_ms": Int8s([meter.relay_ms for meter in heard]),
-            "online": Bools([meter.online for meter in heard]),
         },
     )
     closed = [meter.id for meter in heard if meter.relay == "closed"]
     if not closed:
         return []
-    of = {"meters": Int8s(closed), "now_ms": now_ms}
-    return [took_ms for back, took_ms in conn.execute(query("mark_on_supply"), of) if back]
+    on = {"meters": Int8s(closed), "now_ms": now_ms}
+    return [took_ms for back, took_ms in conn.execute(query("mark_on_supply"), on) if back]

@@ -135,6 +135,9 @@ class Batch:
         if decoded.readings:
             self._take_readings(message, topic, candidates)
         if topic.side == "m":
+            spoken_of = self._meters.get(topic.device)
+            if spoken_of is not None and message.received_ms is not None and decoded.online is None:
+                spoken_of.presence.spoke()
             self.recorded.receipts += receipts(topic.device, decoded)
             self._take_report(topic.device, message)
         else:
@@ -179,12 +182,12 @@ class Batch:
 
     def _take_gateway_report(self, gateway: str, message: Incoming) -> None:
         decoded = message.decoded
-        event = decoded.event
-        if not self._reports.gateway_spoke(gateway, decoded.online):
+        event, prompt = decoded.event, message.received_ms is not None
+        if not self._reports.gateway_spoke(gateway, decoded.online, prompt=prompt):
             detail = f"Gateway {gateway} is not registered."
             self._refuse(message, "unknown_gateway", detail, None, None, gateway)
         elif decoded.hello is not None:
-            self._reports.gateway_spoke(gateway, online=True)
+            self._reports.gateway_spoke(gateway, online=True, prompt=prompt)
             self._reports.gateway_event(gateway, "hello", message.payload)
         elif event is not None and event.meter is None:
             self._reports.gateway_event(gateway, event.type, message.payload)

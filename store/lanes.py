@@ -46,6 +46,8 @@ LANE = np.dtype([
     ("closed", np.bool_),
     # Nothing is missing: a receipt promises no more than is held (store.gaps).
     ("whole", np.bool_),
+    # It is called offline: what it says just now is news.
+    ("away", np.bool_),
     ("steady", STEADY),
 ], align=True)  # fmt: skip
 
@@ -155,7 +157,7 @@ class Lanes:
         of = {"numbers": Texts(numbers)}
         rows = []
         for row in conn.execute(query("steady_meters"), of):
-            state = state_of(row[13:], terms.positions)
+            state = state_of(row[14:], terms.positions)
             if _stands_still(row, state, now_ms):
                 rows.append((row, state))
         terms.prepare(conn, {state.account_id: state.terms_revision for _, state in rows})
@@ -189,7 +191,7 @@ class Lanes:
     def _lane(
         self, row: Sequence[Any], state: AccountState, pricing: int, steady: Steady
     ) -> tuple[Any, ...]:
-        _, meter_id, gateway, _, _, boot, seq, _, reported, waits, gap, *versions = row[:13]
+        _, meter_id, gateway, _, _, boot, seq, _, reported, waits, gap, away, *versions = row[:14]
         due_ms = state.due_ms
         if state.low_credit_days is not None:
             due_ms = min(due_ms, state.expected_until_ms)
@@ -200,7 +202,7 @@ class Lanes:
         day = binary.day_number(steady.pricing.cell.day.date)
         return (
             meter_id, state.account_id, number, boot, seq, newest_ms, due_ms, 0, pricing, day,
-            *map(signed, versions), reported == "closed" and not waits, not gap, steady.row,
+            *map(signed, versions), reported == "closed" and not waits, not gap, away, steady.row,
         )  # fmt: skip
 
 

@@ -13,17 +13,18 @@ from schemas.errors import DomainError
 from schemas.judging import RIGHT_WITHIN_MS, instant_ms
 from schemas.quantities import format_instant
 from schemas.telemetry import Decoded, DecodedReading, Event, Hello
-from store import clocks, events, flags
+from store import clocks, events, flags, presence
 from store.batch_meter import BatchMeter, FlagKind, Told
 from store.clocks import Measure
 from store.events import Reported
 from store.flags import Raised
+from store.presence import Presence
 from store.sql import query
 
 
 @dataclass(slots=True)
 class _GatewayWord:
-    online: bool | None = None
+    presence: Presence
     spoke: bool = False
 
 
@@ -38,28 +39,34 @@ class Reports:
     _power: dict[int, int | None] = field(default_factory=dict)
     _measures: list[Measure] = field(default_factory=list)
     _gateways: dict[str, _GatewayWord] = field(default_factory=dict)
-    _known_gateways: dict[str, int] = field(default_factory=dict)
+    # Their ids, and whether they are called away.
+    _known_gateways: dict[str, tuple[int, bool]] = field(default_factory=dict)
 
     # --- gateways ---------------------------------------------------------------------------
 
     def know_gateways(self, conn: Connection, numbers: list[str]) -> None:
         """Look up the gateways that speak in this batch."""
         rows = conn.execute(query("gateways_of_batch"), {"numbers": numbers})
-        self._known_gateways = dict(rows.fetchall())
+        self._known_gateways = {number: (gateway, away) for number, gateway, away in rows}
 
-    def gateway_spoke(self, number: str, online: bool | None = None) -> bool:
+    def gateway_spoke(self, number: str, online: bool | None = None, *, prompt: bool) -> bool:
         """Note a sign of life, or with `online` a state; False for one that nobody registered."""
         if number not in self._known_gateways:
             return False
-        word = self._gateways.setdefault(number, _GatewayWord())
-        word.online = word.online if online is None else online
+        _, away = self._known_gateways[number]
+        word = self._gateways.setdefault(number, _GatewayWord(Presence(away)))
+        if online is not None:
+            word.presence.said(online=online, prompt=prompt)
+        elif prompt:
+            word.presence.spoke()
         # A last will is the broker's word.
         word.spoke = word.spoke or online is not False
         return True
 
     def gateway_event(self, number: str, kind: str, payload: bytes) -> None:
         """Keep what a gateway reports of itself."""
-        self._events.append(Reported(None, kind, payload, self._known_gateways[number]))
+        gateway, _ = self._known_gateways[number]
+        self._events.append(Reported(None, kind, payload, gateway))
 
     # --- meters -----------------------------------------------------------------------------
 
@@ -68,11 +75,12 @@ class Reports:
     ) -> None:
         """What a meter's own message says beside readings; `received_ms` as in Incoming."""
         if decoded.online is not None:
-            meter.online = decoded.online
+            meter.presence.said(online=decoded.online, prompt=received_ms is not None)
             # A last will is the broker's word, no sign of life.
             meter.heard = meter.heard or decoded.online
         said_ms = decoded.time_request_ms
         if decoded.hello is not None:
+            meter.presence.said(online=True, prompt=received_ms is not None)
             self._hello(meter, decoded.hello, payload, received_ms)
             said_ms = decoded.hello.ts_ms
         if decoded.event is not None:
@@ -99,8 +107,8 @@ class Reports:
     def _hello(
         self, meter: BatchMeter, hello: Hello, payload: bytes, received_ms: int | None
     ) -> None:
-        """A birth: online, powered, a relay, and perhaps a counter that ran back."""
-        meter.heard = meter.online = True
+        """A birth: powered, a relay, and perhaps a counter that ran back."""
+        meter.heard = True
         if hello.relay is not None:
             told = Told(hello.ts_ms, received_ms, self.now_ms, sure=hello.tq != "lost")
             meter.report(hello.relay, told)
@@ -161,16 +169,14 @@ class Reports:
             conn.execute(query("mark_power"), {"meter_id": meters, "failed_ms": failed})
         events.write(conn, self._events, self.now_ms)
         if self._gateways:
-            of = sorted((self._known_gateways[name], word) for name, word in self._gateways.items())
-            conn.execute(
-                query("update_gateways"),
-                {
-                    "now_ms": self.now_ms,
-                    "id": [gateway for gateway, _ in of],
-                    "online": [word.online for _, word in of],
-                    "spoke": [word.spoke for _, word in of],
-                },
-            )
+            words = [self._gateways[name] for name in sorted(self._gateways)]
+            of: dict[str, object] = {
+                "now_ms": self.now_ms,
+                "id": [self._known_gateways[name][0] for name in sorted(self._gateways)],
+                "spoke": [word.spoke for word in words],
+            }
+            of |= presence.columns([word.presence for word in words], self.now_ms)
+            conn.execute(query("update_gateways"), of)
 
 
 def speaks_of_itself(decoded: Decoded) -> bool:

@@ -198,11 +198,12 @@ class _Taking:
         return np.asarray(fit & self._says_nothing_new(readings, lanes))
 
     def _says_nothing_new(self, readings: Integers, lanes: Rows) -> Marks:
-        """Of who speaks for whom, of the relay, of the meter's clock."""
+        """Of who speaks for whom, of the relay, of the meter's clock and its connection."""
         codes, senders = self._codes[readings], self._senders[readings]
         same = (senders == ITSELF) | (senders == lanes["gateway"])
         same &= ~_TELLS_RELAY[codes] | lanes["closed"]
         early = self._ts_ms[readings] - self._received_ms[readings] > RIGHT_WITHIN_MS
+        same &= ~lanes["away"] | (self._received_ms[readings] == _NO_INSTANT)
         return np.asarray(same & (~early | _REPLAYED[codes]))
 
     def _fill(self, filling: Filling, readings: Integers, at: Integers) -> None:

@@ -19,7 +19,8 @@ SELECT m.number, m.id, g.number AS gateway, h.boot, h.seq, ms_of(h.seq_ts) AS se
        coalesce(array_agg(i.account_id ORDER BY i.opened_at)
                 FILTER (WHERE i.account_id IS NOT NULL), '{}') AS accounts,
        coalesce(array_agg(ms_of(i.opened_at) ORDER BY i.opened_at)
-                FILTER (WHERE i.account_id IS NOT NULL), '{}') AS opened
+                FILTER (WHERE i.account_id IS NOT NULL), '{}') AS opened,
+       s.online IS FALSE AS away
 FROM meter m
 JOIN meter_state s ON s.meter_id = m.id
 JOIN meter_heard h ON h.meter_id = m.id
@@ -100,16 +101,21 @@ SET boot = CASE WHEN n.boot IS NOT NULL AND (s.boot IS NULL OR (n.boot, n.seq) >
     reported_seen_at = CASE WHEN n.relay IS NOT NULL
                                  AND (s.reported_at IS NULL OR at_ms(n.relay_ms) >= s.reported_at)
                             THEN at_ms(%(now_ms)s) ELSE s.reported_seen_at END,
-    online = coalesce(n.online, s.online),
     seen_at = at_ms(%(now_ms)s)
 FROM unnest(%(meter_id)s::bigint[], %(boot)s::bigint[], %(seq)s::bigint[], %(seq_ms)s::bigint[],
-            %(relay)s::text[], %(relay_ms)s::bigint[], %(online)s::boolean[])
-    AS n (meter_id, boot, seq, seq_ms, relay, relay_ms, online)
+            %(relay)s::text[], %(relay_ms)s::bigint[])
+    AS n (meter_id, boot, seq, seq_ms, relay, relay_ms)
 WHERE s.meter_id = n.meter_id
 
--- name: mark_offline
--- The broker said for them that they are gone; they themselves said nothing.
-UPDATE meter_state SET online = false WHERE meter_id = ANY(%(meters)s)
+-- name: mark_online
+-- Meters that are there or gone; a will that was held back, where no birth of just now is newer.
+UPDATE meter_state s
+SET online = n.online,
+    online_at = CASE WHEN n.online AND n.prompt THEN at_ms(%(online_now_ms)s) ELSE s.online_at END
+FROM unnest(%(meters)s::bigint[], %(online)s::boolean[], %(prompt)s::boolean[])
+    AS n (meter_id, online, prompt)
+WHERE s.meter_id = n.meter_id
+  AND (n.online OR n.prompt OR s.online_at IS NULL OR s.online_at <= at_ms(%(born_before_ms)s))
 
 -- name: remember_newest
 -- Readings that are stored and not rated count for what is in order, too.

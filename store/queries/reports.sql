@@ -8,16 +8,20 @@ FROM unnest(%(meter_id)s::bigint[], %(gateway_id)s::bigint[], %(kind)s::text[], 
 ON CONFLICT DO NOTHING
 
 -- name: gateways_of_batch
--- The gateways that speak in a batch.
-SELECT number, id FROM gateway WHERE number = ANY(%(numbers)s)
+-- The gateways that speak in a batch, and whether they are called away.
+SELECT number, id, online IS FALSE FROM gateway WHERE number = ANY(%(numbers)s)
 
 -- name: update_gateways
--- Gateways that were heard, or whose last will was.
+-- Gateways that were heard, or whose last will was; one that was held back, where no birth of just
+-- now is newer.
 UPDATE gateway g
-SET online = coalesce(n.online, g.online),
+SET online = CASE WHEN n.online OR n.prompt OR g.online_at IS NULL
+                       OR g.online_at <= at_ms(%(born_before_ms)s)
+                  THEN coalesce(n.online, g.online) ELSE g.online END,
+    online_at = CASE WHEN n.online AND n.prompt THEN at_ms(%(online_now_ms)s) ELSE g.online_at END,
     seen_at = CASE WHEN n.spoke THEN at_ms(%(now_ms)s) ELSE g.seen_at END
-FROM unnest(%(id)s::bigint[], %(online)s::boolean[], %(spoke)s::boolean[])
-    AS n (id, online, spoke)
+FROM unnest(%(id)s::bigint[], %(online)s::boolean[], %(prompt)s::boolean[], %(spoke)s::boolean[])
+    AS n (id, online, prompt, spoke)
 WHERE g.id = n.id
 
 -- name: mark_power

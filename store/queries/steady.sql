@@ -1,10 +1,12 @@
 -- name: steady_meters
 -- Meters that serve an account now, with both state rows and the versions that these have; `waits`:
--- a top-up waits for the meter's word that the supply is on; `gap`: readings of it are missing.
+-- a top-up waits for the meter's word that the supply is on; `gap`: readings of it are missing;
+-- `away`: it is called so.
 SELECT m.number, m.id, g.number, m.trusted, s.clock, h.boot, h.seq, s.desired_relay,
        s.reported_relay,
        EXISTS (SELECT FROM top_up t WHERE t.meter_id = m.id AND t.on_supply_at IS NULL) AS waits,
        EXISTS (SELECT FROM gap p WHERE p.meter_id = m.id AND p.closed_at IS NULL) AS gap,
+       s.online IS FALSE AS away,
        s.xmin::text::bigint, a.xmin::text::bigint,
        a.account_id, p.position::text, a.numbers, a.anchor_ms, a.opened_ms, a.newest_reading_ms,
        a.has_tail, a.settled_until_ms, a.due_ms, a.balance_micro, a.debt_micro, a.supply,

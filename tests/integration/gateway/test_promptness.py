@@ -18,10 +18,10 @@ WINDOW = 10
 
 
 @asynccontextmanager
-async def receiving(broker_url: str, name: str) -> AsyncIterator[Receiver]:
+async def receiving(broker_url: str, name: str, share: str = "") -> AsyncIterator[Receiver]:
     """A receiver with a small window, connected; its session stays."""
     address = BrokerAddress.parse(broker_url)
-    receiver = Receiver(address, f"prompt-{name}", f"prompt/{name}/#", 60)
+    receiver = Receiver(address, f"prompt-{name}", f"{share}prompt/{name}/#", 60)
     receiver._inbox = Inbox(WINDOW)
     running = asyncio.create_task(receiver.run())
     await asyncio.wait_for(receiver.connected.wait(), 10)
@@ -96,3 +96,24 @@ async def test_what_a_session_held_back_is_not_prompt_and_what_comes_after_is(
             await client.publish(f"prompt/{name}/1", b"now", qos=1)
             [said] = await take_all(receiver, 1)
             assert (said.payload, said.prompt) == (b"now", True)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["share", "no share"])
+async def test_a_retained_word_that_is_said_now_is_prompt_on_a_share(
+    broker_url: str, shared: bool
+) -> None:
+    """There is only what was published since; elsewhere it may have been kept for years."""
+    name = uuid.uuid4().hex
+    async with speaking(broker_url) as client:
+        topic = f"prompt/{name}/1"
+        await client.publish(topic, b"kept", qos=1, retain=True)
+        async with receiving(broker_url, name, f"$share/{name}/" if shared else "") as receiver:
+            async with asyncio.timeout(30):
+                if not shared:
+                    assert [each.payload for each in await take_all(receiver, 1)] == [b"kept"]
+                while not receiver._inbox.prompt:
+                    await asyncio.sleep(0.01)
+            await client.publish(topic, b"now", qos=1, retain=True)
+            [said] = await take_all(receiver, 1)
+            assert (said.payload, said.prompt) == (b"now", shared)
+        await client.publish(topic, b"", qos=1, retain=True)

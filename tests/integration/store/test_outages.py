@@ -1,6 +1,7 @@
 """Where the supply or the connection is away, and who is spared for it."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -17,6 +18,93 @@ MINUTE = 60_000
 QUARTER = 15 * MINUTE
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+
+
+# --- connections ------------------------------------------------------------------------------
+
+# What a device says, one after the other; in brackets what the broker held back; and whether it is
+# there afterwards.
+WORDS = {
+    "offline": False,
+    "[offline]": False,
+    "online offline": False,
+    "[online] [offline]": False,
+    # the backlog's will comes after what overtook it
+    "online [offline]": True,
+    "online [offline] offline": False,
+    "[offline] online [offline]": True,
+    # without a birth: who speaks just now is there
+    "offline reading": True,
+    "offline [reading]": False,
+    "[offline] reading [offline]": True,
+    "offline event": True,
+    "offline ack": True,
+    "online reading offline": False,
+    "hello [offline]": True,
+    "[hello] [offline]": False,
+    "online 2h [offline]": False,
+}
+
+
+def said(utility: Any, device: str, word: str, meter: str) -> Any:
+    """A message of a meter, or of a gateway for itself or of a meter behind it."""
+    top, now = f"pm/v1/{device}/up", format_instant(utility.now)
+    if word in {"online", "offline"}:
+        return utility.message(f"{top}/state", word.encode())
+    form: dict[str, Any] = {"v": 1, "ts": now}
+    if word == "reading" and device.startswith("g/"):
+        word, form = "batch", {"v": 1, "t0": now, "dt": 900, "cols": ["1.8.0"], "rows": []}
+        form["rows"] = [[meter, 1, utility.now // 1000, [[OPENED_WH + 9]]]]
+    elif word == "reading":
+        form |= {"boot": 1, "seq": utility.now // 1000, "reg": {"1.8.0": OPENED_WH + 9}}
+    elif word == "ack":
+        form |= {"cmd": "none-of-ours", "state": "done", "relay": "closed", "meter": meter}
+    else:
+        form |= {"boot": 1} if word == "hello" else {"type": "tamper"}
+    return utility.message(f"{top}/{word}", form)
+
+
+@pytest.mark.parametrize("side", ["m", "g"])
+@pytest.mark.parametrize("words", WORDS)
+def test_a_held_back_will_is_older_than_a_birth_of_now(utility: Any, words: str, side: str) -> None:
+    gateway = "dcu-1" if side == "g" else None
+    supply = utility.open(gateway=gateway)
+    if gateway is not None:
+        outages.place_behind(
+            utility.conn, supply.meter, "gateway", gateway, who="Sy", now_ms=utility.now
+        )
+    utility.top_up(supply, 90_000_000, "first", utility.now)
+    device = f"{side}/{gateway or supply.meter}"
+    for word in words.split():
+        utility.now += MINUTE
+        if word == "2h":
+            utility.now += 2 * HOUR
+            continue
+        message = said(utility, device, word.strip("[]"), supply.meter)
+        received_ms = None if word.startswith("[") else utility.now
+        utility.record(replace(message, received_ms=received_ms))
+    table = "gateway" if side == "g" else "meter_state"
+    assert utility.rows(f"SELECT online FROM {table}") == [WORDS[words]]
+
+
+def test_a_meter_that_is_called_away_is_heard_though_its_readings_are_steady(utility: Any) -> None:
+    supply = utility.open()
+    utility.top_up(supply, 90_000_000, "first", utility.now)
+    for seq in (1, 2, 3):
+        utility.slot(supply.meter, seq)
+    for held_back in (True, False):
+        will(utility, supply.meter)
+        steady_before = utility.rows("SELECT count(*) FROM energy_debit")
+        utility.now += QUARTER
+        seq = utility.rows("SELECT max(seq) FROM reading")[0] + 1
+        message = utility.reading(supply.meter, T0 + seq * QUARTER, OPENED_WH + 10 * seq, seq=seq)
+        utility.record(replace(message, received_ms=None if held_back else utility.now))
+        # What waited says nothing of now, and goes the short way all the same.
+        moved = utility.rows("SELECT count(*) FROM energy_debit") != steady_before
+        assert (utility.rows("SELECT online FROM meter_state"), moved) == (
+            [not held_back],
+            held_back,
+        )
 
 
 # --- outages ----------------------------------------------------------------------------------
