@@ -36,7 +36,8 @@ class Reports:
     _raised: list[Raised] = field(default_factory=list)
     _events: list[Reported] = field(default_factory=list)
     _hellos: list[int] = field(default_factory=list)
-    _power: dict[int, int | None] = field(default_factory=dict)
+    # By meter the newest word by its own time: when, and whether the supply fails.
+    _power: dict[int, tuple[int, bool]] = field(default_factory=dict)
     _measures: list[Measure] = field(default_factory=list)
     _gateways: dict[str, _GatewayWord] = field(default_factory=dict)
     # Their ids, and whether they are called away.
@@ -114,7 +115,7 @@ class Reports:
             meter.report(hello.relay, told)
         self._events.append(Reported(meter.id, "hello", payload))
         self._hellos.append(meter.id)
-        self._power[meter.id] = None
+        self._said_of_power(meter, hello.ts_ms, failed=False)
         # It names the last count it gave out, so that here an equal one is in order.
         seq = None if hello.seq is None else hello.seq + 1
         kind = meter.ran_back(
@@ -127,15 +128,20 @@ class Reports:
         """Something happened at a meter; some kinds say how it stands now."""
         meter.heard = True
         self._events.append(Reported(meter.id, event.type, payload))
-        if event.type == "power_fail":
-            self._power[meter.id] = self.now_ms
-        elif event.type == "power_return":
-            self._power[meter.id] = None
+        if event.type in {"power_fail", "power_return"}:
+            self._said_of_power(meter, event.ts_ms, failed=event.type == "power_fail")
         elif event.type == "clock_set":
             before, after = _instant(event.info, "before"), _instant(event.info, "after")
             if before is not None and after is not None:
                 self._measures.append(Measure(meter.id, "set", "sync", before - after))
                 meter.clock = "sync"
+
+    def _said_of_power(self, meter: BatchMeter, at_ms: int, *, failed: bool) -> None:
+        # A clock that is ahead is no reason to believe nothing later.
+        at_ms = min(at_ms, self.now_ms)
+        newest_ms, fails = self._power.get(meter.id, (at_ms, True))
+        if at_ms > newest_ms or (at_ms == newest_ms and fails):
+            self._power[meter.id] = at_ms, failed
 
     def _measure(self, meter: BatchMeter, offset_ms: int) -> None:
         """A device said what time it is; a changed judgement is kept, and an event."""
@@ -164,9 +170,14 @@ class Reports:
             self._notice(new.meter_id, "clone_suspected", {"kind": new.kind, "detail": new.detail})
         clocks.write(conn, self._measures, self.now_ms)
         if self._power:
-            meters = sorted(self._power)
-            failed = [self._power[meter] for meter in meters]
-            conn.execute(query("mark_power"), {"meter_id": meters, "failed_ms": failed})
+            power = sorted(self._power.items())
+            of_power = {
+                "now_ms": self.now_ms,
+                "meter_id": [meter for meter, _ in power],
+                "at_ms": [at_ms for _, (at_ms, _) in power],
+                "failed": [failed for _, (_, failed) in power],
+            }
+            conn.execute(query("mark_power"), of_power)
         events.write(conn, self._events, self.now_ms)
         if self._gateways:
             words = [self._gateways[name] for name in sorted(self._gateways)]

@@ -25,10 +25,14 @@ FROM unnest(%(id)s::bigint[], %(online)s::boolean[], %(prompt)s::boolean[], %(sp
 WHERE g.id = n.id
 
 -- name: mark_power
--- Meters whose supply fails by their own word, or is back.
-UPDATE meter_state s SET power_failed_at = at_ms(n.failed_ms)
-FROM unnest(%(meter_id)s::bigint[], %(failed_ms)s::bigint[]) AS n (meter_id, failed_ms)
+-- Meters whose supply fails by their own word, or is back: the newest word by their time, once.
+UPDATE meter_state s
+SET power_failed_at = CASE WHEN n.failed THEN at_ms(%(now_ms)s) END, power_said_at = at_ms(n.at_ms)
+FROM unnest(%(meter_id)s::bigint[], %(at_ms)s::bigint[], %(failed)s::boolean[])
+    AS n (meter_id, at_ms, failed)
 WHERE s.meter_id = n.meter_id
+  AND (s.power_said_at IS NULL OR at_ms(n.at_ms) > s.power_said_at
+       OR (NOT n.failed AND at_ms(n.at_ms) = s.power_said_at))
 
 -- name: count_hellos
 -- One more connection of each meter, counted from a first one that is not too old.

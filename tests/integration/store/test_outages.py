@@ -181,6 +181,48 @@ def test_meters_that_say_that_the_power_fails_are_an_outage_at_once(utility: Any
     assert suppressed(utility, meters) == [False] * 3
 
 
+# Words of a meter about its supply with their minutes, in the order of arrival, and how it stands.
+POWER = {
+    "fail 1": True,
+    "fail 1, return 2": False,
+    "return 2, fail 1": False,
+    "fail 1, return 2, fail 1": False,
+    "fail 1, return 2, fail 3": True,
+    "fail 1, return 2, fail 3, return 2": True,
+    "fail 1, hello 2": False,
+    "hello 2, fail 1": False,
+    "fail 1, return 1": False,
+    "return 1, fail 1": False,
+}
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
+@pytest.mark.parametrize("words", POWER)
+def test_the_newest_word_of_the_supply_counts_by_its_own_time(
+    utility: Any, words: str, together: bool
+) -> None:
+    meter = utility.meter()
+    utility.now += 5 * MINUTE
+    messages = []
+    for kind, minute in (word.split() for word in words.split(", ")):
+        form: dict[str, Any] = {"v": 1, "ts": format_instant(T0 + int(minute) * MINUTE)}
+        form |= {"boot": 1} if kind == "hello" else {"type": f"power_{kind}"}
+        topic = f"pm/v1/m/{meter}/up/{'hello' if kind == 'hello' else 'event'}"
+        messages.append(utility.message(topic, form))
+    for batch in [messages] if together else [[each] for each in messages]:
+        utility.record(*batch)
+        utility.now += 20_000
+    assert suppressed(utility, [meter]) == [POWER[words]]
+
+
+def test_a_hello_from_the_future_hides_no_failing_supply(utility: Any) -> None:
+    meter = utility.meter()
+    utility.say(meter, "hello", boot=1, ts=format_instant(T0 + 30 * 365 * DAY))
+    utility.now += MINUTE
+    utility.say(meter, "event", type="power_fail", ts=format_instant(utility.now))
+    assert suppressed(utility, [meter]) == [True]
+
+
 def test_a_gateway_that_is_gone_takes_its_meters_with_it(utility: Any) -> None:
     meters = group(utility, 3, "gateway", "dcu-1")
     utility.now += MINUTE
