@@ -28,9 +28,9 @@ _EARLIEST_MS = 0
 
 
 class Told(NamedTuple):
-    """When a meter told its relay: `said_ms` by its own clock, `received_ms` as in Incoming.
+    """When a meter told its relay or its power: `said_ms` by its own clock.
 
-    `sure`: it does not say of its clock that it is lost.
+    `received_ms`: as in Incoming. `sure`: it does not say of its clock that it is lost.
     """
 
     said_ms: int

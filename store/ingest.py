@@ -194,7 +194,7 @@ class Batch:
         elif event is not None and event.meter is not None:
             meter = self._behind(message, event.meter)
             if meter is not None:
-                self._reports.event(meter, event, message.payload)
+                self._reports.event(meter, event, message.payload, message.received_ms)
 
     def _behind(self, message: Incoming, number: str) -> BatchMeter | None:
         """The meter that is spoken for, unless it is unknown or another gateway's."""

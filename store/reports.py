@@ -85,7 +85,7 @@ class Reports:
             self._hello(meter, decoded.hello, payload, received_ms)
             said_ms = decoded.hello.ts_ms
         if decoded.event is not None:
-            self.event(meter, decoded.event, payload)
+            self.event(meter, decoded.event, payload, received_ms)
         if said_ms is not None and received_ms is not None:
             meter.heard = True
             self._measure(meter, said_ms - received_ms)
@@ -110,12 +110,12 @@ class Reports:
     ) -> None:
         """A birth: powered, a relay, and perhaps a counter that ran back."""
         meter.heard = True
+        told = Told(hello.ts_ms, received_ms, self.now_ms, sure=hello.tq != "lost")
         if hello.relay is not None:
-            told = Told(hello.ts_ms, received_ms, self.now_ms, sure=hello.tq != "lost")
             meter.report(hello.relay, told)
         self._events.append(Reported(meter.id, "hello", payload))
         self._hellos.append(meter.id)
-        self._said_of_power(meter, hello.ts_ms, failed=False)
+        self._said_of_power(meter, told, failed=False)
         # It names the last count it gave out, so that here an equal one is in order.
         seq = None if hello.seq is None else hello.seq + 1
         kind = meter.ran_back(
@@ -124,21 +124,24 @@ class Reports:
         if kind is not None:
             self.suspect(meter, kind, f"A hello of boot {hello.boot}, seq {hello.seq}.")
 
-    def event(self, meter: BatchMeter, event: Event, payload: bytes) -> None:
+    def event(
+        self, meter: BatchMeter, event: Event, payload: bytes, received_ms: int | None
+    ) -> None:
         """Something happened at a meter; some kinds say how it stands now."""
         meter.heard = True
         self._events.append(Reported(meter.id, event.type, payload))
         if event.type in {"power_fail", "power_return"}:
-            self._said_of_power(meter, event.ts_ms, failed=event.type == "power_fail")
+            told = Told(event.ts_ms, received_ms, self.now_ms)
+            self._said_of_power(meter, told, failed=event.type == "power_fail")
         elif event.type == "clock_set":
             before, after = _instant(event.info, "before"), _instant(event.info, "after")
             if before is not None and after is not None:
                 self._measures.append(Measure(meter.id, "set", "sync", before - after))
                 meter.clock = "sync"
 
-    def _said_of_power(self, meter: BatchMeter, at_ms: int, *, failed: bool) -> None:
+    def _said_of_power(self, meter: BatchMeter, told: Told, *, failed: bool) -> None:
         # A clock that is ahead is no reason to believe nothing later.
-        at_ms = min(at_ms, self.now_ms)
+        at_ms = min(told.at_ms, self.now_ms)
         newest_ms, fails = self._power.get(meter.id, (at_ms, True))
         if at_ms > newest_ms or (at_ms == newest_ms and fails):
             self._power[meter.id] = at_ms, failed

@@ -223,6 +223,18 @@ def test_a_hello_from_the_future_hides_no_failing_supply(utility: Any) -> None:
     assert suppressed(utility, [meter]) == [True]
 
 
+def test_a_meter_whose_clock_has_lost_its_battery_says_that_its_supply_is_back(
+    utility: Any,
+) -> None:
+    meter = utility.meter()
+    utility.say(meter, "event", type="power_fail", ts=format_instant(utility.now))
+    utility.now += MINUTE
+    form = {"v": 1, "boot": 2, "ts": "1970-01-01T00:00:07Z"}
+    message = utility.message(f"pm/v1/m/{meter}/up/hello", form)
+    utility.record(replace(message, received_ms=utility.now))
+    assert suppressed(utility, [meter]) == [False]
+
+
 def test_a_gateway_that_is_gone_takes_its_meters_with_it(utility: Any) -> None:
     meters = group(utility, 3, "gateway", "dcu-1")
     utility.now += MINUTE
