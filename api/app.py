@@ -21,6 +21,7 @@ from api.routes import (
     customers,
     desk,
     events,
+    gateways,
     grants,
     health,
     moves,
@@ -66,6 +67,7 @@ ROUTES = (
     tariffs,
     tokens,
     register,
+    gateways,
     health,
 )
 

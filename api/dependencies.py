@@ -346,6 +346,10 @@ async def signed_by(
 
 Signed = Annotated[Partner, Depends(signed_by)]
 
+CentreFilter = Annotated[
+    str | None,
+    Query(max_length=64, pattern=r"^[!-~]+$", description="A centre's code: what is there alone."),
+]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="At most this many items.")]
 Cursor = Annotated[
     str | None,

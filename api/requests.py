@@ -290,6 +290,20 @@ class NewAccount(Body):
     terms: dict[str, object] = Field(default_factory=dict)
 
 
+class GatewayRequest(Body):
+    """`name`: as its topics and its certificate have it."""
+
+    name: Identifier
+    reason: Name | None = None
+
+
+class PlaceRequest(Body):
+    """`gateway`: the one that speaks for the meter from now on; None: it speaks for itself."""
+
+    gateway: Identifier | None
+    reason: Name
+
+
 class NewMeterRequest(Body):
     number: Number
     centre: Identifier

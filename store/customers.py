@@ -10,7 +10,7 @@ from store import audit_log, contacts
 from store.contacts import Actor
 from store.errors import NotFound
 from store.reads import Principal
-from store.sql import query
+from store.sql import like_text, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,19 @@ def seen(
     limit: int,
     address: str | None = None,
     name: str | None = None,
+    centre: str | None = None,
 ) -> list[Customer]:
     """The customers that a caller is, or an operator has; one more than `limit` for a next page.
 
-    `address`: only those reached at it now. `name`: a part of it.
+    `address`: only those reached at it now. `name`: a part of it. `centre`: with an account there.
     """
-    like = None
-    if name is not None:
-        like = name.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-    of = {"address": address, "like": like, "after": after_id, "limit": limit + 1}
+    of = {
+        "address": address,
+        "like": like_text(name),
+        "centre": centre,
+        "after": after_id,
+        "limit": limit + 1,
+    }
     return _rows(conn, _own(conn, caller), caller, of)
 
 
@@ -73,7 +77,7 @@ def one(conn: Connection, caller: Principal, customer_id: int) -> Customer:
     """One of them. Errors: NotFound, also for another's."""
     own = _own(conn, caller)
     ids = [customer_id] if own is None or customer_id in own else []
-    of = {"address": None, "like": None, "after": None, "limit": 1}
+    of = {"address": None, "like": None, "centre": None, "after": None, "limit": 1}
     found = _rows(conn, ids, caller, of)
     if not found:
         raise NotFound("The customer")

@@ -12,7 +12,7 @@ from credit_engine.terms import Installation
 from store import audit_log, migrate, registry
 from store.errors import Conflict, NotFound
 from store.registry import NewMeter
-from store.sql import query
+from store.sql import like_text, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,23 @@ class MeterReport:
     account: str | None
     # (OBIS register, instant, Wh) of the newest value of each
     registers: Sequence[tuple[str, int, int]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMeter:
+    """A meter among others; `account`: the one that it serves now."""
+
+    id: int
+    number: str
+    centre: str
+    gateway: str | None
+    takes_tokens: bool
+    online: bool | None
+    seen_ms: int | None
+    desired_relay: str
+    reported_relay: str | None
+    reported_ms: int | None
+    account: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +214,11 @@ def commands(
     before_id: str | None,
     limit: int,
     centres: Sequence[int] | None = None,
+    centre: str | None = None,
 ) -> list[IssuedCommand]:
     """Newest first; one more than `limit` when there is a next page."""
     of = {
+        "centre": centre,
         "meter": meter,
         "state": state,
         "before": before_id,
@@ -216,6 +235,32 @@ def meter(conn: Connection, number: str, centres: Sequence[int] | None = None) -
     if row is None:
         raise NotFound("The meter")
     return MeterReport(*row)
+
+
+def meters(
+    conn: Connection,
+    *,
+    centres: Sequence[int] | None,
+    after_id: int | None,
+    limit: int,
+    centre: str | None = None,
+    gateway: str | None = None,
+    search: str | None = None,
+) -> list[ListedMeter]:
+    """In the order of registration; one more than `limit` when there is a next page.
+
+    `centres`: only those of these centres. `centre`: of this one, by its code. `gateway`: behind
+    it. `search`: the beginning of the meter's number, or of that of the account that it serves.
+    """
+    of = {
+        "centres": listed(centres),
+        "centre": centre,
+        "gateway": gateway,
+        "like": like_text(search),
+        "after": after_id,
+        "limit": limit + 1,
+    }
+    return [ListedMeter(*row) for row in conn.execute(query("meters_seen"), of)]
 
 
 def register_supply(

@@ -5,7 +5,7 @@ gateway or transformer fall silent at once. The clockwork opens an outage and cl
 `suppressed` tells a decision which of its meters are in one now.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -104,20 +104,41 @@ def outages(conn: Connection, *, ended: bool = False, limit: int = 1000) -> list
 
 
 def place_behind(
-    conn: Connection, number: str, scope: Scope, name: str | None, *, who: str, now_ms: int
+    conn: Connection,
+    number: str,
+    scope: Scope,
+    name: str | None,
+    *,
+    who: str,
+    now_ms: int,
+    reason: str | None = None,
+    centres: Sequence[int] | None = None,
 ) -> None:
     """Say what a meter is behind; None: nothing known. The next look counts it there.
 
-    Errors: NotFound (meter); DomainError `bad_name`.
+    `centres`: those that the operator has. Errors: NotFound (meter); DomainError `bad_name`.
     """
     if name is not None and is_gateway_name(name) is None:
         raise DomainError("bad_name", "Name it in up to 63 letters, digits, - and _.")
     with conn.transaction():
-        of = {"number": number, "name": name}
+        of = {"number": number, "centres": None if centres is None else list(centres)}
+        row = conn.execute(query("place_of_meter"), of).fetchone()
+        if row is None:
+            raise NotFound(f"Meter {number}")
+        before = dict(zip(_PLACE, row, strict=True))[scope]
+        if before == name:
+            return
         if scope == "gateway" and name is not None:
             conn.execute(query("add_gateway"), {"number": name})
-        if not conn.execute(query(_PLACE[scope]), of).rowcount:
-            raise NotFound(f"Meter {number}")
-        subject = f"meter:{number}"
-        after: dict[str, object] = {scope: name}
-        audit_log.record(conn, who, "meter.place", subject, now_ms, after=after, meter=number)
+        conn.execute(query(_PLACE[scope]), {"number": number, "name": name})
+        audit_log.record(
+            conn,
+            who,
+            "meter.place",
+            f"meter:{number}",
+            now_ms,
+            reason=reason,
+            before={scope: before},
+            after={scope: name},
+            meter=number,
+        )

@@ -26,7 +26,7 @@ from store.forecasts import usage
 from store.operators import OperatorRole
 from store.pool import snapshot
 from store.settlement import AccountState, look, read_account
-from store.sql import query
+from store.sql import like_text, query
 from store.terms import TermsCache
 
 # More slots than a screen or a year of days shows; a caller who wants more asks in parts.
@@ -173,21 +173,21 @@ def accounts(
     centres: Sequence[int] | None = None,
     search: str | None = None,
     ids: Sequence[int] | None = None,
+    centre: str | None = None,
 ) -> list[Account]:
     """A customer's accounts in the order in which they were opened; all for `customer_id` None.
 
     `centres`: only those of these centres. `search`: the beginning of an account's or a meter's
-    number, or a part of the holder's name. `ids`: only these.
+    number, or a part of the holder's name. `ids`: only these. `centre`: only those of this one, by
+    its code.
     """
-    like = None
-    if search is not None:
-        like = search.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
     of = {
         "customer": customer_id,
         "ids": None if ids is None else list(ids),
         "number": None,
         "centres": None if centres is None else list(centres),
-        "like": like,
+        "centre": centre,
+        "like": like_text(search),
         "after": after_id,
         "limit": limit + 1,
     }
@@ -206,6 +206,7 @@ def account(
         "ids": None,
         "number": number,
         "centres": None if centres is None else list(centres),
+        "centre": None,
         "like": None,
         "after": None,
         "limit": 1,
@@ -223,6 +224,7 @@ def accounts_seen(
     after_id: int | None,
     limit: int,
     search: str | None = None,
+    centre: str | None = None,
 ) -> list[Account]:
     """The accounts that a caller has any part in, each with that part; as `accounts`."""
     if caller.person_id is None:
@@ -233,6 +235,7 @@ def accounts_seen(
             limit=limit,
             centres=caller.centres,
             search=search,
+            centre=centre,
         )
     parts = access_of_person(conn, caller.person_id)
     # What a payer may not see he cannot search by either.

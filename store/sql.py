@@ -39,3 +39,10 @@ def parse_queries(text: str) -> list[tuple[str, LiteralString]]:
 def query(name: str) -> LiteralString:
     """The text of one named query."""
     return queries()[name]
+
+
+def like_text(text: str | None) -> str | None:
+    """What somebody looks for, as LIKE takes it: it means itself."""
+    if text is None:
+        return None
+    return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")

@@ -20,6 +20,7 @@ from api.dependencies import (
     AccountWithDigits,
     Around,
     Caller,
+    CentreFilter,
     Cursor,
     Database,
     Limit,
@@ -31,6 +32,7 @@ from api.errors import Forbidden
 from api.numbers import cursor_id, instant_ms, positive_micro
 from api.requests import QuoteRequest
 from credit_engine.days import DAY_MS
+from schemas.contacts import typed_digits
 from schemas.quantities import format_instant
 from store import reads, top_ups, vending
 from store.reads import Resolution
@@ -62,10 +64,16 @@ def list_accounts(
             description="The beginning of an account's or a meter's number, or a part of a name.",
         ),
     ] = None,
+    centre: CentreFilter = None,
 ) -> AccountPage:
     """The accounts that the caller holds or may pay for; an operator sees each of his centres."""
     found = reads.accounts_seen(
-        conn, caller, after_id=cursor_id(cursor), limit=limit, search=search
+        conn,
+        caller,
+        after_id=cursor_id(cursor),
+        limit=limit,
+        search=None if search is None else typed_digits(search),
+        centre=centre,
     )
     items, following = answers.page(found, limit, lambda account: str(account.id))
     return AccountPage(

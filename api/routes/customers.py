@@ -11,6 +11,7 @@ from api.dependencies import (
     PAGE_DEFAULT,
     Allowed,
     Around,
+    CentreFilter,
     Cursor,
     Database,
     Limit,
@@ -166,6 +167,7 @@ def list_customers(
     name: Annotated[
         str | None, Query(min_length=2, max_length=64, pattern=r"^[^\x00-\x1f]+$")
     ] = None,
+    centre: CentreFilter = None,
 ) -> CustomerPage:
     """The customers that the caller is; an operator sees those of his centres."""
     address = None
@@ -173,7 +175,13 @@ def list_customers(
         channel: Channel = "email" if "@" in contact else "whatsapp"
         address = contact_address(channel, contact, around.settings.phone_plan, "?contact")
     found = customers.seen(
-        conn, caller, after_id=cursor_id(cursor), limit=limit, address=address, name=name
+        conn,
+        caller,
+        after_id=cursor_id(cursor),
+        limit=limit,
+        address=address,
+        name=name,
+        centre=centre,
     )
     items, following = answers.page(found, limit, lambda each: str(each.id))
     return CustomerPage(items=[_customer_answer(each) for each in items], next_cursor=following)

@@ -10,6 +10,7 @@ from api.dependencies import (
     PAGE_DEFAULT,
     Allowed,
     Around,
+    CentreFilter,
     Cursor,
     Database,
     Limit,
@@ -17,16 +18,17 @@ from api.dependencies import (
     name_of,
 )
 from api.errors import RequestRefused
-from api.numbers import LARGEST, meter_number
-from api.requests import NewAccount, NewMeterRequest, NoteRequest, StsAttributes
+from api.numbers import LARGEST, cursor_id, meter_number
+from api.requests import NewAccount, NewMeterRequest, NoteRequest, PlaceRequest, StsAttributes
 from credit_engine.errors import CreditError
 from credit_engine.terms import Installation
 from schemas.commands import CommandState
+from schemas.contacts import typed_digits
 from schemas.identity import is_gateway_name
 from schemas.quantities import format_instant
 from schemas.wire import DesiredRelay, Relay
-from store import operations
-from store.operations import IssuedCommand, MeterReport, NewSupply, Quarantined
+from store import operations, outages
+from store.operations import IssuedCommand, ListedMeter, MeterReport, NewSupply, Quarantined
 from store.reads import Principal
 from store.registry import NewMeter
 from tokens.errors import TokenError
@@ -76,6 +78,27 @@ class MeterAnswer(Answer):
     as_of: Instant
 
 
+class ListedMeterAnswer(Answer):
+    """A meter among others; `GET /v1/meters/{number}` says all of it."""
+
+    number: str
+    centre: str
+    gateway: str | None
+    account: str | None
+    takes_tokens: bool
+    online: bool | None
+    seen_at: Instant | None
+    desired_relay: DesiredRelay
+    reported_relay: Relay | None
+    reported_at: Instant | None
+
+
+class MeterPage(Answer):
+    items: list[ListedMeterAnswer]
+    as_of: Instant
+    next_cursor: str | None
+
+
 class NewMeterAnswer(MeterAnswer):
     """`access_key` is the holder's and is shown this once; None where no account was opened."""
 
@@ -121,6 +144,7 @@ class CommandAnswer(Answer):
 
 class CommandPage(Answer):
     items: list[CommandAnswer]
+    as_of: Instant
     next_cursor: str | None
 
 
@@ -134,11 +158,8 @@ def register_meter(
     """Registers a meter and, with `account`, opens its supply point in the same transaction."""
     now_ms = around.now_ms()
     number = meter_number(body.number, "/number")
-    if body.gateway is not None and is_gateway_name(body.gateway) is None:
-        raise RequestRefused(
-            "bad_gateway", "Name the gateway in letters, digits, - or _.", "/gateway"
-        )
-    new = NewSupply(meter=_meter(number, body.gateway, body.sts), centre=body.centre)
+    gateway = _gateway_name(body.gateway)
+    new = NewSupply(meter=_meter(number, gateway, body.sts), centre=body.centre)
     if body.account is not None:
         new = _with_account(new, body.account, now_ms)
     try:
@@ -149,6 +170,14 @@ def register_meter(
         raise RequestRefused(error.code, str(error), "/account/terms") from None
     report = operations.meter(conn, number)
     return NewMeterAnswer.model_validate(_meter_form(report, now_ms) | {"access_key": key})
+
+
+def _gateway_name(given: str | None) -> str | None:
+    if given is not None and is_gateway_name(given) is None:
+        raise RequestRefused(
+            "bad_gateway", "Name the gateway in letters, digits, - or _.", "/gateway"
+        )
+    return given
 
 
 def _meter(number: str, gateway: str | None, sts: StsAttributes | None) -> NewMeter:
@@ -183,6 +212,65 @@ def _with_account(new: NewSupply, account: NewAccount, now_ms: int) -> NewSupply
             max_power_w=account.max_power_w,
         ),
     )
+
+
+@router.get("/meters")
+def list_meters(
+    conn: Database,
+    around: Around,
+    caller: Operator,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
+    centre: CentreFilter = None,
+    gateway: Annotated[str | None, Query(max_length=64, pattern=r"^[!-~]+$")] = None,
+    search: Annotated[
+        str | None,
+        Query(
+            min_length=2,
+            max_length=64,
+            pattern=r"^[^\x00-\x1f]+$",
+            description="The beginning of a meter's or an account's number, in digits as typed.",
+        ),
+    ] = None,
+) -> MeterPage:
+    """The meters of the caller's centres, in the order of their registration."""
+    found = operations.meters(
+        conn,
+        centres=caller.centres,
+        after_id=cursor_id(cursor),
+        limit=limit,
+        centre=centre,
+        gateway=gateway,
+        search=None if search is None else typed_digits(search),
+    )
+    items, following = answers.page(found, limit, lambda each: str(each.id))
+    return MeterPage(
+        items=[_listed_meter(each) for each in items],
+        as_of=format_instant(around.now_ms()),
+        next_cursor=following,
+    )
+
+
+@router.put("/meters/{number}/gateway")
+def place_meter(
+    conn: Database,
+    around: Around,
+    caller: Annotated[Principal, Depends(Allowed("supervisor", "field", "admin"))],
+    number: Annotated[str, Path(max_length=40)],
+    body: PlaceRequest,
+) -> MeterAnswer:
+    """Says which gateway speaks for a meter, and names the gateway where it is new."""
+    outages.place_behind(
+        conn,
+        meter_number(number, "{number}"),
+        "gateway",
+        _gateway_name(body.gateway),
+        who=name_of(caller),
+        now_ms=around.now_ms(),
+        reason=body.reason,
+        centres=caller.centres,
+    )
+    return show_meter(conn, around, caller, number)
 
 
 @router.get("/meters/{number}")
@@ -268,6 +356,7 @@ LATEST_MS = 253_402_300_799_999
 @router.get("/commands")
 def list_commands(
     conn: Database,
+    around: Around,
     caller: Operator,
     limit: Limit = PAGE_DEFAULT,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")] = (
@@ -275,14 +364,42 @@ def list_commands(
     ),
     meter: Annotated[str | None, Query(max_length=40)] = None,
     state: CommandState | None = None,
+    centre: CentreFilter = None,
 ) -> CommandPage:
     """Commands to meters, newest first, each with what the meter answered."""
     number = None if meter is None else meter_number(meter, "?meter")
     found = operations.commands(
-        conn, meter=number, state=state, before_id=cursor, limit=limit, centres=caller.centres
+        conn,
+        meter=number,
+        state=state,
+        before_id=cursor,
+        limit=limit,
+        centres=caller.centres,
+        centre=centre,
     )
     items, following = answers.page(found, limit, lambda command: command.id)
-    return CommandPage(items=[_command_answer(item) for item in items], next_cursor=following)
+    return CommandPage(
+        items=[_command_answer(item) for item in items],
+        as_of=format_instant(around.now_ms()),
+        next_cursor=following,
+    )
+
+
+def _listed_meter(meter: ListedMeter) -> ListedMeterAnswer:
+    return ListedMeterAnswer.model_validate(
+        {
+            "number": meter.number,
+            "centre": meter.centre,
+            "gateway": meter.gateway,
+            "account": meter.account,
+            "takes_tokens": meter.takes_tokens,
+            "online": meter.online,
+            "seen_at": answers.instant(meter.seen_ms),
+            "desired_relay": meter.desired_relay,
+            "reported_relay": meter.reported_relay,
+            "reported_at": answers.instant(meter.reported_ms),
+        }
+    )
 
 
 def _meter_form(report: MeterReport, now_ms: int) -> dict[str, object]:

@@ -30,6 +30,10 @@ FROM customer c
 WHERE (%(ids)s::bigint[] IS NULL OR c.id = ANY(%(ids)s))
   AND (%(centres)s::smallint[] IS NULL OR EXISTS (
           SELECT FROM account a WHERE a.customer_id = c.id AND a.centre_id = ANY(%(centres)s)))
+  AND (%(centre)s::text IS NULL OR EXISTS (
+          SELECT FROM account a JOIN centre e ON e.id = a.centre_id
+          WHERE a.customer_id = c.id AND e.code = %(centre)s
+            AND (%(centres)s::smallint[] IS NULL OR e.id = ANY(%(centres)s))))
   AND (%(address)s::text IS NULL OR c.id IN (
           SELECT k.customer_id FROM contact k
           WHERE k.address = %(address)s AND k.ended_ms IS NULL))

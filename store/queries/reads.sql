@@ -28,6 +28,8 @@ WHERE (%(customer)s::bigint IS NULL OR a.customer_id = %(customer)s)
   AND (%(ids)s::bigint[] IS NULL OR a.id = ANY(%(ids)s))
   AND (%(number)s::text IS NULL OR a.number = %(number)s)
   AND (%(centres)s::smallint[] IS NULL OR a.centre_id = ANY(%(centres)s))
+  AND (%(centre)s::text IS NULL
+       OR a.centre_id = (SELECT e.id FROM centre e WHERE e.code = %(centre)s))
   AND (%(like)s::text IS NULL OR a.number ILIKE %(like)s || '%%' OR m.number LIKE %(like)s || '%%'
        OR c.name ILIKE '%%' || %(like)s || '%%')
   AND (%(after)s::bigint IS NULL OR a.id > %(after)s)
@@ -264,6 +266,8 @@ WHERE (%(before)s::uuid IS NULL OR c.id < %(before)s)
   AND (%(state)s::text IS NULL OR c.state = %(state)s)
   AND (%(meter)s::text IS NULL OR m.number = %(meter)s)
   AND (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))
+  AND (%(centre)s::text IS NULL
+       OR m.centre_id = (SELECT e.id FROM centre e WHERE e.code = %(centre)s))
 ORDER BY c.id DESC
 LIMIT %(limit)s
 
@@ -287,6 +291,29 @@ JOIN meter_heard s ON s.meter_id = m.id
 LEFT JOIN gateway g ON g.id = m.gateway_id
 WHERE m.number = %(number)s
   AND (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))
+
+-- name: meters_seen
+-- Meters in the order of their registration, each with the account that it serves now.
+SELECT m.id, m.number, c.code, g.number, m.meter_pan IS NOT NULL, s.online, ms_of(s.seen_at),
+       s.desired_relay, s.reported_relay, ms_of(s.reported_at), i.account
+FROM meter m
+JOIN centre c ON c.id = m.centre_id
+JOIN meter_heard s ON s.meter_id = m.id
+LEFT JOIN gateway g ON g.id = m.gateway_id
+LEFT JOIN LATERAL (
+    SELECT a.number AS account FROM installation i JOIN account a ON a.id = i.account_id
+    WHERE i.meter_id = m.id
+      AND NOT EXISTS (SELECT FROM installation n WHERE n.account_id = i.account_id
+                      AND n.opened_at > i.opened_at)
+    ORDER BY i.opened_at DESC LIMIT 1) i ON true
+WHERE (%(centres)s::smallint[] IS NULL OR m.centre_id = ANY(%(centres)s))
+  AND (%(centre)s::text IS NULL OR c.code = %(centre)s)
+  AND (%(gateway)s::text IS NULL OR g.number = %(gateway)s)
+  AND (%(like)s::text IS NULL OR m.number LIKE %(like)s || '%%'
+       OR i.account ILIKE %(like)s || '%%')
+  AND (%(after)s::bigint IS NULL OR m.id > %(after)s)
+ORDER BY m.id
+LIMIT %(limit)s
 
 -- name: newest_commit
 -- When the ledger last grew.

@@ -126,6 +126,7 @@ def test_what_is_in_another_centre_looks_like_what_does_not_exist(
          {"tariff": "social", "from": "2027-01-01", "reason": "x"}),
         ("GET", f"/v1/meters/{customer.meter}", None),
         ("POST", f"/v1/meters/{customer.meter}/key-change/confirmation", note),
+        ("PUT", f"/v1/meters/{customer.meter}/gateway", {"gateway": "GW-1", "reason": "why"}),
         ("POST", "/v1/holds", {**account, "kind": "other"}),
         ("POST", f"/v1/holds/{hold}/release", note),
         ("POST", "/v1/adjustments", {**account, "amount": "1.00"}),
@@ -145,7 +146,7 @@ def test_what_is_in_another_centre_looks_like_what_does_not_exist(
         answer = send(site, south, path, body, method=method)
         assert refused(answer) == (404, "not_found"), (path, answer.text)
     for path in ("accounts", "holds", "adjustments", "tokens/engineering", "quarantine",
-                 "commands", "audit-log"):  # fmt: skip
+                 "commands", "audit-log", "meters"):  # fmt: skip
         assert site.client.get(f"/v1/{path}", headers=site.operator).json()["items"] != [], path
         assert site.client.get(f"/v1/{path}", headers=south).json()["items"] == [], path
     decoded = send(site, south, "/v1/tokens/decode", {"digits": paid["tokens"][0]}).json()
