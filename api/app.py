@@ -21,9 +21,11 @@ from api.routes import (
     customers,
     desk,
     events,
+    exports,
     gateways,
     grants,
     health,
+    imports,
     moves,
     operators,
     payments,
@@ -68,6 +70,8 @@ ROUTES = (
     tokens,
     register,
     gateways,
+    exports,
+    imports,
     health,
 )
 

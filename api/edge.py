@@ -38,8 +38,8 @@ _SAFE_NAMES = frozenset({_STRICT[0], *(name for name, _ in _RAW_SAFE_HEADERS)})
 _REQUEST_ID_HEADER = b"x-request-id"
 # What watches over the service asks as often as it likes.
 WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
-# Where a partner's daily file comes: more bytes than any other request.
-FILES = "/v1/partners/recon/"
+# Where files come, more bytes than any other request: a partner's daily file, rows of CSV.
+FILES = {"PUT": "/v1/partners/recon/", "POST": "/v1/imports/"}
 # In the place of the template of a path that no route has.
 UNMATCHED = "unmatched"
 # From a lookup of one row to the statement timeout.
@@ -172,7 +172,8 @@ class Edge:
                 await _answer(TooManyRequests(wait_s), wait_s)(scope, receive, send)
                 return
         declared = _said(scope, b"content-length")
-        file = scope["method"] == "PUT" and scope["path"].startswith(FILES)
+        files = FILES.get(scope["method"])
+        file = files is not None and scope["path"].startswith(files)
         limit = self._file_limit if file else self._body_limit
         if declared.isdigit() and int(declared) > limit:
             too_large = BodyTooLarge(limit)

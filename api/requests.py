@@ -310,3 +310,4 @@ class NewMeterRequest(Body):
     gateway: Identifier | None = None
     sts: StsAttributes | None = None
     account: NewAccount | None = None
+    reason: Name | None = None

@@ -31,8 +31,8 @@ class ApiSettings:
 
     `min_payment_micro`, `max_payment_micro`: what a channel may take for one payment.
     `engineering_per_day`: requests for engineering tokens by role; none where it is not named.
-    `body_limit_bytes`: no request of this contract comes near it but a partner's daily file, which
-    has `file_limit_bytes`.
+    `body_limit_bytes`: no request of this contract comes near it but a partner's daily file and an
+    import, which have `file_limit_bytes`.
     `business_zone`: where a partner's business date begins and ends; `currency`: of a payment for a
     meter that nobody has.
     `requests_per_minute`: of one caller; `requests_per_minute_of_address`: of one address, behind

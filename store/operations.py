@@ -270,9 +270,10 @@ def register_supply(
     *,
     who: str,
     centres: Sequence[int] | None = None,
-) -> str | None:
-    """Register a meter and open its account in one transaction; returns the holder's access key,
-    None without an account.
+    reason: str | None = None,
+) -> int | None:
+    """Register a meter and open its account in one transaction; returns the holder's number, None
+    without an account.
 
     `centres`: those that the operator has. Errors: as registry.add_meter and
     registry.open_account; NotFound (centre, tariff).
@@ -289,6 +290,7 @@ def register_supply(
             "meter.register",
             f"meter:{new.meter.number}",
             now_ms,
+            reason=reason,
             after={"centre": new.centre, "account": new.account, "tariff": new.tariff or None},
             meter=new.meter.number,
         )
@@ -309,7 +311,17 @@ def register_supply(
             installation=new.installation,
             now_ms=now_ms,
         )
-        return registry.add_access_key(conn, customer, now_ms)
+        return customer
+
+
+def is_registered(conn: Connection, new: NewSupply, centres: Sequence[int] | None) -> bool:
+    """Whether just this meter is registered in these centres, and serves just this account."""
+    try:
+        known = meter(conn, new.meter.number, centres)
+    except NotFound:
+        return False
+    wanted = (new.centre, new.meter.gateway, new.account, new.meter.meter_pan)
+    return wanted == (known.centre, known.gateway, known.account, known.meter_pan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,14 @@ def account(
     return Account(*row)
 
 
+def ids_of_accounts(
+    conn: Connection, numbers: Sequence[str], centres: Sequence[int] | None
+) -> list[int]:
+    """Of these numbers, the accounts that there are in these centres."""
+    of = {"numbers": list(numbers), "centres": None if centres is None else list(centres)}
+    return [account for (account,) in conn.execute(query("ids_of_accounts"), of)]
+
+
 def accounts_seen(
     conn: Connection,
     caller: Principal,

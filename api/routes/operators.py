@@ -27,7 +27,7 @@ from schemas.contacts import typed_digits
 from schemas.identity import is_gateway_name
 from schemas.quantities import format_instant
 from schemas.wire import DesiredRelay, Relay
-from store import operations, outages
+from store import operations, outages, registry
 from store.operations import IssuedCommand, ListedMeter, MeterReport, NewSupply, Quarantined
 from store.reads import Principal
 from store.registry import NewMeter
@@ -157,19 +157,32 @@ def register_meter(
 ) -> NewMeterAnswer:
     """Registers a meter and, with `account`, opens its supply point in the same transaction."""
     now_ms = around.now_ms()
+    new = new_supply(body, now_ms)
+    key = None
+    try:
+        with conn.transaction():
+            holder = operations.register_supply(
+                conn,
+                new,
+                now_ms,
+                who=name_of(caller),
+                centres=caller.centres,
+                reason=body.reason,
+            )
+            if holder is not None:
+                key = registry.add_access_key(conn, holder, now_ms)
+    except CreditError as error:
+        raise RequestRefused(error.code, str(error), "/account/terms") from None
+    report = operations.meter(conn, new.meter.number)
+    return NewMeterAnswer.model_validate(_meter_form(report, now_ms) | {"access_key": key})
+
+
+def new_supply(body: NewMeterRequest, now_ms: int) -> NewSupply:
+    """What is asked for, judged. Errors: RequestRefused."""
     number = meter_number(body.number, "/number")
     gateway = _gateway_name(body.gateway)
     new = NewSupply(meter=_meter(number, gateway, body.sts), centre=body.centre)
-    if body.account is not None:
-        new = _with_account(new, body.account, now_ms)
-    try:
-        key = operations.register_supply(
-            conn, new, now_ms, who=name_of(caller), centres=caller.centres
-        )
-    except CreditError as error:
-        raise RequestRefused(error.code, str(error), "/account/terms") from None
-    report = operations.meter(conn, number)
-    return NewMeterAnswer.model_validate(_meter_form(report, now_ms) | {"access_key": key})
+    return new if body.account is None else _with_account(new, body.account, now_ms)
 
 
 def _gateway_name(given: str | None) -> str | None:

@@ -36,6 +36,12 @@ WHERE (%(customer)s::bigint IS NULL OR a.customer_id = %(customer)s)
 ORDER BY a.id
 LIMIT %(limit)s
 
+-- name: ids_of_accounts
+-- Accounts by their numbers.
+SELECT id FROM account
+WHERE number = ANY(%(numbers)s)
+  AND (%(centres)s::smallint[] IS NULL OR centre_id = ANY(%(centres)s))
+
 -- name: account_served_by
 -- The account that a meter serves now; none once another meter took its place.
 SELECT a.id, a.number, c.name, t.currency, t.timezone, m.number
