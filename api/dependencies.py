@@ -204,10 +204,12 @@ def named(caller: Principal) -> str:
     return caller.name or caller_name(caller)
 
 
-def actor_of(caller: Principal, place: str | None = None) -> Actor:
-    """Who does something to a customer's contacts or accounts; `place`: a centre's code."""
+def actor_of(caller: Principal, place: str | None = None, reason: str | None = None) -> Actor:
+    """Who does something to a customer's contacts or accounts; `place`: a centre's code. `reason`:
+    why an operator does.
+    """
     if caller.is_operator:
-        return Actor(name_of(caller), is_operator=True, place=place or "desk")
+        return Actor(name_of(caller), is_operator=True, place=place or "desk", reason=reason)
     return Actor(caller_name(caller), is_operator=False, place=ONLINE)
 
 
@@ -349,6 +351,11 @@ Signed = Annotated[Partner, Depends(signed_by)]
 CentreFilter = Annotated[
     str | None,
     Query(max_length=64, pattern=r"^[!-~]+$", description="A centre's code: what is there alone."),
+]
+# Why, where a request has no body to say it in.
+ReasonText = Annotated[
+    str | None,
+    Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$", description="Why, for the audit log."),
 ]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="At most this many items.")]
 Cursor = Annotated[

@@ -172,6 +172,12 @@ class DecisionRequest(Body):
     note: Name
 
 
+class ReasonRequest(Body):
+    """Why somebody does what the address says; kept in the audit log."""
+
+    reason: Name | None = None
+
+
 class NoteRequest(Body):
     note: Name
 
@@ -204,6 +210,7 @@ class OperatorReversalRequest(Body):
 class LowCreditRequest(Body):
     amount: Number
     currency: Currency | None = None
+    reason: Name | None = None
 
 
 class AssignmentRequest(Body):
@@ -230,6 +237,7 @@ class SimulationRequest(Body):
 class CentreRequest(Body):
     code: Identifier
     name: Name
+    reason: Name | None = None
 
 
 class ReprintRequest(Body):

@@ -108,21 +108,37 @@ def enter(
         return entered
 
 
-def approve(conn: Connection, terms: TermsCache, adjustment: str, *, who: str, now_ms: int) -> bool:
+def approve(
+    conn: Connection,
+    terms: TermsCache,
+    adjustment: str,
+    *,
+    who: str,
+    now_ms: int,
+    reason: str | None = None,
+) -> bool:
     """Post a requested correction; False when it is posted already.
 
     Errors: NotFound; Conflict `second_person_needed` (the one who asked cannot approve),
     `adjustment_refused` (somebody refused it).
     """
-    return _decide(conn, terms, adjustment, "posted", who, now_ms)
+    return _decide(conn, terms, adjustment, "posted", who, now_ms, reason)
 
 
-def refuse(conn: Connection, terms: TermsCache, adjustment: str, *, who: str, now_ms: int) -> bool:
+def refuse(
+    conn: Connection,
+    terms: TermsCache,
+    adjustment: str,
+    *,
+    who: str,
+    now_ms: int,
+    reason: str | None = None,
+) -> bool:
     """Refuse a requested correction; False when it is refused already.
 
     Errors: NotFound; Conflict `second_person_needed`, `adjustment_posted` (enter its opposite).
     """
-    return _decide(conn, terms, adjustment, "refused", who, now_ms)
+    return _decide(conn, terms, adjustment, "refused", who, now_ms, reason)
 
 
 def by_id(conn: Connection, adjustment: str) -> Adjustment:
@@ -207,6 +223,7 @@ def _decide(
     wanted: Literal["posted", "refused"],
     who: str,
     now_ms: int,
+    reason: str | None,
 ) -> bool:
     if not who.strip():
         raise Conflict("second_person_needed", "say who decides")
@@ -241,6 +258,7 @@ def _decide(
             f"adjustment.{'approve' if posted else 'refuse'}",
             f"adjustment:{adjustment}",
             now_ms,
+            reason=reason,
             before={"state": known.state, "amount_micro": known.amount_micro},
             after={"state": wanted, "amount_micro": known.amount_micro},
             account=account_id,

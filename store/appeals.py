@@ -77,8 +77,10 @@ def open_for(
     now_ms: int,
     *,
     to_meter: str | None = None,
+    by_operator: bool = False,
 ) -> Appeal:
-    """Ask for a reversal or a move; the open appeal where the payment has one.
+    """Ask for a reversal or a move; the open appeal where the payment has one. What an operator
+    asks is in the audit log.
 
     Errors: Conflict `reversal_refused`, `move_refused` where a person refused the same before,
     `appeal_open` where another one is open.
@@ -97,8 +99,20 @@ def open_for(
                     "decided",
                 )
         of = {"kind": kind, "top_up": top_up, "to_meter": to_meter, "who": who, "reason": reason}
-        conn.execute(query("open_appeal"), of | {"now_ms": now_ms})
-        return _of_payment(conn, top_up)[-1]
+        opened = conn.execute(query("open_appeal"), of | {"now_ms": now_ms}).fetchone()
+        found = _of_payment(conn, top_up)[-1]
+        if opened is not None and by_operator:
+            audit_log.record(
+                conn,
+                who,
+                "appeal.open",
+                _subject(found),
+                now_ms,
+                reason=reason,
+                after={"appeal": found.id, "kind": kind, "to_meter": to_meter},
+                account=found.account_id,
+            )
+        return found
 
 
 def grant(
@@ -239,12 +253,16 @@ def _decide(
     return _locked(conn, found.id)
 
 
+def _subject(found: Appeal) -> str:
+    return f"payment:{found.channel}/{found.partner_txn_id}"
+
+
 def _log(conn: Connection, found: Appeal, action: str, who: str, note: str, now_ms: int) -> None:
     audit_log.record(
         conn,
         who,
         action,
-        f"payment:{found.channel}/{found.partner_txn_id}",
+        _subject(found),
         now_ms,
         reason=note,
         before={"appeal": found.id, "kind": found.kind, "state": found.state},

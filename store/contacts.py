@@ -37,12 +37,13 @@ TRIES_PER_CONTACT = 15
 @dataclass(frozen=True, slots=True)
 class Actor:
     """Who does it: an operator by name, else `person:ID` or `customer:ID`. `place`: a centre's code
-    where an operator sits, or online.
+    where an operator sits, or online. `reason`: why an operator does it, for the audit log.
     """
 
     who: str
     is_operator: bool
     place: str = ONLINE
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +299,7 @@ def audit(
         action,
         f"customer:{customer_id}",
         now_ms,
-        reason=reason,
+        reason=by.reason if reason is None else reason,
         before=before,
         after=after,
         account=None if row is None else row[0],
@@ -317,12 +318,14 @@ def _consent(
     conn: Connection, contact: Contact, wording: str | None, by: Actor, now_ms: int
 ) -> None:
     given = None if wording is None else now_ms
-    of = {"contact": contact.id, "consent_ms": given, "wording": wording}
-    conn.execute(query("set_consent"), of)
+    changed = {"contact": contact.id, "consent_ms": given, "wording": wording}
+    conn.execute(query("set_consent"), changed)
     kind: EventKind = "consent_withdrawn" if wording is None else "consent_given"
     _record(conn, contact, kind, by, now_ms, wording=wording)
-    after: dict[str, object] = {"channel": contact.channel, "wording": wording}
-    audit(conn, by, "contact.consent", contact.customer_id, now_ms, after=after)
+    of = {"channel": contact.channel}
+    audit(conn, by, "contact.consent", contact.customer_id, now_ms,
+          before=None if contact.wording is None else {**of, "wording": contact.wording},
+          after={**of, "wording": wording})  # fmt: skip
 
 
 def _end(conn: Connection, contact: Contact, kind: EventKind, by: Actor, now_ms: int) -> None:

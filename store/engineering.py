@@ -155,7 +155,13 @@ def _demand_encodable(cls: int, subclass: int, fields: Mapping[str, int]) -> Non
 
 
 def approve_engineering_token(
-    conn: Connection, module: SecurityModule, request: int, by: str, now_ms: int
+    conn: Connection,
+    module: SecurityModule,
+    request: int,
+    by: str,
+    now_ms: int,
+    *,
+    reason: str | None = None,
 ) -> str:
     """The second person's yes: issues, stores and returns the 20 digits, once; a repeat by the same
     person returns them again. A meter that was ever online is sent the token.
@@ -175,7 +181,7 @@ def approve_engineering_token(
                 f"meter {asked.meter} may hold either of two keys: have its key change set entered "
                 "and confirm it first",
             )
-        _decide(conn, asked, "approved", by, None, now_ms)
+        _decide(conn, asked, "approved", by, reason, now_ms)
         made = _make(conn, module, meter, asked, now_ms)
         store_tokens(conn, meter, [made], now_ms, carry=meter.online)
         return made.digits

@@ -51,9 +51,11 @@ def give(
     with conn.transaction():
         conn.execute(query("lock_account_row"), {"account": account_id})
         person = contacts.person_of_phone(conn, phone, now_ms)
+        before = None
         for known in _found(conn, account_id, person=person):
             if known.role == role:
                 return known
+            before = known.role
             _withdraw(conn, known, by, now_ms)
         live = [each for each in _found(conn, account_id, limit=500) if each.withdrawn_ms is None]
         if len(live) >= MOST_PER_ACCOUNT:
@@ -64,7 +66,7 @@ def give(
         of = {"account": account_id, "person": person, "role": role, "now_ms": now_ms}
         row = conn.execute(query("insert_grant"), of | {"by": by.who}).fetchone()
         assert row is not None, "an insert returns its row"
-        _audit(conn, account_id, "grant.give", by, now_ms, phone, role)
+        _audit(conn, account_id, "grant.give", by, now_ms, phone, before=before, after=role)
         return one(conn, account_id, row[0])
 
 
@@ -75,7 +77,7 @@ def withdraw(conn: Connection, account_id: int, grant_id: int, *, by: Actor, now
         known = one(conn, account_id, grant_id)
         if known.withdrawn_ms is None:
             _withdraw(conn, known, by, now_ms)
-            _audit(conn, account_id, "grant.withdraw", by, now_ms, known.phone, known.role)
+            _audit(conn, account_id, "grant.withdraw", by, now_ms, known.phone, before=known.role)
         return one(conn, account_id, grant_id)
 
 
@@ -118,9 +120,20 @@ def _audit(
     by: Actor,
     now_ms: int,
     phone: str | None,
-    role: GrantRole,
+    *,
+    before: GrantRole | None = None,
+    after: GrantRole | None = None,
 ) -> None:
     if by.is_operator:
-        subject = audit_log.account_subject(conn, account_id)
-        after = {"phone": None if phone is None else masked_address(phone), "role": role}
-        audit_log.record(conn, by.who, action, subject, now_ms, after=after, account=account_id)
+        of = {"phone": None if phone is None else masked_address(phone)}
+        audit_log.record(
+            conn,
+            by.who,
+            action,
+            audit_log.account_subject(conn, account_id),
+            now_ms,
+            reason=by.reason,
+            before=None if before is None else {**of, "role": before},
+            after=None if after is None else {**of, "role": after},
+            account=account_id,
+        )

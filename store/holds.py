@@ -114,6 +114,8 @@ def release(
                 f"hold:{hold}",
                 now_ms,
                 reason=reason,
+                before={"kind": row[1], "from_ms": row[2]}
+                | ({} if row[3] is None else {"until_ms": row[3]}),
                 after={"released_ms": now_ms},
                 account=row[0],
             )
@@ -140,6 +142,7 @@ def set_low_credit(
     *,
     who: str,
     days: int | None = None,
+    reason: str | None = None,
 ) -> None:
     """Warn this account at or below another balance from now on; with `days`, also when the balance
     covers no more than so many days as the last two weeks went.
@@ -160,6 +163,7 @@ def set_low_credit(
             "account.low_credit",
             audit_log.account_subject(conn, account_id),
             now_ms,
+            reason=reason,
             before={"threshold_micro": before.low_credit_micro, "days": before.low_credit_days},
             after={"threshold_micro": threshold_micro, "days": days},
             account=account_id,

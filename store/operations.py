@@ -113,13 +113,29 @@ def listed(centres: Sequence[int] | None) -> list[int] | None:
     return None if centres is None else list(centres)
 
 
-def open_centre(conn: Connection, code: str, name: str, *, who: str, now_ms: int) -> None:
+def open_centre(
+    conn: Connection,
+    code: str,
+    name: str,
+    *,
+    who: str,
+    now_ms: int,
+    reason: str | None = None,
+) -> None:
     """A new centre. Errors: Conflict `centre_exists`."""
     with conn.transaction():
         if conn.execute(query("find_centre"), {"code": code}).fetchone() is not None:
             raise Conflict("centre_exists", f"centre {code} is there already: choose another code")
         registry.add_centre(conn, code, name)
-        audit_log.record(conn, who, "centre.open", f"centre:{code}", now_ms, after={"name": name})
+        audit_log.record(
+            conn,
+            who,
+            "centre.open",
+            f"centre:{code}",
+            now_ms,
+            reason=reason,
+            after={"name": name},
+        )
 
 
 def close_quarantined(

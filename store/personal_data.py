@@ -7,6 +7,7 @@ and stays.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from psycopg import Connection
@@ -128,6 +129,7 @@ def erase(
     with conn.transaction():
         contacts.lock_customer(conn, customer_id)
         known = contacts.of_customer(conn, customer_id, ended=True)
+        by = replace(by, reason=reason)
         used = {each.channel for each in known if each.ended_ms is None}
         for channel in CHANNELS:
             if channel not in used:

@@ -81,7 +81,9 @@ def draft(
         return int(row[0])
 
 
-def approve(conn: Connection, number: int, *, who: str, now_ms: int) -> bool:
+def approve(
+    conn: Connection, number: int, *, who: str, now_ms: int, reason: str | None = None
+) -> bool:
     """Make a draft a version, from its date on; False when it is one already.
 
     Errors: NotFound; Conflict `second_person_needed`, `draft_withdrawn`, `version_in_past`;
@@ -99,11 +101,13 @@ def approve(conn: Connection, number: int, *, who: str, now_ms: int) -> bool:
         parsed = with_version(registry.tariff_form(conn, found.tariff), found.version)
         _refuse_past(conn, found.tariff, parsed, _date(found.version), now_ms)
         registry.add_tariff_version(conn, found.tariff, found.version)
-        _record_decision(conn, number, found, "approved", who, now_ms)
+        _record_decision(conn, number, found, "approved", who, reason, now_ms)
         return True
 
 
-def withdraw(conn: Connection, number: int, *, who: str, now_ms: int) -> bool:
+def withdraw(
+    conn: Connection, number: int, *, who: str, now_ms: int, reason: str | None = None
+) -> bool:
     """Take a draft back, also by its drafter; False when it is withdrawn already.
 
     Errors: NotFound; Conflict `draft_approved` (a version is never edited: draft the next one).
@@ -114,7 +118,7 @@ def withdraw(conn: Connection, number: int, *, who: str, now_ms: int) -> bool:
             return False
         if found.state == "approved":
             raise Conflict("draft_approved", "it is a version already: draft the next one")
-        _record_decision(conn, number, found, "withdrawn", who, now_ms)
+        _record_decision(conn, number, found, "withdrawn", who, reason, now_ms)
         return True
 
 
@@ -124,6 +128,7 @@ def _record_decision(
     found: _Draft,
     state: Literal["approved", "withdrawn"],
     who: str,
+    reason: str | None,
     now_ms: int,
 ) -> None:
     decided = {"draft": number, "state": state, "who": who, "now_ms": now_ms}
@@ -135,6 +140,7 @@ def _record_decision(
         action,
         f"tariff:{found.code}/draft:{number}",
         now_ms,
+        reason=reason,
         before={"state": found.state},
         after={"state": state, "valid_from": found.valid_from},
     )
@@ -182,6 +188,8 @@ def assign(
                 f"valid_from: tariff {code} has no version in force at {valid_from}: "
                 "assign it from a later date",
             )
+        before = conn.execute(query("tariff_of_account_at"), place).fetchone()
+        assert before is not None, "every account has a tariff"
         conn.execute(
             query("insert_tariff_assignment"),
             place | {"tariff": tariff, "who": who, "reason": reason, "now_ms": now_ms},
@@ -197,6 +205,7 @@ def assign(
             audit_log.account_subject(conn, account_id),
             now_ms,
             reason=reason,
+            before={"tariff": before[0]},
             after={"tariff": code, "valid_from": valid_from.isoformat()},
             account=account_id,
         )

@@ -18,7 +18,7 @@ from credit_engine.errors import CreditError
 from credit_engine.quote import Quote, quote
 from schemas.identity import command_id
 from schemas.quantities import format_micro, in_coins
-from store import decisions, quotes, unsettled
+from store import audit_log, decisions, quotes, unsettled
 from store.errors import Conflict, NotFound
 from store.issuing import issue_credit
 from store.key_changes import lock_token_meter
@@ -330,9 +330,16 @@ def reverse(
 
 
 def request_emergency_credit(
-    conn: Connection, terms: TermsCache, account_id: int, now_ms: int
+    conn: Connection,
+    terms: TermsCache,
+    account_id: int,
+    now_ms: int,
+    *,
+    operator: str | None = None,
+    reason: str | None = None,
 ) -> bool:
-    """Ask for emergency credit; returns whether it is in use now.
+    """Ask for emergency credit; returns whether it is in use now. `operator`: who asks in the
+    holder's place, and why.
 
     Errors: Conflict `not_on_request` where the account's terms offer none on request.
     """
@@ -349,7 +356,21 @@ def request_emergency_credit(
         conn.execute(
             query("insert_emergency_request"), {"account": account_id, "requested_ms": now_ms}
         )
-        return _settle_fact(conn, terms, state, now_ms, now_ms).state.emergency_in_use
+        before = state.emergency_in_use
+        in_use = _settle_fact(conn, terms, state, now_ms, now_ms).state.emergency_in_use
+        if operator is not None:
+            audit_log.record(
+                conn,
+                operator,
+                "account.emergency_credit",
+                audit_log.account_subject(conn, account_id),
+                now_ms,
+                reason=reason,
+                before={"in_use": before},
+                after={"in_use": in_use},
+                account=account_id,
+            )
+        return in_use
 
 
 def _settle_fact(

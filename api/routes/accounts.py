@@ -27,10 +27,11 @@ from api.dependencies import (
     OwnAccount,
     PayableAccount,
     ServedAccount,
+    name_of,
 )
 from api.errors import Forbidden
 from api.numbers import cursor_id, instant_ms, positive_micro
-from api.requests import QuoteRequest
+from api.requests import QuoteRequest, ReasonRequest
 from credit_engine.days import DAY_MS
 from schemas.contacts import typed_digits
 from schemas.quantities import format_instant
@@ -167,11 +168,22 @@ def list_tokens(
 
 @router.post("/{account}/emergency-credit")
 def request_emergency_credit(
-    conn: Database, around: Around, account: ServedAccount
+    conn: Database,
+    around: Around,
+    caller: Caller,
+    account: ServedAccount,
+    body: ReasonRequest | None = None,
 ) -> EmergencyRequestAnswer:
     """Asks for emergency credit where it is on request; asking twice changes nothing."""
     now_ms = around.now_ms()
-    in_use = vending.request_emergency_credit(conn, around.terms, account.id, now_ms)
+    in_use = vending.request_emergency_credit(
+        conn,
+        around.terms,
+        account.id,
+        now_ms,
+        operator=name_of(caller) if caller.is_operator else None,
+        reason=None if body is None else body.reason,
+    )
     return EmergencyRequestAnswer(
         account=account.number, in_use=in_use, as_of=format_instant(now_ms)
     )

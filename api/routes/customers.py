@@ -15,6 +15,7 @@ from api.dependencies import (
     Cursor,
     Database,
     Limit,
+    ReasonText,
     actor_of,
     demand_fresh,
 )
@@ -42,12 +43,14 @@ Wording = Annotated[
 
 class LanguageRequest(Body):
     language: Language
+    reason: Name | None = None
 
 
 class PaperRequest(Body):
     """`wanted`: on paper whatever the centre does."""
 
     wanted: bool
+    reason: Name | None = None
 
 
 class ContactRequest(Body):
@@ -59,6 +62,7 @@ class ContactRequest(Body):
     address: Annotated[str, StringConstraints(min_length=3, max_length=260)]
     wording: Wording | None = None
     centre: Identifier | None = None
+    reason: Name | None = None
 
 
 class ConsentRequest(Body):
@@ -66,6 +70,7 @@ class ConsentRequest(Body):
 
     wording: Wording | None
     centre: Identifier | None = None
+    reason: Name | None = None
 
 
 class ConfirmationRequest(Body):
@@ -199,9 +204,8 @@ def set_language(
 ) -> CustomerAnswer:
     """What the customer is written to in."""
     found = customers.one(conn, caller, customer)
-    customers.set_language(
-        conn, found.id, body.language, by=actor_of(caller), now_ms=around.now_ms()
-    )
+    by = actor_of(caller, reason=body.reason)
+    customers.set_language(conn, found.id, body.language, by=by, now_ms=around.now_ms())
     return show_customer(conn, caller, customer)
 
 
@@ -211,9 +215,8 @@ def request_paper(
 ) -> CustomerAnswer:
     """Asks for paper, or for none; where the centre still sends it to all it goes out anyway."""
     found = customers.one(conn, caller, customer)
-    customers.request_paper(
-        conn, found.id, wanted=body.wanted, by=actor_of(caller), now_ms=around.now_ms()
-    )
+    by = actor_of(caller, reason=body.reason)
+    customers.request_paper(conn, found.id, wanted=body.wanted, by=by, now_ms=around.now_ms())
     return show_customer(conn, caller, customer)
 
 
@@ -255,7 +258,7 @@ def register_contact(
         body.channel,
         address,
         wording=body.wording,
-        by=actor_of(caller, body.centre),
+        by=actor_of(caller, body.centre, body.reason),
         now_ms=around.now_ms(),
     )
     return _contact_answer(made)
@@ -334,7 +337,7 @@ def set_consent(
         found.id,
         channel,
         body.wording,
-        by=actor_of(caller, body.centre),
+        by=actor_of(caller, body.centre, body.reason),
         now_ms=around.now_ms(),
     )
     return ContactList(items=[_contact_answer(each) for each in changed])
@@ -342,7 +345,12 @@ def set_consent(
 
 @router.delete("/{customer}/contacts/{channel}", status_code=204)
 def remove_contact(
-    conn: Database, around: Around, caller: ForCustomer, customer: CustomerId, channel: Channel
+    conn: Database,
+    around: Around,
+    caller: ForCustomer,
+    customer: CustomerId,
+    channel: Channel,
+    reason: ReasonText = None,
 ) -> None:
     """The channel is used no more; whoever signed in with that phone is signed out."""
     demand_fresh(caller, around.wall_ms())
@@ -351,7 +359,7 @@ def remove_contact(
         conn,
         found.id,
         channel,
-        by=actor_of(caller),
+        by=actor_of(caller, reason=reason),
         now_ms=around.now_ms(),
         wall_ms=around.wall_ms(),
     )

@@ -30,6 +30,7 @@ from api.requests import (
     LowCreditRequest,
     NoteRequest,
     OperatorReversalRequest,
+    ReasonRequest,
 )
 from schemas.identity import command_id
 from schemas.quantities import format_instant, parse_micro, typed_decimal
@@ -200,7 +201,15 @@ def set_low_credit(
     check_currency(body.currency, account.currency)
     threshold = parse_micro(typed_decimal(body.amount))
     now_ms = around.now_ms()
-    holds.set_low_credit(conn, around.terms, account.id, threshold, now_ms, who=name_of(caller))
+    holds.set_low_credit(
+        conn,
+        around.terms,
+        account.id,
+        threshold,
+        now_ms,
+        who=name_of(caller),
+        reason=body.reason,
+    )
     return show_account(conn, around, account)
 
 
@@ -358,14 +367,26 @@ def enter_adjustment(
 
 @router.post("/adjustments/{adjustment}/approval")
 def approve_adjustment(
-    conn: Database, around: Around, caller: Money_, once: Once, adjustment: AdjustmentId
+    conn: Database,
+    around: Around,
+    caller: Money_,
+    once: Once,
+    adjustment: AdjustmentId,
+    body: ReasonRequest | None = None,
 ) -> AdjustmentAnswer:
     """Posts a requested correction, as another person than the one who asked."""
     worklists.adjustment(conn, adjustment, caller.centres)
     now_ms = around.now_ms()
 
     def work() -> AdjustmentAnswer:
-        adjustments.approve(conn, around.terms, adjustment, who=name_of(caller), now_ms=now_ms)
+        adjustments.approve(
+            conn,
+            around.terms,
+            adjustment,
+            who=name_of(caller),
+            now_ms=now_ms,
+            reason=None if body is None else body.reason,
+        )
         return _adjustment_answer(worklists.adjustment(conn, adjustment, caller.centres))
 
     return answer_once(conn, caller, once, now_ms, work, AdjustmentAnswer)
@@ -373,11 +394,22 @@ def approve_adjustment(
 
 @router.post("/adjustments/{adjustment}/refusal")
 def refuse_adjustment(
-    conn: Database, around: Around, caller: Money_, adjustment: AdjustmentId
+    conn: Database,
+    around: Around,
+    caller: Money_,
+    adjustment: AdjustmentId,
+    body: ReasonRequest | None = None,
 ) -> AdjustmentAnswer:
     """Refuses a requested correction, as another person than the one who asked."""
     worklists.adjustment(conn, adjustment, caller.centres)
-    adjustments.refuse(conn, around.terms, adjustment, who=name_of(caller), now_ms=around.now_ms())
+    adjustments.refuse(
+        conn,
+        around.terms,
+        adjustment,
+        who=name_of(caller),
+        now_ms=around.now_ms(),
+        reason=None if body is None else body.reason,
+    )
     return _adjustment_answer(worklists.adjustment(conn, adjustment, caller.centres))
 
 
@@ -413,7 +445,9 @@ def reverse_top_up(
     except Conflict as refusal:
         if refusal.code == "token_issued":
             who = name_of(caller)
-            appeals.open_for(conn, body.top_up, "reversal", who, body.reason, now_ms)
+            appeals.open_for(
+                conn, body.top_up, "reversal", who, body.reason, now_ms, by_operator=True
+            )
         raise
 
 

@@ -13,6 +13,7 @@ from api.dependencies import (
     AllowedBriefly,
     Around,
     CentreFilter,
+    ReasonText,
     Surroundings,
     name_of,
 )
@@ -70,7 +71,7 @@ def take_export(
     centre: CentreFilter = None,
     from_: Annotated[InstantText, Query(alias="from")] = None,
     to: InstantText = None,
-    reason: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")] = None,
+    reason: ReasonText = None,
 ) -> StreamingResponse:
     """One list as CSV with a first line of names, all rows of the caller's centres; an answer that
     breaks off is not whole. That it was taken stands in the audit log.

@@ -14,11 +14,12 @@ from api.dependencies import (
     Database,
     Limit,
     ManagedAccount,
+    ReasonText,
     actor_of,
     demand_fresh,
 )
 from api.numbers import cursor_id, phone_number
-from api.requests import Body, Number
+from api.requests import Body, Name, Number
 from schemas.quantities import format_instant
 from store import grants
 from store.grants import Grant, GrantRole
@@ -31,6 +32,7 @@ class GrantRequest(Body):
 
     phone: Number
     role: GrantRole
+    reason: Name | None = None
 
 
 class GrantAnswer(Answer):
@@ -72,9 +74,8 @@ def give_grant(
     """
     demand_fresh(caller, around.wall_ms())
     phone = phone_number(body.phone, around.settings.phone_plan, "/phone")
-    made = grants.give(
-        conn, account.id, phone, body.role, by=actor_of(caller), now_ms=around.now_ms()
-    )
+    by = actor_of(caller, reason=body.reason)
+    made = grants.give(conn, account.id, phone, body.role, by=by, now_ms=around.now_ms())
     return _grant_answer(account.number, made)
 
 
@@ -85,9 +86,11 @@ def withdraw_grant(
     caller: Caller,
     account: ManagedAccount,
     grant: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    reason: ReasonText = None,
 ) -> None:
     """Ends a part in the account, at once; a repeat is answered alike."""
-    grants.withdraw(conn, account.id, grant, by=actor_of(caller), now_ms=around.now_ms())
+    by = actor_of(caller, reason=reason)
+    grants.withdraw(conn, account.id, grant, by=by, now_ms=around.now_ms())
 
 
 def _grant_answer(account: str, grant: Grant) -> GrantAnswer:

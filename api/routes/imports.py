@@ -4,13 +4,22 @@ import hashlib
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
 from api import csv_rows
 from api.answers import Answer, Instant
 from api.csv_rows import Line
-from api.dependencies import Allowed, Around, Database, Once, Surroundings, answer_once, name_of
+from api.dependencies import (
+    Allowed,
+    Around,
+    Database,
+    Once,
+    ReasonText,
+    Surroundings,
+    answer_once,
+    name_of,
+)
 from api.errors import pointer
 from api.numbers import check_currency, signed_micro
 from api.requests import AdjustmentRequest, NewAccount, NewMeterRequest, StsAttributes
@@ -45,10 +54,6 @@ async def csv_body(request: Request) -> bytes:
 
 
 CsvBody = Annotated[bytes, Depends(csv_body)]
-ReasonText = Annotated[
-    str | None,
-    Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$", description="Why, for the audit log."),
-]
 
 
 class ImportedRow(Answer):

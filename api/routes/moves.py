@@ -65,6 +65,13 @@ def move_top_up(
     except Conflict as refusal:
         if refusal.code == "token_issued":
             appeals.open_for(
-                conn, top_up, "move", named(caller), body.reason, now_ms, to_meter=meter
+                conn,
+                top_up,
+                "move",
+                named(caller),
+                body.reason,
+                now_ms,
+                to_meter=meter,
+                by_operator=caller.is_operator,
             )
         raise

@@ -142,7 +142,14 @@ def open_centre(
     body: CentreRequest,
 ) -> CentreAnswer:
     """A new centre."""
-    operations.open_centre(conn, body.code, body.name, who=name_of(caller), now_ms=around.now_ms())
+    operations.open_centre(
+        conn,
+        body.code,
+        body.name,
+        who=name_of(caller),
+        now_ms=around.now_ms(),
+        reason=body.reason,
+    )
     return _centre_answer(customers.centre(conn, caller.centres, body.code))
 
 

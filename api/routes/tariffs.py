@@ -19,7 +19,7 @@ from api.dependencies import (
 )
 from api.errors import RequestRefused
 from api.numbers import cursor_id
-from api.requests import DraftRequest, SimulationRequest
+from api.requests import DraftRequest, ReasonRequest, SimulationRequest
 from credit_engine.errors import CreditError
 from schemas.quantities import format_instant, format_micro
 from store import impact, tariffs, worklists
@@ -151,16 +151,30 @@ def list_drafts(
 
 
 @router.post("/tariff-drafts/{draft}/approval")
-def approve_draft(conn: Database, around: Around, caller: Pricing, draft: DraftId) -> DraftAnswer:
+def approve_draft(
+    conn: Database,
+    around: Around,
+    caller: Pricing,
+    draft: DraftId,
+    body: ReasonRequest | None = None,
+) -> DraftAnswer:
     """Makes a draft a version, as another person than its drafter."""
-    tariffs.approve(conn, draft, who=name_of(caller), now_ms=around.now_ms())
+    reason = None if body is None else body.reason
+    tariffs.approve(conn, draft, who=name_of(caller), now_ms=around.now_ms(), reason=reason)
     return _draft_answer(worklists.draft(conn, draft))
 
 
 @router.post("/tariff-drafts/{draft}/withdrawal")
-def withdraw_draft(conn: Database, around: Around, caller: Pricing, draft: DraftId) -> DraftAnswer:
+def withdraw_draft(
+    conn: Database,
+    around: Around,
+    caller: Pricing,
+    draft: DraftId,
+    body: ReasonRequest | None = None,
+) -> DraftAnswer:
     """Takes a draft back, also by its drafter."""
-    tariffs.withdraw(conn, draft, who=name_of(caller), now_ms=around.now_ms())
+    reason = None if body is None else body.reason
+    tariffs.withdraw(conn, draft, who=name_of(caller), now_ms=around.now_ms(), reason=reason)
     return _draft_answer(worklists.draft(conn, draft))
 
 

@@ -27,6 +27,7 @@ from api.requests import (
     EngineeringRequest,
     KeyChangeConfirmation,
     NoteRequest,
+    ReasonRequest,
     ReprintRequest,
 )
 from schemas.quantities import format_instant
@@ -197,7 +198,12 @@ def request_engineering_token(
 
 @router.post("/tokens/engineering/{request}/approval")
 def approve_engineering_token(
-    conn: Database, around: Around, caller: Approving, once: Once, request: RequestId
+    conn: Database,
+    around: Around,
+    caller: Approving,
+    once: Once,
+    request: RequestId,
+    body: ReasonRequest | None = None,
 ) -> EngineeringAnswer:
     """Issues the token, as another person than the one who asked."""
     worklists.engineering_token(conn, request, caller.centres)
@@ -205,7 +211,12 @@ def approve_engineering_token(
 
     def work() -> EngineeringAnswer:
         engineering.approve_engineering_token(
-            conn, around.security_module, request, name_of(caller), now_ms
+            conn,
+            around.security_module,
+            request,
+            name_of(caller),
+            now_ms,
+            reason=None if body is None else body.reason,
         )
         return _engineering_answer(
             worklists.engineering_token(conn, request, caller.centres), caller

@@ -23,8 +23,8 @@ VALUES (%(account)s, %(kind)s, %(from_ms)s, %(until_ms)s, %(who)s, %(reason)s, a
 RETURNING id
 
 -- name: hold_to_release
--- The account of a hold, and whether it still holds.
-SELECT account_id, released_ms IS NOT NULL FROM hold WHERE id = %(hold)s
+-- The account of a hold, and what it is.
+SELECT account_id, kind, from_ms, until_ms FROM hold WHERE id = %(hold)s
 
 -- name: release_hold
 -- A hold is over, once.

@@ -36,6 +36,15 @@ RETURNING account_id
 SELECT tariff_id FROM tariff_assignment
 WHERE account_id = %(account)s AND valid_from = %(valid_from)s
 
+-- name: tariff_of_account_at
+-- What prices an account at a local date, by what is recorded so far.
+SELECT t.code FROM account a
+JOIN tariff t ON t.id = coalesce(
+    (SELECT g.tariff_id FROM tariff_assignment g
+     WHERE g.account_id = a.id AND g.valid_from <= %(valid_from)s
+     ORDER BY g.valid_from DESC LIMIT 1), a.tariff_id)
+WHERE a.id = %(account)s
+
 -- name: calendar_of_account
 -- What all tariffs of an account have in common.
 SELECT t.timezone, t.currency, t.holidays
