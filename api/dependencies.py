@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from api.edge import Metrics
 from api.errors import Forbidden, TooManyRequests, Unauthorized
+from api.module_watch import ModuleWatch
 from api.pace import Pace
 from api.paying import NO_PAYMENTS, Payments
 from api.settings import ApiSettings, Partner
@@ -54,11 +55,14 @@ class Surroundings:
     code_queued: Callable[[], None]
     payments: Payments = NO_PAYMENTS
     terms: TermsCache = field(default_factory=TermsCache)
+    module_watch: ModuleWatch = field(init=False)
     # Requests that may hold a connection at once: as many as the pool has.
     turns: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "turns", asyncio.Semaphore(self.pool.max_size))
+        watch = ModuleWatch(self.security_module, self.wall_s)
+        object.__setattr__(self, "module_watch", watch)
 
     def wall_ms(self) -> int:
         """Real time: sessions, second factors and bounds on tries go by it."""
@@ -348,14 +352,14 @@ async def signed_by(
 
 Signed = Annotated[Partner, Depends(signed_by)]
 
-CentreFilter = Annotated[
-    str | None,
-    Query(max_length=64, pattern=r"^[!-~]+$", description="A centre's code: what is there alone."),
-]
 # Why, where a request has no body to say it in.
 ReasonText = Annotated[
     str | None,
     Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$", description="Why, for the audit log."),
+]
+CentreFilter = Annotated[
+    str | None,
+    Query(max_length=64, pattern=r"^[!-~]+$", description="A centre's code: what is there alone."),
 ]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="At most this many items.")]
 Cursor = Annotated[

@@ -342,10 +342,13 @@ def is_registered(conn: Connection, new: NewSupply, centres: Sequence[int] | Non
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """`newest_commit_ms`: when the ledger last grew; None in a new database."""
+    """`newest_commit_ms`: when the ledger last grew; None in a new database. `vending_key`: SGC and
+    KRN of one that a meter has.
+    """
 
     pending_migrations: tuple[str, ...]
     newest_commit_ms: int | None
+    vending_key: tuple[str, int] | None = None
 
 
 def readiness(conn: Connection) -> Readiness:
@@ -358,4 +361,5 @@ def readiness(conn: Connection) -> Readiness:
     if pending:
         return Readiness(pending, None)
     row = conn.execute(query("newest_commit")).fetchone()
-    return Readiness(pending, None if row is None else row[0])
+    key = conn.execute(query("vending_key_in_use")).fetchone()
+    return Readiness(pending, None if row is None else row[0], key)

@@ -330,6 +330,10 @@ SELECT max(recorded_ms) FROM (
     (SELECT max(recorded_ms) FROM energy_debit
      WHERE id > (SELECT last_value FROM ledger_transaction_id_seq) - 10000)) newest
 
+-- name: vending_key_in_use
+-- The vending key of some meter.
+SELECT sgc, krn FROM meter WHERE sgc IS NOT NULL ORDER BY sgc, id LIMIT 1
+
 -- name: find_centre
 -- A centre by its code.
 SELECT id FROM centre WHERE code = %(code)s

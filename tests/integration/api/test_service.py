@@ -13,6 +13,8 @@ import pytest
 import structlog
 
 from api.openapi import described_app, openapi_text
+from tokens.errors import SecurityModuleAway
+from tokens.security_module import SoftwareSecurityModule
 
 Site = Any
 OPENAPI = Path(__file__).parents[3] / "api" / "openapi.json"
@@ -37,11 +39,43 @@ def test_ready_says_when_the_ledger_last_grew(site: Site) -> None:
     assert response.status_code == 200
     assert response.json() == {
         "ready": True,
+        "vending": True,
         "database": "ready",
+        "security_module": "ready",
+        "payment_channels": [],
         "pending_migrations": [],
         "newest_commit_at": "2026-03-01T09:00:00Z",
         "as_of": "2026-03-01T10:00:00Z",
     }
+
+
+def test_a_security_module_that_is_away_stops_vending_and_nothing_else(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = site.open()
+    asked: list[tuple[str, int]] = []
+
+    def away(_: object, sgc: str, krn: int) -> str:
+        asked.append((sgc, krn))
+        raise SecurityModuleAway("unplugged")
+
+    def state() -> tuple[int, bool, str]:
+        answer = site.client.get("/readyz")
+        body = answer.json()
+        assert body["ready"] == (answer.status_code == 200)
+        return answer.status_code, body["vending"], body["security_module"]
+
+    assert state() == (200, True, "ready")
+    with monkeypatch.context() as patched:
+        patched.setattr(SoftwareSecurityModule, "key_check_value", away)
+        # An answer holds for some seconds, so that nobody keeps a module busy by asking us.
+        assert state() == (200, True, "ready")
+        site.clock.wall += 6
+        assert state() == state() == (200, False, "away")
+        assert asked == [("123456", 1)]
+        assert site.client.get("/v1/accounts", headers=customer.headers).status_code == 200
+    site.clock.wall += 6
+    assert state() == (200, True, "ready")
 
 
 def test_a_database_without_its_migrations_is_not_ready(

@@ -126,6 +126,9 @@ def test_the_list_shows_attempts_and_what_came_by_other_ways_newest_first(market
     assert market.client.get("/v1/payment-methods", headers=market.clerk).json()["items"][-1] == {
         "code": "till", "name": "Cash", "kind": "cash",
     }  # fmt: skip
+    channels = market.client.get("/readyz").json()["payment_channels"]
+    assert channels[-1] == {"code": "till", "kind": "cash"}
+    assert [each["code"] for each in channels[:-1]] == [each["code"] for each in methods]
 
 
 def test_the_same_key_is_the_same_payment_and_another_body_a_conflict(market: Market) -> None:
