@@ -244,6 +244,7 @@ class TokenAnswer(Answer):
 
 class TokenPage(Answer):
     items: list[TokenAnswer]
+    as_of: Instant
     next_cursor: str | None
 
 

@@ -198,7 +198,7 @@ class FileAnswer(Answer):
 
 
 class ItemAnswer(Answer):
-    """One payment as both sides have it; `owner` acts. `payment` is our id."""
+    """One payment as both sides have it, in `currency`; `owner` acts. `payment` is our id."""
 
     id: int
     channel: str
@@ -208,6 +208,7 @@ class ItemAnswer(Answer):
     payment: str | None
     theirs: Amount | None
     ours: Amount | None
+    currency: str
     owner: str
     action: str
     age_days: int
@@ -215,17 +216,22 @@ class ItemAnswer(Answer):
     decision: str | None
     note: str | None
     closed_at: Instant | None
+    as_of: Instant
 
 
 class ItemPage(Answer):
     items: list[ItemAnswer]
+    as_of: Instant
     next_cursor: str | None
 
 
 class StandingAnswer(Answer):
-    """A business date from both sides: our lines and trailer, your file, and every item of both."""
+    """A business date from both sides: our lines and trailer, your file, and every item of both;
+    every amount is in `currency`.
+    """
 
     business_date: str
+    currency: str
     lines: list[FileLineAnswer]
     trailer: TrailerAnswer
     file: FileAnswer | None
@@ -377,7 +383,8 @@ def appeal_answer(appeal: Appeal) -> AppealAnswer:
     )
 
 
-def item_answer(item: ReconciliationItem, now_ms: int) -> ItemAnswer:
+def item_answer(item: ReconciliationItem, currency: str, now_ms: int) -> ItemAnswer:
+    """`currency`: of this installation's partners, as no file names one."""
     return ItemAnswer(
         id=item.id,
         channel=item.channel,
@@ -387,6 +394,7 @@ def item_answer(item: ReconciliationItem, now_ms: int) -> ItemAnswer:
         payment=item.payment,
         theirs=None if item.their_micro is None else format_micro(item.their_micro),
         ours=None if item.our_micro is None else format_micro(item.our_micro),
+        currency=currency,
         owner=item.owner,
         action=item.action,
         age_days=item.age_days(now_ms),
@@ -394,19 +402,23 @@ def item_answer(item: ReconciliationItem, now_ms: int) -> ItemAnswer:
         decision=item.decision,
         note=item.note,
         closed_at=answers.instant(item.closed_ms),
+        as_of=format_instant(now_ms),
     )
 
 
-def standing_answer(business_date: str, standing: Standing, now_ms: int) -> StandingAnswer:
+def standing_answer(
+    business_date: str, standing: Standing, currency: str, now_ms: int
+) -> StandingAnswer:
     file = standing.file
     return StandingAnswer(
         business_date=business_date,
+        currency=currency,
         lines=[_line_answer(line) for line in standing.lines],
         trailer=_trailer_answer(standing.trailer),
         file=None
         if file is None
         else FileAnswer(sha256=file.sha256.hex(), received_at=format_instant(file.received_ms)),
-        items=[item_answer(item, now_ms) for item in standing.items],
+        items=[item_answer(item, currency, now_ms) for item in standing.items],
         as_of=format_instant(now_ms),
     )
 

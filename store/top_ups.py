@@ -6,9 +6,10 @@ from typing import Literal
 
 from psycopg import Connection
 
-from credit_engine.days import cell_at
+from credit_engine.days import cell_at, day_at
 from credit_engine.outcome import Status
 from credit_engine.quote import Quote, amount_for, quote
+from credit_engine.rating import share_of_top_up
 from credit_engine.terms import Terms
 from schemas.commands import TOKEN_SUCCESSES
 from schemas.errors import DomainError
@@ -216,7 +217,14 @@ def _valid_until(agreed: Terms, at_ms: int) -> int:
     return min(at_ms + QUOTE_LIFE_MS, cell_at(agreed.tariff, at_ms).end_ms)
 
 
-def debt_share(conn: Connection, terms: TermsCache, account_id: int) -> int | None:
-    """The part per million of a payment that debt takes now; None where it takes nothing."""
-    state, agreed = terms_of(conn, terms, account_id)
-    return agreed.debt.share_ppm if state.debt_micro > 0 else None
+def debt_share(conn: Connection, terms: TermsCache, account_id: int, now_ms: int) -> int | None:
+    """The part per million of a payment that debt takes now; None where it takes nothing, as there
+    is none, or the month's cap is used up.
+    """
+    with snapshot(conn):
+        state, agreed = terms_of(conn, terms, account_id)
+        outcome = look(conn, terms, state, now_ms)
+    month = day_at(agreed.tariff, outcome.status.at_ms).month
+    # Of one unit of the currency any share is more than nothing, while there is one.
+    taken = share_of_top_up(agreed, outcome.totals, month, 1_000_000)
+    return agreed.debt.share_ppm if taken > 0 else None

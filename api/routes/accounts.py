@@ -158,12 +158,20 @@ def ask_quote(
 
 @router.get("/{account}/tokens")
 def list_tokens(
-    conn: Database, account: AccountWithDigits, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
+    conn: Database,
+    around: Around,
+    account: AccountWithDigits,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Cursor = None,
 ) -> TokenPage:
     """STS tokens newest first, each with its state at the meter."""
     found = top_ups.tokens(conn, account.id, before_id=cursor_id(cursor), limit=limit)
     items, following = answers.page(found, limit, lambda token: str(token.id))
-    return TokenPage(items=[answers.token_answer(token) for token in items], next_cursor=following)
+    return TokenPage(
+        items=[answers.token_answer(token) for token in items],
+        as_of=format_instant(around.now_ms()),
+        next_cursor=following,
+    )
 
 
 @router.post("/{account}/emergency-credit")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Response, status
 
 from api import answers, payment_answers
-from api.answers import Answer, Money
+from api.answers import Answer, Instant, Money
 from api.dependencies import Around, Database, Signed
 from api.numbers import (
     business_date_of,
@@ -28,6 +28,7 @@ from api.requests import (
     ReversalRequest,
 )
 from api.settings import ApiSettings
+from schemas.quantities import format_instant
 from store import appeals, quotes, reads, reconciliation, suspects, top_ups, tracker
 from store.errors import NotFound
 from store.matching import Line, Trailer
@@ -65,6 +66,7 @@ class LookupAnswer(Answer):
     max: Money
     debt_share_percent: str | None
     status: Literal["active"]
+    as_of: Instant
 
 
 @router.post("/lookup")
@@ -74,7 +76,8 @@ def look_up(conn: Database, around: Around, partner: Signed, body: LookupRequest
         account = reads.account_served_by(conn, meter_number(body.meter))
     else:
         account = reads.account(conn, body.account or "", None)
-    share = top_ups.debt_share(conn, around.terms, account.id)
+    now_ms = around.now_ms()
+    share = top_ups.debt_share(conn, around.terms, account.id, now_ms)
     return LookupAnswer(
         account=account.number,
         meter=account.meter,
@@ -83,6 +86,7 @@ def look_up(conn: Database, around: Around, partner: Signed, body: LookupRequest
         max=answers.money(around.settings.max_payment_micro, account.currency),
         debt_share_percent=None if share is None else answers.percent(share),
         status="active",
+        as_of=format_instant(now_ms),
     )
 
 
@@ -262,4 +266,6 @@ def _line(place: int, line: LineRequest) -> Line:
 
 def _standing(conn: Connection, around: Around, channel: str, day: date) -> StandingAnswer:
     found = reconciliation.standing(conn, channel, day, around.settings.business_zone)
-    return payment_answers.standing_answer(day.isoformat(), found, around.now_ms())
+    return payment_answers.standing_answer(
+        day.isoformat(), found, around.settings.currency, around.now_ms()
+    )

@@ -19,6 +19,7 @@ from api.dependencies import (
 from api.numbers import cursor_id
 from api.payment_answers import ItemAnswer, ItemPage
 from api.requests import DecisionRequest
+from schemas.quantities import format_instant
 from store import reconciliation
 from store.matching import Class
 from store.reads import Principal
@@ -55,7 +56,11 @@ def list_items(
     items, following = answers.page(found, limit, lambda each: str(each.id))
     now_ms = around.now_ms()
     return ItemPage(
-        items=[payment_answers.item_answer(each, now_ms) for each in items], next_cursor=following
+        items=[
+            payment_answers.item_answer(each, around.settings.currency, now_ms) for each in items
+        ],
+        as_of=format_instant(now_ms),
+        next_cursor=following,
     )
 
 
@@ -89,6 +94,6 @@ def decide_item(
             found = reconciliation.close(
                 conn, item, decision=body.decision, note=body.note, who=who, now_ms=now_ms
             )
-        return payment_answers.item_answer(found, now_ms)
+        return payment_answers.item_answer(found, around.settings.currency, now_ms)
 
     return answer_once(conn, caller, once, now_ms, work, ItemAnswer)

@@ -51,6 +51,7 @@ class CentreAnswer(Answer):
     registered: int
     registered_percent: str
     paper: CentrePaperAnswer
+    as_of: Instant
 
 
 class PaperEndRequest(Body):
@@ -101,16 +102,19 @@ class ActPage(Answer):
 
 
 @router.get("/centres")
-def list_centres(conn: Database, caller: Operator) -> CentreList:
+def list_centres(conn: Database, around: Around, caller: Operator) -> CentreList:
     """The centres that the caller has."""
     found = customers.centres(conn, caller.centres)
-    return CentreList(items=[_centre_answer(each) for each in found])
+    now_ms = around.now_ms()
+    return CentreList(items=[_centre_answer(each, now_ms) for each in found])
 
 
 @router.get("/centres/{centre}")
-def show_centre(conn: Database, caller: Operator, centre: CentreCode) -> CentreAnswer:
+def show_centre(
+    conn: Database, around: Around, caller: Operator, centre: CentreCode
+) -> CentreAnswer:
     """One centre with how many of its customers can be reached without paper."""
-    return _centre_answer(customers.centre(conn, caller.centres, centre))
+    return _centre_answer(customers.centre(conn, caller.centres, centre), around.now_ms())
 
 
 @router.put("/centres/{centre}/paper")
@@ -131,7 +135,7 @@ def end_paper(
         who=name_of(caller),
         now_ms=around.now_ms(),
     )
-    return _centre_answer(changed)
+    return _centre_answer(changed, around.now_ms())
 
 
 @router.post("/centres", status_code=201)
@@ -150,7 +154,7 @@ def open_centre(
         now_ms=around.now_ms(),
         reason=body.reason,
     )
-    return _centre_answer(customers.centre(conn, caller.centres, body.code))
+    return _centre_answer(customers.centre(conn, caller.centres, body.code), around.now_ms())
 
 
 @router.get("/operators")
@@ -199,7 +203,7 @@ def list_acts(
     return ActPage(items=[_act_answer(each) for each in items], next_cursor=following)
 
 
-def _centre_answer(centre: CentreReport) -> CentreAnswer:
+def _centre_answer(centre: CentreReport, now_ms: int) -> CentreAnswer:
     return CentreAnswer(
         code=centre.code,
         name=centre.name,
@@ -213,6 +217,7 @@ def _centre_answer(centre: CentreReport) -> CentreAnswer:
             ended_at=answers.instant(centre.paper_ended_ms),
             requested=centre.paper_requested,
         ),
+        as_of=format_instant(now_ms),
     )
 
 

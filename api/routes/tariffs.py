@@ -49,6 +49,7 @@ class TariffAnswer(Answer):
     timezone: str
     accounts: int
     versions: list[dict[str, Any]]
+    as_of: Instant
 
 
 class TariffList(Answer):
@@ -110,15 +111,18 @@ class _Total:
 
 
 @router.get("/tariffs")
-def list_tariffs(conn: Database, caller: Operator) -> TariffList:
+def list_tariffs(conn: Database, around: Around, caller: Operator) -> TariffList:
     """Every tariff with its versions."""
-    return TariffList(items=[_tariff_answer(each) for each in worklists.tariffs(conn)])
+    now_ms = around.now_ms()
+    return TariffList(items=[_tariff_answer(each, now_ms) for each in worklists.tariffs(conn)])
 
 
 @router.get("/tariffs/{tariff}")
-def show_tariff(conn: Database, caller: Operator, tariff: TariffCode) -> TariffAnswer:
+def show_tariff(
+    conn: Database, around: Around, caller: Operator, tariff: TariffCode
+) -> TariffAnswer:
     """One tariff with its versions."""
-    return _tariff_answer(worklists.tariff(conn, tariff))
+    return _tariff_answer(worklists.tariff(conn, tariff), around.now_ms())
 
 
 @router.post("/tariffs/{tariff}/drafts", status_code=201)
@@ -212,7 +216,7 @@ def _dated(version: dict[str, object]) -> dict[str, object]:
     return version
 
 
-def _tariff_answer(found: TariffReport) -> TariffAnswer:
+def _tariff_answer(found: TariffReport, now_ms: int) -> TariffAnswer:
     return TariffAnswer(
         code=found.code,
         name=found.name,
@@ -220,6 +224,7 @@ def _tariff_answer(found: TariffReport) -> TariffAnswer:
         timezone=found.timezone,
         accounts=found.accounts,
         versions=[dict(each) for each in found.versions],
+        as_of=format_instant(now_ms),
     )
 
 

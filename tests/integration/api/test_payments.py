@@ -242,7 +242,39 @@ def test_lookup_shows_enough_to_ask_is_this_you(site: Site) -> None:
             "max": {"amount": "100000.000000", "currency": "MRU"},
             "debt_share_percent": "20.0000",
             "status": "active",
+            "as_of": "2026-03-01T00:00:00Z",
         }
+
+
+@pytest.mark.parametrize(
+    ("rules", "debt", "paid", "at", "share"),
+    [
+        ([{"kind": "payment_share", "percent": "20"}], "300.00", "100.00", "2026-03-02", "20.0000"),
+        ([{"kind": "payment_share", "percent": "20", "cap_per_month": "50.00"}],
+         "300.00", "100.00", "2026-03-02", "20.0000"),
+        ([{"kind": "payment_share", "percent": "20", "cap_per_month": "50.00"}],
+         "300.00", "250.00", "2026-03-02", None),
+        # Another month has a cap of its own, whether or not anything was settled in it.
+        ([{"kind": "payment_share", "percent": "20", "cap_per_month": "50.00"}],
+         "300.00", "250.00", "2026-04-02", "20.0000"),
+        ([{"kind": "payment_share", "percent": "20"}], "20.00", "100.00", "2026-03-02", None),
+        ([{"kind": "daily", "amount": "10.00"}], "300.00", "100.00", "2026-03-02", None),
+        # What midnight charges took of a debt that no worker has posted yet.
+        ([{"kind": "payment_share", "percent": "20"}, {"kind": "daily", "amount": "10.00"}],
+         "25.00", "100.00", "2026-03-09", None),
+    ],
+)  # fmt: skip
+def test_lookup_names_the_share_that_the_next_payment_leaves_to_debt(
+    site: Site, rules: list[Any], debt: str, paid: str, at: str, share: str | None
+) -> None:
+    customer = site.open(debt={"outstanding": debt, "rules": rules})
+    assert site.pay(customer, paid, "t-1").status_code == 201
+    site.clock.set(f"{at}T09:00:00Z")
+    found = site.signed("POST", "/lookup", {"meter": customer.meter}).json()
+    assert (found["debt_share_percent"], found["as_of"]) == (share, f"{at}T09:00:00Z")
+    quoted = site.signed("POST", "/quotes", {"meter": customer.meter, "amount": "10.00"}).json()
+    (line,) = [each for each in quoted["lines"] if each["name"] == "debt"]
+    assert (line["amount"] != "0.000000") == (share is not None)
 
 
 def test_the_ledger_of_payments_holds_after_the_schedule_has_run(site: Site) -> None:
