@@ -82,7 +82,7 @@ def take_export(
             f"This is for {', '.join(sorted(EXPORTS[what].roles))}: you are {caller.role}.",
         )
     now_ms = around.now_ms()
-    from_ms, to_ms = _range(what, from_, to, now_ms)
+    from_ms, to_ms = time_range(what, from_, to, now_ms)
     wanted = Wanted(what, caller.centres, centre, from_ms, to_ms)
     with borrow(around.pool) as conn:
         exports.record(conn, wanted, who=name_of(caller), reason=reason, now_ms=now_ms)
@@ -106,7 +106,8 @@ def _lines(around: Surroundings, wanted: Wanted, rows: list[tuple[Any, ...]]) ->
             rows = exports.portion(conn, wanted, rows[-1][0])
 
 
-def _range(what: Exported, from_: str | None, to: str | None, now_ms: int) -> tuple[int, int]:
+def time_range(what: Exported, from_: str | None, to: str | None, now_ms: int) -> tuple[int, int]:
+    """What a timed list is of, from and to. Errors: RequestRefused `range_refused`."""
     if not EXPORTS[what].timed and (from_, to) != (None, None):
         raise RequestRefused(
             "range_refused", "This list is of now: leave from and to out.", "?from"

@@ -1,7 +1,7 @@
 """Files from elsewhere, row by row: meters of a roll-out, corrections worked out outside."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -103,13 +103,8 @@ def import_meters(
     """Registers the meter of each row and, with `account`, opens its supply point, as `POST
     /v1/meters` does; each row by itself. The same file again finds its rows `known`.
     """
-    rows = csv_rows.read(body, METER_COLUMNS, ("number", "centre"), METERS_MOST)
-    now_ms = around.now_ms()
-
-    def enter(line: Line) -> str | None:
-        return _enter_meter(conn, caller, line, reason, now_ms)
-
-    return _answer([_row(line, "number", enter) for line in rows], now_ms)
+    who, centres = name_of(caller), caller.centres
+    return enter_meters(conn, body, who=who, centres=centres, reason=reason, now_ms=around.now_ms())
 
 
 @router.post(
@@ -145,6 +140,25 @@ def import_adjustments(
         return _answer([_row(line, "account", enter) for line in rows], now_ms)
 
     return answer_once(conn, caller, once, now_ms, work, ImportAnswer)
+
+
+def enter_meters(
+    conn: Connection,
+    body: bytes,
+    *,
+    who: str,
+    centres: Sequence[int] | None,
+    reason: str | None,
+    now_ms: int,
+    most: int = METERS_MOST,
+) -> ImportAnswer:
+    """The meters of a file, each row by itself; `centres`: those of who enters them, None: all."""
+    rows = csv_rows.read(body, METER_COLUMNS, ("number", "centre"), most)
+
+    def enter(line: Line) -> str | None:
+        return _enter_meter(conn, line, who, centres, reason, now_ms)
+
+    return _answer([_row(line, "number", enter) for line in rows], now_ms)
 
 
 def _row(line: Line, subject: str, enter: Callable[[Line], str | None]) -> ImportedRow:
@@ -190,7 +204,12 @@ def _typed(line: Line) -> dict[str, str]:
 
 
 def _enter_meter(
-    conn: Connection, caller: Principal, line: Line, reason: str | None, now_ms: int
+    conn: Connection,
+    line: Line,
+    who: str,
+    centres: Sequence[int] | None,
+    reason: str | None,
+    now_ms: int,
 ) -> str | None:
     fields = _typed(line)
     form: dict[str, Any] = {
@@ -205,11 +224,9 @@ def _enter_meter(
         form |= {"account": number | account}
     new = new_supply(NewMeterRequest.model_validate_strings(form), now_ms)
     try:
-        operations.register_supply(
-            conn, new, now_ms, who=name_of(caller), centres=caller.centres, reason=reason
-        )
+        operations.register_supply(conn, new, now_ms, who=who, centres=centres, reason=reason)
     except Conflict as refusal:
-        if refusal.code == "meter_exists" and operations.is_registered(conn, new, caller.centres):
+        if refusal.code == "meter_exists" and operations.is_registered(conn, new, centres):
             return "known"
         raise
     return None
