@@ -237,4 +237,4 @@ def _answer(error: TooManyRequests, wait_s: int) -> ASGIApp:
 
 def route_of(scope: Scope) -> str:
     """The template of the path: paths hold account numbers, and labels must stay few."""
-    return str(getattr(scope.get("route"), "path", UNMATCHED))
+    return str(getattr(scope.get("route"), "path_format", UNMATCHED))

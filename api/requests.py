@@ -19,6 +19,15 @@ from store.holds import HoldKind
 
 # Bounds on what people and programs name things; longer is a mistake, not a name.
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+# A name that stands alone in a path of ours: a slash would end it there, and what lies on the way
+# (clients, proxies) takes `.` and `..` for steps through the path.
+_STEPLESS = r"(\.*[!-\-0-~][!-.0-~]*|\.{3,})"
+Segment = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=rf"^{_STEPLESS}$")]
+# A partner chooses his own, and may well number by date: slashes, but no such steps between them.
+PartnerNumber = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64, pattern=rf"^{_STEPLESS}?(/{_STEPLESS}?)*$"),
+]
 Number = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Name = Annotated[
     str,
@@ -110,7 +119,7 @@ class PaymentRequest(Body):
     decided at the instant at which it is credited; the answer says what changed since the quote.
     """
 
-    partner_txn_id: Identifier
+    partner_txn_id: PartnerNumber
     meter: Number
     amount: Number
     paid_at: Annotated[str, StringConstraints(max_length=40)]
@@ -235,7 +244,7 @@ class SimulationRequest(Body):
 
 
 class CentreRequest(Body):
-    code: Identifier
+    code: Segment
     name: Name
     reason: Name | None = None
 
@@ -289,7 +298,7 @@ class NewAccount(Body):
     `non_disconnection` as in the rating contract, section 10.
     """
 
-    number: Identifier
+    number: Segment
     holder: Name
     tariff: Identifier
     opening_wh: Annotated[int, Field(ge=0, lt=10**12)] = 0

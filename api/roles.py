@@ -74,7 +74,7 @@ def _declared(route: Any, method: str) -> Declared:
         callers = frozenset({PARTNER})
     elif anyone in calls:
         callers = frozenset(CALLERS)
-    return Declared(method, route.path, callers, any(each.everywhere for each in allowed))
+    return Declared(method, route.path_format, callers, any(each.everywhere for each in allowed))
 
 
 def _calls(dependant: Dependant) -> Iterator[Any]:

@@ -37,6 +37,7 @@ from store.vending import Payment, content_sha256
 
 router = APIRouter(prefix="/v1/partners", tags=["partners"])
 
+# A partner's number may have slashes, which are decoded before a route is looked for: it is a path.
 TxnId = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
 BusinessDate = Annotated[date, Path(description="A local date that is over.")]
 # Where the answer to one request is asked for next.
@@ -200,7 +201,7 @@ def _payment(
     return payment_answers.payment_answer(track, number, around.settings.currency, now_ms)
 
 
-@router.get("/payments/{partner_txn_id}")
+@router.get("/payments/{partner_txn_id:path}")
 def show_payment(
     conn: Database, around: Around, partner: Signed, partner_txn_id: TxnId
 ) -> PaymentAnswer:
@@ -208,7 +209,7 @@ def show_payment(
     return _payment(conn, around, partner.code, partner_txn_id, around.now_ms())
 
 
-@router.post("/payments/{partner_txn_id}/reversals", status_code=201)
+@router.post("/payments/{partner_txn_id:path}/reversals", status_code=201)
 def reverse_payment(
     conn: Database, around: Around, partner: Signed, partner_txn_id: TxnId, body: ReversalRequest
 ) -> PaymentAnswer:
