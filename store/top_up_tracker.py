@@ -109,16 +109,11 @@ def tracked(
 def tracked_one(
     conn: Connection, account_id: int, number: str, *, of_caller: str | None = None
 ) -> Tracked:
-    """One, by the id of its attempt or of its top-up. Errors: NotFound."""
+    """One, by the id of its attempt or of its top-up; `of_caller` as above. Errors: NotFound."""
     found = _read(conn, account_id, None, number, 1, of_caller)
-    if found:
-        return found[0]
-    if of_caller is not None:
+    if not found:
         raise NotFound("The top-up")
-    top_ups = top_ups_by_id(conn, account_id, [number])
-    if not top_ups:
-        raise NotFound("The top-up")
-    return Tracked(None, (), None, top_ups[0])
+    return found[0]
 
 
 def _read(

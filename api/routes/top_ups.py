@@ -38,8 +38,9 @@ from api.numbers import (
 from api.requests import ConfirmationRequest, TopUpRequest
 from schemas.contacts import typed_digits
 from schemas.quantities import format_instant
-from store import payment_attempts, reads, top_up_tracker
+from store import reads, top_up_tracker
 from store.errors import NotFound, TooManyAttempts
+from store.payment_attempts import Attempt
 from store.pool import borrow
 from store.reads import MAY, Account, Principal
 from store.top_up_tracker import Tracked, TrackedState
@@ -147,19 +148,22 @@ async def confirm_top_up(
     msisdn = phone_number(body.phone, around.settings.phone_plan)
     passcode = SecretStr(typed_passcode(body.passcode.get_secret_value()))
 
-    def look() -> Account:
+    def look() -> tuple[Account, Attempt]:
         with borrow(around.pool) as conn:
             found = reads.account_seen(conn, typed_digits(account), caller, "pay")
-            if payment_attempts.find(conn, top_up).account_id != found.id:
+            # Another payer's looks like none, as where it is asked for.
+            mine = _his_own(caller, found)
+            attempt = top_up_tracker.tracked_one(conn, found.id, top_up, of_caller=mine).attempt
+            if attempt is None:
                 raise NotFound("The payment")
-            return found
+            return found, attempt
 
-    found = await run_in_threadpool(look)
+    found, attempt = await run_in_threadpool(look)
     asked = around.payments.confirm(
-        top_up, msisdn=msisdn, passcode=passcode, by=caller_name(caller)
+        attempt.id, msisdn=msisdn, passcode=passcode, by=caller_name(caller)
     )
     await _heard(asked, CONFIRM_WAIT_S)
-    return await run_in_threadpool(_shown, around, caller, found, top_up)
+    return await run_in_threadpool(_shown, around, caller, found, attempt.id)
 
 
 @router.get("/accounts/{account}/top-ups")
@@ -250,7 +254,8 @@ async def _heard(asked: "Future[None]", wait_s: float) -> None:
 
 def _shown(around: Surroundings, caller: Principal, account: Account, attempt: str) -> TopUpAnswer:
     with borrow(around.pool) as conn:
-        found = top_up_tracker.tracked_one(conn, account.id, attempt)
+        mine = _his_own(caller, account)
+        found = top_up_tracker.tracked_one(conn, account.id, attempt, of_caller=mine)
     digits = caller.role in DIGITS_ROLES
     return _answer(found, around.now_ms(), digits=digits)
 

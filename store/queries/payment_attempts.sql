@@ -136,19 +136,23 @@ ORDER BY day_ms DESC, method, reason LIMIT %(limit)s
 
 -- name: tracked_of_account
 -- Attempts of an account, and its top-ups that came by another way; newest first. Or those that one
--- caller started.
+-- caller started; or one, by its own number or by that of the top-up that it became.
 SELECT id, attempt FROM (
-    SELECT p.id, true AS attempt FROM payment_attempt p
+    SELECT p.id, true AS attempt, coalesce(p.top_up_id, b.id) AS became
+    FROM payment_attempt p
+    LEFT JOIN suspect_payment s ON s.id = p.suspect_id
+    LEFT JOIN top_up b ON b.id = s.top_up_id AND b.account_id = p.account_id
     WHERE p.account_id = %(account)s
       AND (%(of_caller)s::text IS NULL OR p.started_by = %(of_caller)s)
     UNION ALL
-    SELECT t.id, false FROM top_up t
+    SELECT t.id, false, NULL FROM top_up t
     WHERE t.account_id = %(account)s AND %(of_caller)s::text IS NULL
       AND NOT EXISTS (SELECT FROM payment_attempt p WHERE p.top_up_id = t.id)
       AND NOT EXISTS (SELECT FROM suspect_payment s JOIN payment_attempt p ON p.suspect_id = s.id
                       WHERE s.top_up_id = t.id AND p.account_id = t.account_id)
 ) found
-WHERE (%(before)s::text IS NULL OR id < %(before)s) AND (%(id)s::text IS NULL OR id = %(id)s)
+WHERE (%(before)s::text IS NULL OR id < %(before)s)
+  AND (%(id)s::text IS NULL OR %(id)s IN (id, became))
 ORDER BY id DESC
 LIMIT %(limit)s
 

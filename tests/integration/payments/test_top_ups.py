@@ -1,10 +1,16 @@
 """A customer pays by each method, and sees where the money is at each step."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from schemas.quantities import parse_instant_ms
+from store import grants
+from store.contacts import Actor
+
 Market = Any
+OPENED = parse_instant_ms("2026-03-01T00:00:00Z")
 
 
 def reached(top_up: Any) -> list[str]:
@@ -196,6 +202,43 @@ def test_another_customers_payment_looks_like_none(market: Market) -> None:
     keyed = {**other.headers, "Idempotency-Key": "k"}
     assert market.client.post(theirs, headers=keyed, json=body).status_code == 404
     assert market.bank.calls == {}
+
+
+def payer_of(market: Market, who: Any) -> Any:
+    """Somebody else who may pay for an account and see nothing of it."""
+    by = Actor("clerk", is_operator=True, place="north")
+    grants.give(market.conn, who.account_id, "+22236000009", "payer", by=by, now_ms=OPENED)
+    market.client.post("/v1/auth/otp", json={"phone": "36000009"})
+    body = {"phone": "36000009", "code": market.one("SELECT code FROM code_message")}
+    session = market.client.post("/v1/auth/otp/verify", json=body).json()["session"]
+    return replace(who, headers={"Authorization": f"Bearer {session}"})
+
+
+def test_who_may_pay_and_not_see_neither_sees_nor_confirms_the_holders_payment(
+    market: Market,
+) -> None:
+    who = market.customer()
+    payer = payer_of(market, who)
+    made = market.started(who, "bankily")
+    path = f"/v1/accounts/{who.number}/top-ups/{made['id']}"
+    code = market.bank.make_passcode("36000001", "50.00")
+    assert market.client.get(path, headers=payer.headers).status_code == 404
+    assert market.confirm(payer, made["id"], code).status_code == 404
+    assert market.counts() == (0, 0, 0)
+    assert market.confirm(who, made["id"], code).json()["state"] == "token_issued"
+
+
+def test_each_number_of_a_payment_shows_the_same_to_all_who_may_see_it(market: Market) -> None:
+    who = market.customer()
+    payer = payer_of(market, who)
+    own = market.pay_by_bank(payer)
+    for each in (who, payer):
+        assert market.show(each, own["id"]) == market.show(each, own["top_up"]) == own
+    market.clock.advance(3600)
+    theirs = market.pay_by_bank(who, "60.00")
+    for number in (theirs["id"], theirs["top_up"]):
+        path = f"/v1/accounts/{who.number}/top-ups/{number}"
+        assert market.client.get(path, headers=payer.headers).status_code == 404
 
 
 def test_a_page_is_not_confirmed_here_and_a_passcode_is_digits(market: Market) -> None:
