@@ -279,7 +279,7 @@ def _his_own(caller: Principal, account: Account) -> str | None:
 
 def _answer(found: Tracked, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
     """A top-up from its payment on. `digits`: whether the caller may read the tokens."""
-    attempt = found.attempt
+    attempt, held = found.attempt, found.held
     form: dict[str, object] = {}
     if found.top_up is not None:
         form = answers.top_up_form(found.top_up, now_ms, digits=digits)
@@ -288,15 +288,20 @@ def _answer(found: Tracked, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
             "account": attempt.account,
             "meter": attempt.meter,
             "channel": attempt.method,
-            "receipt_number": None,
             "amount": answers.money(attempt.amount_micro, attempt.currency),
-            "energy_wh": 0,
             "paid_at": answers.instant(attempt.paid_ms),
             "going_on": attempt.going_on,
-            "top_up": None,
-            "tokens": [],
-            "lines": [],
-            "as_of": format_instant(now_ms),
+            **_uncredited(now_ms),
+        }
+    elif held is not None:
+        form = {
+            "account": held.account,
+            "meter": held.meter,
+            "channel": held.channel,
+            "amount": answers.money(held.amount_micro, held.currency or ""),
+            "paid_at": answers.instant(held.paid_ms),
+            "going_on": None,
+            **_uncredited(now_ms),
         }
     states = answers.state_forms(found.states())
     if attempt is not None and attempt.state == "pending" and attempt.going_on is not None:
@@ -307,3 +312,15 @@ def _answer(found: Tracked, now_ms: int, *, digits: bool = True) -> TopUpAnswer:
     return TopUpAnswer.model_validate(
         form | {"id": found.id, "state": found.state, "states": states}
     )
+
+
+def _uncredited(now_ms: int) -> dict[str, object]:
+    """What comes with the credit, before there is any."""
+    return {
+        "receipt_number": None,
+        "energy_wh": 0,
+        "top_up": None,
+        "tokens": [],
+        "lines": [],
+        "as_of": format_instant(now_ms),
+    }

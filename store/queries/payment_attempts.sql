@@ -135,28 +135,38 @@ SELECT method, reason, day_ms, count FROM notification_refusal
 ORDER BY day_ms DESC, method, reason LIMIT %(limit)s
 
 -- name: tracked_of_account
--- Attempts of an account, and its top-ups that came by another way; newest first. Or those that one
--- caller started; or one, by its own number or by that of the top-up that it became.
-SELECT id, attempt FROM (
-    SELECT p.id, true AS attempt, coalesce(p.top_up_id, b.id) AS became
+-- Attempts of an account, its top-ups that came by another way, and payments by another way that
+-- are held or went back; newest first. Or those that one caller started; or one, by its own number
+-- or by that of what it was before or became.
+SELECT id, kind, other FROM (
+    SELECT p.id, 'attempt' AS kind, coalesce(p.top_up_id, b.id) AS other
     FROM payment_attempt p
     LEFT JOIN suspect_payment s ON s.id = p.suspect_id
     LEFT JOIN top_up b ON b.id = s.top_up_id AND b.account_id = p.account_id
     WHERE p.account_id = %(account)s
       AND (%(of_caller)s::text IS NULL OR p.started_by = %(of_caller)s)
     UNION ALL
-    SELECT t.id, false, NULL FROM top_up t
+    SELECT t.id, 'top_up', s.id FROM top_up t
+    LEFT JOIN suspect_payment s ON s.top_up_id = t.id
     WHERE t.account_id = %(account)s AND %(of_caller)s::text IS NULL
       AND NOT EXISTS (SELECT FROM payment_attempt p WHERE p.top_up_id = t.id)
-      AND NOT EXISTS (SELECT FROM suspect_payment s JOIN payment_attempt p ON p.suspect_id = s.id
-                      WHERE s.top_up_id = t.id AND p.account_id = t.account_id)
+      AND NOT EXISTS (SELECT FROM payment_attempt p
+                      WHERE p.suspect_id = s.id AND p.account_id = t.account_id)
+    UNION ALL
+    SELECT s.id, 'suspect', NULL FROM suspect_payment s
+    WHERE s.account_id = %(account)s AND %(of_caller)s::text IS NULL AND s.top_up_id IS NULL
+      AND NOT EXISTS (SELECT FROM payment_attempt p WHERE p.suspect_id = s.id)
 ) found
 WHERE (%(before)s::text IS NULL OR id < %(before)s)
-  AND (%(id)s::text IS NULL OR %(id)s IN (id, became))
+  AND (%(id)s::text IS NULL OR %(id)s IN (id, other))
 ORDER BY id DESC
 LIMIT %(limit)s
 
 -- name: suspects_by_id
--- What became of suspect payments.
-SELECT id, ms_of(held_at), detail, decision, ms_of(decided_at), top_up_id FROM suspect_payment
-WHERE id = ANY(%(ids)s::text[])
+-- What became of suspect payments, each with the account that its meter served, where there is one.
+SELECT s.id, a.number, s.meter, y.currency, s.channel, s.amount_micro, ms_of(s.paid_at),
+       ms_of(s.held_at), s.detail, s.decision, ms_of(s.decided_at), s.top_up_id
+FROM suspect_payment s
+LEFT JOIN account a ON a.id = s.account_id
+LEFT JOIN tariff y ON y.id = a.tariff_id
+WHERE s.id = ANY(%(ids)s::text[])

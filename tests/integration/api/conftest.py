@@ -46,6 +46,7 @@ NEXT_BANK_KEY = "whsec_" + base64.b64encode(b"bank-key-of-this-test-run-0001").d
 WALLET_KEY = "whsec_" + base64.b64encode(b"wallet-key-of-this-test-run-00").decode()
 VENDING_KEY = bytes(range(20))
 HELD = KeyAttributes(sgc="123456", krn=1, kt=2, ken=255, ti="01", base_date=2014, ea=11, dkga=4)
+MODULE = SoftwareSecurityModule({("123456", 1): VendingKey(VENDING_KEY)})
 TARIFF: dict[str, Any] = {
     "timezone": "Africa/Nouakchott",
     "currency": "MRU",
@@ -183,6 +184,10 @@ class Site:
 
     def attributes(self) -> KeyAttributes:
         return HELD
+
+    @property
+    def security_module(self) -> SoftwareSecurityModule:
+        return MODULE
 
     def wallet_key(self) -> str:
         return WALLET_KEY
@@ -346,7 +351,7 @@ def opened_site(database_url: str, settings: ApiSettings | None = None) -> Itera
     app = create_app(
         settings or ApiSettings(),
         pool=make_pool(database_url, min_size=1, max_size=6),
-        security_module=SoftwareSecurityModule({("123456", 1): VendingKey(VENDING_KEY)}),
+        security_module=MODULE,
         now_ms=lambda: clock.now,
         wall_s=lambda: clock.wall,
         partners=[

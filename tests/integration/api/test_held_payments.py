@@ -1,0 +1,80 @@
+"""A bank's payment that waits for a person, as the customer of its account sees it."""
+
+from itertools import count
+from typing import Any
+
+import pytest
+
+from store import suspects
+
+Site = Any
+NUMBERS = (f"held-{number}" for number in count(1))
+
+
+@pytest.fixture
+def site(shared_site: Site) -> Site:
+    return shared_site
+
+
+def unusual(site: Site, customer: Any) -> Any:
+    """A payment so large that it is held, as its bank is told."""
+    for _ in range(3):
+        site.pay(customer, "20.00", next(NUMBERS))
+    site.clock.now += 60_000
+    held = site.pay(customer, "2000.00", next(NUMBERS))
+    assert held.status_code == 202
+    return held.json()
+
+
+def reached(top_up: Any) -> list[str]:
+    return [each["state"] for each in top_up["states"]]
+
+
+def decide(site: Site, customer: Any, held: Any, decision: str) -> None:
+    who = {"who": "finn", "reason": "the payer was asked", "now_ms": site.clock.now + 1000}
+    if decision == "returned":
+        suspects.send_back(site.conn, held["id"], **who)
+    else:
+        module = site.security_module
+        of = {"meter": customer.meter, **who}
+        suspects.credit(site.conn, site.terms, module, held["id"], **of)
+
+
+@pytest.mark.parametrize(
+    ("decision", "states"),
+    [
+        (None, ["received", "suspect"]),
+        ("returned", ["received", "suspect", "reversed"]),
+        ("credited", ["received", "suspect", "credited", "token_issued"]),
+    ],
+)
+def test_a_held_payment_is_shown_to_its_customer_and_so_is_its_end(
+    site: Site, decision: str | None, states: list[str]
+) -> None:
+    customer, other = site.open(), site.open()
+    held = unusual(site, customer)
+    if decision is not None:
+        decide(site, customer, held, decision)
+    newest, *rest = site.get(customer, "/top-ups")["items"]
+    assert (newest["amount"]["amount"], newest["channel"]) == ("2000.000000", "bank")
+    assert (newest["account"], newest["meter"]) == (customer.number, customer.meter)
+    assert (newest["state"], reached(newest)) == (states[-1], states)
+    assert [each["state"] for each in rest] == ["token_issued"] * 3
+    # The number that was first told stays one of it.
+    for number in (held["id"], newest["id"]):
+        assert site.get(customer, f"/top-ups/{number}") == newest
+    page = site.get(customer, "/top-ups", limit=1)
+    assert page["items"] == [newest]
+    assert site.get(customer, "/top-ups", cursor=page["next_cursor"])["items"] == rest
+    assert site.get(other, "/top-ups")["items"] == []
+    path = f"/v1/accounts/{other.number}/top-ups/{held['id']}"
+    assert site.client.get(path, headers=other.headers).status_code == 404
+
+
+def test_what_was_credited_to_another_meter_is_shown_where_it_went(site: Site) -> None:
+    customer, meant = site.open(), site.open()
+    held = unusual(site, customer)
+    decide(site, meant, held, "credited")
+    assert len(site.get(customer, "/top-ups")["items"]) == 3
+    (shown,) = site.get(meant, "/top-ups")["items"]
+    assert reached(shown) == ["received", "suspect", "credited", "token_issued"]
