@@ -288,8 +288,9 @@ async def once_only(
     ],
 ) -> OnceOnly:
     body = await request.body()
-    # Other blanks or another order of keys are the same request; what is no JSON is refused later.
-    with suppress(orjson.JSONDecodeError):
+    # Other blanks or another order of keys are the same request; what is no JSON, or nested deeper
+    # than any request of the contract, is refused later.
+    with suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):
         body = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
     asked = b"\0".join((request.method.encode(), request.url.path.encode(), body))
     return OnceOnly(key, hashlib.sha256(asked).digest())

@@ -182,6 +182,17 @@ def test_bytes_that_are_no_body_are_refused(site: Site, refused: Any, raw: bytes
     refused(response)
 
 
+@pytest.mark.parametrize("depth", [200, 260, 900, 5000])
+@pytest.mark.parametrize("path", ["adjustments", "reversals", "tokens/reprints"])
+def test_a_body_is_refused_however_deep_it_is(
+    site: Site, refused: Any, path: str, depth: int
+) -> None:
+    headers = {**site.operator, "Idempotency-Key": "k", "content-type": "application/json"}
+    content = f'{{"reason": "x", "deep": {"[" * depth}{"]" * depth}}}'
+    answer = site.client.post(f"/v1/{path}", content=content, headers=headers)
+    assert refused(answer)[0] in {400, 422}
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_beyond_the_limit_is_refused(site: Site, refused: Any, chunked: bool) -> None:
     raw = b" " * (64 * 1024 + 1)
