@@ -87,6 +87,21 @@ def sum_micro(text: str, place: str) -> int:
     return micro
 
 
+def threshold_micro(text: str, place: str = "/amount") -> int:
+    """Micro-units of a balance to warn at, zero or above. Errors: RequestRefused bad_amount,
+    amount_above_maximum.
+    """
+    try:
+        micro = parse_micro(typed_decimal(text))
+    except DomainError as error:
+        raise RequestRefused("bad_amount", str(error), place) from None
+    if micro < 0:
+        raise RequestRefused("bad_amount", "Send an amount of zero or above.", place)
+    if micro > LARGEST:
+        raise RequestRefused("amount_above_maximum", "Send a smaller amount.", place)
+    return micro
+
+
 def business_date_of(day: date) -> date:
     """A date of which we may have payments. Errors: RequestRefused bad_date."""
     if not 2000 <= day.year < 2100:

@@ -29,11 +29,12 @@ from api.dependencies import (
     ServedAccount,
     name_of,
 )
-from api.errors import Forbidden
+from api.errors import Forbidden, RequestRefused
 from api.numbers import cursor_id, instant_ms, positive_micro
 from api.requests import QuoteRequest, ReasonRequest
 from credit_engine.days import DAY_MS
 from schemas.contacts import typed_digits
+from schemas.errors import DomainError
 from schemas.quantities import format_instant
 from store import reads, top_ups, vending
 from store.reads import Resolution
@@ -102,7 +103,12 @@ def show_consumption(
     now_ms = around.now_ms()
     to_ms = now_ms if to is None else instant_ms(to, "?to")
     from_ms = to_ms - DEFAULT_RANGE_MS[resolution] if from_ is None else instant_ms(from_, "?from")
-    slots = reads.consumption(conn, around.terms, account.id, from_ms, to_ms, resolution)
+    try:
+        slots = reads.consumption(conn, around.terms, account.id, from_ms, to_ms, resolution)
+    except DomainError as error:
+        if error.code != "range_refused":
+            raise
+        raise RequestRefused(error.code, str(error), "?from") from None
     return ConsumptionAnswer(
         account=account.number,
         currency=account.currency,

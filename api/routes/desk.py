@@ -22,7 +22,7 @@ from api.dependencies import (
     name_of,
 )
 from api.errors import RequestRefused
-from api.numbers import check_currency, cursor_id, instant_ms, signed_micro
+from api.numbers import check_currency, cursor_id, instant_ms, signed_micro, threshold_micro
 from api.requests import (
     AdjustmentRequest,
     AssignmentRequest,
@@ -32,8 +32,9 @@ from api.requests import (
     OperatorReversalRequest,
     ReasonRequest,
 )
+from credit_engine.errors import CreditError
 from schemas.identity import command_id
-from schemas.quantities import format_instant, parse_micro, typed_decimal
+from schemas.quantities import format_instant
 from store import (
     adjustments,
     appeals,
@@ -199,7 +200,7 @@ def set_low_credit(
 ) -> AccountReportAnswer:
     """Warns the holder at or below another balance from now on."""
     check_currency(body.currency, account.currency)
-    threshold = parse_micro(typed_decimal(body.amount))
+    threshold = threshold_micro(body.amount)
     now_ms = around.now_ms()
     holds.set_low_credit(
         conn,
@@ -222,15 +223,19 @@ def assign_tariff(
     body: AssignmentRequest,
 ) -> AssignmentAnswer:
     """Prices the account by another tariff from a local date on, tomorrow or later."""
-    tariffs.assign(
-        conn,
-        account.id,
-        body.tariff,
-        body.from_,
-        who=name_of(caller),
-        reason=body.reason,
-        now_ms=around.now_ms(),
-    )
+    try:
+        tariffs.assign(
+            conn,
+            account.id,
+            body.tariff,
+            body.from_,
+            who=name_of(caller),
+            reason=body.reason,
+            now_ms=around.now_ms(),
+        )
+    except CreditError as error:
+        # Of all that is asked for, the date alone is judged by the engine.
+        raise RequestRefused(error.code, str(error), "/from") from None
     return AssignmentAnswer(
         account=account.number, tariff=body.tariff, from_day=body.from_.isoformat()
     )

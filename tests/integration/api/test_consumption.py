@@ -132,3 +132,5 @@ def test_a_range_that_cannot_be_answered_is_refused(
         f"/v1/accounts/{customer.number}/consumption", headers=customer.headers, params=query
     )
     assert refused(response) == code
+    (fault,) = response.json()["errors"]
+    assert fault["pointer"] in {f"?{name}" for name in ("from", *query)}

@@ -182,6 +182,32 @@ def test_bytes_that_are_no_body_are_refused(site: Site, refused: Any, raw: bytes
     refused(response)
 
 
+@pytest.mark.parametrize(
+    ("amount", "code"),
+    [
+        ("999999999999999999", "amount_above_maximum"),
+        ("-5", "bad_amount"),
+        ("abc", "bad_amount"),
+        ("1.1234567", "bad_amount"),
+        ("9223372036854.775808", "amount_above_maximum"),
+    ],
+)
+def test_a_balance_to_warn_at_that_cannot_be_is_named_by_its_pointer(
+    site: Site, refused: Any, amount: str, code: str
+) -> None:
+    path = f"/v1/accounts/{site.open().number}/low-credit"
+    answer = site.client.put(path, json={"amount": amount}, headers=site.operator)
+    assert refused(answer) == (422, code)
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == ["/amount"]
+
+
+@pytest.mark.parametrize("amount", ["0", "٣٥٫٥", "9223372036854.775807"])
+def test_whatever_a_balance_can_be_can_be_warned_at(site: Site, amount: str) -> None:
+    path = f"/v1/accounts/{site.open().number}/low-credit"
+    answer = site.client.put(path, json={"amount": amount}, headers=site.operator)
+    assert answer.status_code == 200
+
+
 @pytest.mark.parametrize("depth", [200, 260, 900, 5000])
 @pytest.mark.parametrize("path", ["adjustments", "reversals", "tokens/reprints"])
 def test_a_body_is_refused_however_deep_it_is(

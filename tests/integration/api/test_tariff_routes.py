@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from store import operators
+from store import operators, registry
 
 Site = Any
 VERSION = {
@@ -147,3 +147,16 @@ def test_an_account_is_priced_by_another_tariff_from_tomorrow(
     elsewhere = {**body, "tariff": "Africa/Dakar", "from": "2031-01-01"}
     assert refused(post(site, people["finn"], path, elsewhere)) == (409, "tariff_incompatible")
     assert refused(post(site, people["dora"], path, body)) == (403, "role_refused")
+
+
+@pytest.mark.parametrize(("tariff", "day"), [("social", "9999-12-31"), ("later", "2026-03-15")])
+def test_a_date_that_no_version_serves_is_named_by_its_pointer(
+    site: Site, people: dict[str, dict[str, str]], refused: Any, tariff: str, day: str
+) -> None:
+    if tariff == "later":
+        form = registry.tariff_form(site.conn, site.tariff)
+        registry.add_tariff(site.conn, tariff, "Later", {**form, "tariff": {"versions": [VERSION]}})
+    body = {"tariff": tariff, "from": day, "reason": "he moved"}
+    answer = post(site, people["fay"], f"accounts/{site.open().number}/tariffs", body)
+    assert refused(answer) == (422, "bad_input")
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == ["/from"]
