@@ -168,7 +168,7 @@ def _answer_domain_error(request: Request, error: Exception) -> JSONResponse:
     detail = str(error)
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, TooManyAttempts | TooManyRequests | TooManyStreams):
+    if isinstance(error, LimitReached | TooManyAttempts | TooManyRequests | TooManyStreams):
         headers["Retry-After"] = str(error.retry_after_s)
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -54,7 +54,10 @@ class SecurityModuleAway(TokenError):  # noqa: N818 - a state of the world, as i
 
 
 class LimitReached(TokenError):  # noqa: N818 - as above
-    """The security module gives out no more in this interval; trying again after it is right."""
+    """The security module gives out no more in this interval, which is over in `retry_after_s`;
+    trying again then is right.
+    """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__("limit_reached", message)
+        self.retry_after_s = retry_after_s

@@ -131,8 +131,8 @@ class RemoteSecurityModule:
             return answer
         if refused.code == "security_module_away":
             raise SecurityModuleAway(refused.message)
-        if refused.code == "limit_reached":
-            raise LimitReached(refused.message)
+        if refused.retry_after_s is not None:
+            raise LimitReached(refused.message, refused.retry_after_s)
         raise TokenError(refused.code, refused.message)
 
     def _exchange(self, request: Request) -> Answer:

@@ -86,8 +86,11 @@ class Read(_Form):
 
 
 class Refused(_Form):
+    """`retry_after_s`: of a limit, when its interval is over."""
+
     code: str
     message: str
+    retry_after_s: int | None = None
 
 
 class Answer(_Form):

@@ -185,7 +185,8 @@ class LimitedSecurityModule:
             if self._failures.count >= self._limits.max_failed_verifications:
                 raise LimitReached(
                     "Too many digits that are no token were tried: wait until the interval is "
-                    "over, and find out who tries them."
+                    "over, and find out who tries them.",
+                    self._over_in_s(self._failures.began_ms, now_ms),
                 )
             try:
                 return self._module.verify(meter_pan, attributes, digits)
@@ -207,16 +208,22 @@ class LimitedSecurityModule:
                 f"{most}: sell less at once, or have the limit raised.",
             )
 
+    def _over_in_s(self, began_ms: int, now_ms: int) -> int:
+        """Seconds until an interval is over, rounded up: who comes then is not too early."""
+        return -((now_ms - began_ms - self._limits.interval_ms) // 1000)
+
     def _vend(self, issue: Callable[[], T]) -> T:
         if self._counter is None:
             return issue()
         with self._lock:
             most = self._limits.max_vends
-            counted = self._counter.counted.at(self._now_ms(), self._limits.interval_ms)
+            now_ms = self._now_ms()
+            counted = self._counter.counted.at(now_ms, self._limits.interval_ms)
             if most is not None and counted.in_interval >= most:
                 raise LimitReached(
                     f"This security module has given out the {most} vends of its "
-                    "interval: wait until it is over, or have the limit raised."
+                    "interval: wait until it is over, or have the limit raised.",
+                    self._over_in_s(counted.began_ms, now_ms),
                 )
             made = issue()
             added = {"vends": counted.vends + 1, "in_interval": counted.in_interval + 1}

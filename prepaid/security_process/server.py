@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from prepaid.security_process import frames
 from prepaid.security_process.frames import Answer, Read, Refused, Request
 from schemas.errors import DomainError
+from tokens.errors import LimitReached
 from tokens.security_module import SecurityModule
 
 SOCKET_MODE = 0o600
@@ -90,7 +91,9 @@ class _Conversation(socketserver.BaseRequestHandler):
             return NOT_READ
         except DomainError as error:
             log.info("refused", process=process, code=error.code)
-            return Answer(refused=Refused(code=error.code, message=str(error)))
+            again_s = error.retry_after_s if isinstance(error, LimitReached) else None
+            refused = Refused(code=error.code, message=str(error), retry_after_s=again_s)
+            return Answer(refused=refused)
         except Exception as error:
             # The process goes on for the others.
             # By its kind alone: its text could quote what it was asked with.

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from schemas.quantities import parse_instant_ms
+from store import vending
+from tokens.errors import LimitReached
 
 Site = Any
 OPENED = parse_instant_ms("2026-03-01T00:00:00Z")
@@ -73,6 +75,20 @@ def test_a_payment_that_the_contract_refuses_moves_nothing(
     assert refused(response) == (status, code)
     if pointer is not None:
         assert [fault["pointer"] for fault in response.json()["errors"]] == [pointer]
+    assert site.get(customer, "/top-ups")["items"] == []
+
+
+def test_who_finds_the_vends_of_an_interval_given_out_is_told_when_to_come(
+    site: Site, refused: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given_out(*_: object, **__: object) -> None:
+        raise LimitReached("the vends of this interval are given out", 77)
+
+    monkeypatch.setattr(vending, "issue_credit", given_out)
+    customer = site.open()
+    response = site.signed("POST", "/payments", payment(customer.meter))
+    assert refused(response) == (429, "limit_reached")
+    assert response.headers["retry-after"] == "77"
     assert site.get(customer, "/top-ups")["items"] == []
 
 

@@ -32,7 +32,7 @@ from prepaid.security_process.server import SecurityModuleServer, alone, perform
 from prepaid.settings import Sts
 from schemas.errors import DomainError
 from schemas.quantities import parse_instant_ms
-from tokens.errors import SecurityModuleAway, TokenError
+from tokens.errors import LimitReached, SecurityModuleAway, TokenError
 from tokens.key_file import RANDOM_OCTETS, seal
 from tokens.keys import KeyAttributes, VendingKey
 from tokens.security_module import SoftwareSecurityModule
@@ -124,6 +124,8 @@ def test_a_sale_through_the_process_outlives_its_sudden_death(desk, running, key
     with pytest.raises(DomainError) as full:
         desk.vend(box)
     assert full.value.code == "limit_reached"
+    assert isinstance(full.value, LimitReached)
+    assert 0 < full.value.retry_after_s <= 3600
     remote.close()
     logged = running.end(signal.SIGTERM)
     assert logged.count("issued") == 4
@@ -294,7 +296,13 @@ def test_an_interval_has_its_vends_whatever_is_made_and_however_often_it_begins_
     assert [code_of(call, limited(tmp_path, clock)) for call in (CALLS[0], CALLS[2], CALLS[3])] == [
         "done"
     ] * 3
-    assert code_of(CALLS[0], limited(tmp_path, clock)) == "limit_reached"
+    for later_ms in (0, 1, 999, 1000, LIMITS.interval_ms - 1):
+        clock[0] = NOON + later_ms
+        with pytest.raises(LimitReached) as full:
+            CALLS[0](limited(tmp_path, clock))
+        # Who waits as long as he is told comes right after the interval.
+        over_ms = clock[0] + full.value.retry_after_s * 1000 - NOON
+        assert 0 <= over_ms - LIMITS.interval_ms < 1000
     clock[0] = NOON - 10 * LIMITS.interval_ms
     assert code_of(CALLS[0], limited(tmp_path, clock)) == "limit_reached", "a clock set back"
     clock[0] = NOON + LIMITS.interval_ms
