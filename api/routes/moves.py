@@ -40,12 +40,13 @@ def move_top_up(
     now_ms = around.now_ms()
     meter = meter_number(body.meter)
     paid = top_ups.top_up(conn, account.id, top_up)
-    if caller.is_operator:
-        # What lies in another centre looks like what does not exist.
-        served = reads.account_served_by(conn, meter)
-        reads.account(conn, served.number, None, caller.centres)
 
     def work() -> MoveAnswer:
+        # A repeat is answered whatever has changed since, the meter's exchange included.
+        if caller.is_operator:
+            # What lies in another centre looks like what does not exist.
+            served = reads.account_served_by(conn, meter)
+            reads.account(conn, served.number, None, caller.centres)
         reversals.move(
             conn,
             around.terms,

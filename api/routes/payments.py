@@ -113,10 +113,11 @@ def credit_suspect(
     """Credits a payment that waits, to the account of the meter that was meant."""
     worklists.suspect(conn, suspect, caller.centres)
     now_ms, meter = around.now_ms(), meter_number(body.meter)
-    served = reads.account_served_by(conn, meter)
-    reads.account(conn, served.number, None, caller.centres)
 
     def work() -> SuspectAnswer:
+        # A repeat is answered whatever has changed since, the meter's exchange included.
+        served = reads.account_served_by(conn, meter)
+        reads.account(conn, served.number, None, caller.centres)
         suspects.credit(
             conn,
             around.terms,

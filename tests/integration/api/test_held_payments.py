@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from schemas.quantities import format_instant
 from store import suspects
 
 Site = Any
@@ -78,3 +79,27 @@ def test_what_was_credited_to_another_meter_is_shown_where_it_went(site: Site) -
     assert len(site.get(customer, "/top-ups")["items"]) == 3
     (shown,) = site.get(meant, "/top-ups")["items"]
     assert reached(shown) == ["received", "suspect", "credited", "token_issued"]
+
+
+def test_a_repeat_is_given_the_first_answer_after_the_meter_was_exchanged(site: Site) -> None:
+    customer, meant = site.open(), site.open(sts=False)
+    own = site.open(sts=False)
+    paid = site.pay(own, "20.00", next(NUMBERS)).json()["id"]
+    held = unusual(site, customer)["id"]
+    requests = [
+        (f"/v1/payments/suspect/{held}/crediting", {"meter": meant.meter, "reason": "he meant it"}),
+        (f"/v1/accounts/{own.number}/top-ups/{paid}/moves", {"meter": meant.meter}),
+    ]
+
+    def answered() -> list[Any]:
+        return [
+            site.client.post(
+                path, json=body, headers=site.operator | {"Idempotency-Key": path[-40:]}
+            )
+            for path, body in requests
+        ]
+
+    first = answered()
+    assert [each.status_code for each in first] == [200, 201], [each.text for each in first]
+    site.exchange(meant, format_instant(site.clock.now + 3_600_000))
+    assert [each.json() for each in answered()] == [each.json() for each in first]
