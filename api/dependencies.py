@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import hmac
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -297,6 +298,20 @@ async def once_only(
 
 
 Once = Annotated[OnceOnly, Depends(once_only)]
+
+
+def once_in_secret(
+    once: Once, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_access_key)]
+) -> OnceOnly:
+    """As once_only, of a body with a few secret digits: a bare digest would give them away to
+    whoever tries all. It is keyed with what the caller signs in with, which nobody keeps: a repeat
+    after another sign-in is another request.
+    """
+    secret = b"" if given is None else given.credentials.encode()
+    return OnceOnly(once.key, hmac.digest(secret, once.sha256, "sha256"))
+
+
+OnceInSecret = Annotated[OnceOnly, Depends(once_in_secret)]
 _Answered = TypeVar("_Answered", bound=BaseModel)
 
 

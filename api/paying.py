@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from pydantic import SecretStr
 
 from store.errors import NotFound
+from store.idempotency import Claim
 from store.payment_attempts import Attempt
 from store.pool import Connection
 
@@ -57,8 +58,12 @@ class Payments(Protocol):
         """Make it known to its channel. Errors: TooManyAttempts; it is done later all the same."""
         ...
 
-    def confirm(self, attempt: str, *, msisdn: str, passcode: SecretStr, by: str) -> "Future[None]":
-        """Ask the channel for the money. Errors: TooManyAttempts: nothing was asked."""
+    def confirm(
+        self, attempt: str, *, msisdn: str, passcode: SecretStr, by: str, claim: Claim
+    ) -> "Future[None]":
+        """Ask the channel for the money, once under a key. Errors: TooManyAttempts: nothing was
+        asked.
+        """
         ...
 
     def take_notification(

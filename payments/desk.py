@@ -24,6 +24,7 @@ from schemas.errors import DomainError
 from schemas.quantities import in_coins
 from store import payment_attempts, payment_words
 from store.errors import Conflict, NotFound, StoreError, TooManyAttempts
+from store.idempotency import Claim
 from store.payment_attempts import Attempt, NewAttempt
 from store.payment_words import Ears, Word
 from store.pool import Connection, Pool, borrow
@@ -137,15 +138,17 @@ class PaymentDesk:
         """
         return self._run(lambda: self._open(attempt))
 
-    def confirm(self, attempt: str, *, msisdn: str, passcode: SecretStr, by: str) -> Future[None]:
+    def confirm(
+        self, attempt: str, *, msisdn: str, passcode: SecretStr, by: str, claim: Claim
+    ) -> Future[None]:
         """Ask the channel to take the money, on a thread; nothing where it was asked before. The
         future ends with the channel's word, whatever it is, in the books.
 
         Errors: TooManyAttempts, there is no room; of the future: Conflict `payment_over`,
-        `not_confirmed_here`.
+        `not_confirmed_here`, `idempotency_conflict`.
         """
         given = Confirmation(msisdn, passcode)
-        return self._run(lambda: self._confirm(attempt, given, by))
+        return self._run(lambda: self._confirm(attempt, given, by, claim))
 
     def take_notification(
         self, method: str, *, source: str, query: str, headers: Mapping[str, str], body: bytes
@@ -259,7 +262,7 @@ class PaymentDesk:
                 now_ms=self.ears.now_ms(),
             )
 
-    def _confirm(self, number: str, given: Confirmation, by: str) -> None:
+    def _confirm(self, number: str, given: Confirmation, by: str, claim: Claim) -> None:
         wall_ms = self.ears.wall_ms()
         with borrow(self._pool) as conn:
             attempt = payment_attempts.find(conn, number)
@@ -271,6 +274,7 @@ class PaymentDesk:
                 number,
                 msisdn=given.msisdn,
                 by=by,
+                claim=claim,
                 # Not while the call itself may still bring the answer.
                 next_check_wall_ms=wall_ms + connector.timeout_s * SECOND_MS + FIRST_MS[0],
                 now_ms=self.ears.now_ms(),

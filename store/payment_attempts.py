@@ -13,8 +13,9 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from schemas.identity import command_id
-from store import attempts, unsettled
+from store import attempts, idempotency, unsettled
 from store.errors import Conflict, NotFound
+from store.idempotency import Claim
 from store.payment_states import AttemptState, allowed
 from store.sql import query
 from store.suspects import usual_size
@@ -236,17 +237,21 @@ def ask(
     *,
     msisdn: str | None,
     by: str,
+    claim: Claim,
     next_check_wall_ms: int,
     now_ms: int,
     wall_ms: int,
 ) -> bool:
     """Note, before the channel is asked to take the money, that it is: whoever dies from here on
-    leaves an attempt that is asked about. False when it was asked before.
+    leaves an attempt that is asked about. False when it was asked before. `claim`: the key that it
+    is asked under, which is used with it or not at all.
 
-    Errors: Conflict `payment_over`.
+    Errors: Conflict `payment_over`, `idempotency_conflict`.
     """
     with conn.transaction():
         found = locked(conn, attempt)
+        if not idempotency.claim(conn, claim, now_ms):
+            return False
         if found.state in {"failed", "expired"} or (
             found.state == "started"
             and found.lapses_wall_ms is not None

@@ -22,6 +22,7 @@ from api.dependencies import (
     Database,
     Limit,
     Once,
+    OnceInSecret,
     Open,
     PayableAccount,
     Surroundings,
@@ -40,6 +41,7 @@ from schemas.contacts import typed_digits
 from schemas.quantities import format_instant
 from store import reads, top_up_tracker
 from store.errors import NotFound, TooManyAttempts
+from store.idempotency import Claim
 from store.payment_attempts import Attempt
 from store.pool import borrow
 from store.reads import MAY, Account, Principal
@@ -138,12 +140,13 @@ async def start_top_up(
 async def confirm_top_up(
     around: Around,
     caller: Payer,
+    once: OnceInSecret,
     account: AccountNumber,
     top_up: TopUpId,
     body: ConfirmationRequest,
 ) -> TopUpAnswer:
     """Gives the passcode that the payer's app made, once: a repeat is answered with the state of
-    now, and asks for nothing.
+    now, and asks for nothing. The same key with another passcode is a conflict.
     """
     msisdn = phone_number(body.phone, around.settings.phone_plan)
     passcode = SecretStr(typed_passcode(body.passcode.get_secret_value()))
@@ -159,8 +162,13 @@ async def confirm_top_up(
             return found, attempt
 
     found, attempt = await run_in_threadpool(look)
+    by = caller_name(caller)
     asked = around.payments.confirm(
-        attempt.id, msisdn=msisdn, passcode=passcode, by=caller_name(caller)
+        attempt.id,
+        msisdn=msisdn,
+        passcode=passcode,
+        by=by,
+        claim=Claim(caller.operator_id, by, once.key, once.sha256),
     )
     await _heard(asked, CONFIRM_WAIT_S)
     return await run_in_threadpool(_shown, around, caller, found, attempt.id)

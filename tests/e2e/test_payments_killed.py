@@ -105,7 +105,8 @@ def account(conn: Any) -> dict[str, str]:
 def confirm(client: httpx.Client, headers: dict[str, str], path: str, passcode: str) -> None:
     """Its answer never comes: the server is killed under it."""
     with suppress(httpx.HTTPError):
-        client.post(path, headers=headers, json={"phone": PHONE, "passcode": passcode})
+        keyed = {**headers, "Idempotency-Key": path[-64:]}
+        client.post(path, headers=keyed, json={"phone": PHONE, "passcode": passcode})
 
 
 def until(found: Any) -> Any:

@@ -144,10 +144,13 @@ class Market:
         assert response.status_code == 202, response.text
         return response.json()
 
-    def confirm(self, who: Customer, top_up: str, passcode: str, phone: str = PHONE) -> Response:
+    def confirm(
+        self, who: Customer, top_up: str, passcode: str, phone: str = PHONE, key: str | None = None
+    ) -> Response:
+        key = key or f"k-{next(self.keys)}"
         return self.client.post(
             f"/v1/accounts/{who.number}/top-ups/{top_up}/confirmation",
-            headers=who.headers,
+            headers={**who.headers, "Idempotency-Key": key},
             json={"phone": phone, "passcode": passcode},
         )
 

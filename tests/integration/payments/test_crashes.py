@@ -12,6 +12,7 @@ from payments.simulated.channel import Plan
 from payments.sweep import sweep_once
 from store import payment_attempts, payment_words
 from store.errors import Unavailable
+from store.idempotency import Claim
 from store.payment_words import Ears
 from store.pool import make_pool
 from store.terms import TermsCache
@@ -20,6 +21,7 @@ from tokens.keys import VendingKey
 from tokens.security_module import SoftwareSecurityModule
 
 Market = Any
+CLAIM = Claim(None, "customer:1", "k", bytes(32))
 INNER = SoftwareSecurityModule({("123456", 1): VendingKey(bytes(range(20)))})
 
 
@@ -88,8 +90,9 @@ def test_dying_around_the_payment_leaves_it_to_be_asked_about(
     code = market.bank.make_passcode("36000001", "50")
     with mortal_desk(market, "bankily", step) as desk:
         asked = desk.confirm(
-            made["id"], msisdn="+22236000001", passcode=SecretStr(code), by="customer:1"
-        )
+            made["id"], msisdn="+22236000001", passcode=SecretStr(code), by="customer:1",
+            claim=CLAIM,
+        )  # fmt: skip
         assert died(asked)
     # Asked, and no word yet: that is what the payer is told, and his supply waits for it.
     assert market.show(who, made["id"])["state"] == "pending"
@@ -227,7 +230,7 @@ def test_without_a_database_nothing_is_asked_of_anybody(market: Market) -> None:
     away = make_pool("postgresql://127.0.0.1:1/none", min_size=0)
     with market.make_desk(away, ears) as desk:
         asked = desk.confirm(
-            "x", msisdn="+22236000001", passcode=SecretStr("1234"), by="customer:1"
+            "x", msisdn="+22236000001", passcode=SecretStr("1234"), by="customer:1", claim=CLAIM
         )
         assert isinstance(asked.exception(timeout=30), Unavailable)
     assert market.bank.calls == {}

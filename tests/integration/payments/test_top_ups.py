@@ -1,5 +1,7 @@
 """A customer pays by each method, and sees where the money is at each step."""
 
+import hashlib
+import hmac
 from dataclasses import replace
 from typing import Any
 
@@ -202,6 +204,49 @@ def test_another_customers_payment_looks_like_none(market: Market) -> None:
     keyed = {**other.headers, "Idempotency-Key": "k"}
     assert market.client.post(theirs, headers=keyed, json=body).status_code == 404
     assert market.bank.calls == {}
+
+
+def test_a_confirmation_counts_once_under_its_key_and_another_passcode_is_a_conflict(
+    market: Market,
+) -> None:
+    who = market.customer()
+    made = market.started(who, "bankily")
+    code = market.bank.make_passcode("36000001", "50.00")
+    first = market.confirm(who, made["id"], code, key="k")
+    assert first.json()["state"] == "token_issued"
+    assert market.confirm(who, made["id"], code, key="k").json() == first.json()
+    other = market.confirm(who, made["id"], code + "1", key="k")
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+    bare = market.client.post(
+        f"/v1/accounts/{who.number}/top-ups/{made['id']}/confirmation", headers=who.headers,
+        json={"phone": "36000001", "passcode": code},
+    )  # fmt: skip
+    assert bare.status_code == 422
+    assert market.bank.calls["/payment"] == 1
+    assert market.counts() == (1, 1, 0)
+
+
+def test_a_refused_confirmation_leaves_its_key_free(market: Market) -> None:
+    who = market.customer()
+    made = market.started(who, "bankily")
+    market.clock.advance(24 * 3600)
+    for _ in range(2):
+        late = market.confirm(who, made["id"], "1234", key="k")
+        assert (late.status_code, late.json()["code"]) == (409, "payment_over")
+    assert market.one("SELECT count(*) FROM customer_answer") == 0
+
+
+def test_who_reads_the_table_of_keys_does_not_find_a_passcode_by_trying(market: Market) -> None:
+    who = market.customer()
+    made = market.started(who, "bankily")
+    path = f"/v1/accounts/{who.number}/top-ups/{made['id']}/confirmation"
+    market.confirm(who, made["id"], "1234", key="k")
+    kept = bytes(market.one("SELECT request_sha256 FROM customer_answer"))
+    asked = f'POST\0{path}\0{{"passcode":"1234","phone":"36000001"}}'.encode()
+    tried = hashlib.sha256(asked).digest()
+    access_key = who.headers["Authorization"].removeprefix("Bearer ").encode()
+    # The trial is of the right form: only the caller's own key is missing to it.
+    assert kept == hmac.digest(access_key, tried, "sha256") != tried
 
 
 def payer_of(market: Market, who: Any) -> Any:
