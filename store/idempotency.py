@@ -17,8 +17,8 @@ from store.sql import query
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who uses a key, for what: an operator by his id, or a customer or a person by `caller`, the
-    name that the audit log has.
+    """Who uses a key, for what: an operator by his id; a customer, a person or a partner by
+    `caller`, the name that the audit log has.
     """
 
     operator_id: int | None

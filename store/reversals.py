@@ -4,14 +4,16 @@ While no token left the building a partner takes its payment back itself. After 
 decides, and what was consumed already becomes debt instead of a balance far below zero.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psycopg import Connection
 
-from store import adjustments, audit_log, decisions, suspects, vending
+from store import adjustments, audit_log, decisions, idempotency, suspects, vending
 from store.errors import Conflict, NotFound
 from store.facts import recorded_split
+from store.idempotency import Claim
 from store.settlement import lock_accounts, settle_account
 from store.sql import query
 from store.terms import TermsCache
@@ -47,11 +49,22 @@ def take_back(
     credited is reversed. Returns the id of either; a repeat is the first answer.
 
     Errors: NotFound; Conflict `token_issued` (an operator decides), `suspect_decided`,
-    `payment_moved` (its money is another meter's credit now).
+    `payment_moved` (its money is another meter's credit now), `idempotency_conflict` (it was taken
+    back for another reason).
     """
     number = {"channel": channel, "partner_txn_id": partner_txn_id}
+    asked = hashlib.sha256(reason.encode()).digest()
+    claim = Claim(None, f"partner:{channel}", f"reversal/{partner_txn_id}", asked)
     with conn.transaction():
         conn.execute(query("lock_payment"), number)
+        try:
+            # The partner's own: what an operator took back for a reason of his own is another act.
+            idempotency.claim(conn, claim, now_ms)
+        except Conflict as used:
+            raise Conflict(
+                used.code,
+                f"payment {partner_txn_id} was taken back for another reason: send the same body",
+            ) from None
         held = conn.execute(query("suspect_of_payment"), number).fetchone()
         if held is not None and held[3] is None:
             who = f"partner:{channel}"

@@ -179,6 +179,33 @@ def test_a_payment_is_reversed_while_it_has_no_token(site: Site) -> None:
     assert site.get(customer, "/balance")["balance"]["amount"] == "0.000000"
 
 
+def test_a_reversal_for_another_reason_is_another_request(site: Site, refused: Any) -> None:
+    customer = site.open(sts=False)
+    held = {"partner_txn_id": "t2", "meter": "99999999999", "amount": "50.00"}
+    site.pay(customer, "200.00", "t1")
+    site.signed("POST", "/payments", {**held, "paid_at": "2026-03-01T09:00:00Z"})
+    for number in ("t1", "t2"):
+        path = f"/payments/{number}/reversals"
+        first = site.signed("POST", path, {"reason": "paid twice"})
+        assert (first.status_code, first.json()["state"]) == (201, "reversed")
+        other = site.signed("POST", path, {"reason": "wrong meter"})
+        assert refused(other) == (409, "idempotency_conflict")
+        assert site.signed("POST", path, {"reason": "paid twice"}).json() == first.json()
+
+
+def test_what_an_operator_took_back_is_told_to_its_bank_whatever_its_reason(site: Site) -> None:
+    customer = site.open(sts=False)
+    paid = site.pay(customer, "200.00", "t1").json()
+    done = site.client.post(
+        "/v1/reversals",
+        headers={**site.operator, "Idempotency-Key": "k"},
+        json={"top_up": paid["id"], "reason": "the payer came to the desk"},
+    )
+    assert done.status_code == 201
+    asked = site.signed("POST", "/payments/t1/reversals", {"reason": "paid twice"})
+    assert (asked.status_code, asked.json()["state"]) == (201, "reversed")
+
+
 def test_a_token_that_left_is_not_reversed(site: Site, refused: Any) -> None:
     customer = site.open()
     site.pay(customer, "200.00", "t1")
