@@ -8,7 +8,7 @@ from datetime import date
 
 from api.errors import RequestRefused
 from api.settings import ApiSettings
-from schemas.contacts import Channel, PhonePlan, parse_address, parse_phone
+from schemas.contacts import Channel, PhonePlan, parse_address, parse_phone, typed_digits
 from schemas.errors import DomainError
 from schemas.identity import parse_meter_number
 from schemas.quantities import format_micro, parse_instant_ms, parse_micro, typed_decimal
@@ -114,7 +114,7 @@ def business_date_of(day: date) -> date:
 def meter_number(text: str, place: str = "/meter") -> str:
     """The digits of a typed meter number. Errors: RequestRefused bad_meter_number."""
     try:
-        return parse_meter_number(text.translate(TYPED))
+        return parse_meter_number(typed_digits(text).translate(TYPED))
     except DomainError as error:
         raise RequestRefused(error.code, str(error), place) from None
 
@@ -123,7 +123,7 @@ def typed_passcode(text: str, place: str = "/passcode") -> str:
     """Digits of a passcode, from any keyboard. Errors: RequestRefused bad_passcode; it says
     nothing of what was typed.
     """
-    plain = text.translate(TYPED).strip()
+    plain = typed_digits(text).translate(TYPED)
     if not (plain.isascii() and plain.isdigit()):
         raise RequestRefused("bad_passcode", "Send the digits that the app shows.", place)
     return plain

@@ -55,6 +55,16 @@ def _typed(value: object) -> object:
 TypedInt = Annotated[int, BeforeValidator(_typed)]
 
 
+def typed_name(value: object) -> object:
+    """A name or number as its owner wrote it, in the digits of his keyboard."""
+    return typed_digits(value).strip() if isinstance(value, str) else value
+
+
+# Of whatever people type in to name an account, in a body, a path or a filter.
+Typed = BeforeValidator(typed_name)
+AccountNumber = Annotated[Identifier, Typed]
+
+
 class Body(BaseModel):
     """Unknown keys are refused: a misspelt one would silently change what is asked for."""
 
@@ -99,7 +109,7 @@ class LookupRequest(Body):
     """Exactly one: the number of a meter or of an account."""
 
     meter: Number | None = None
-    account: Identifier | None = None
+    account: AccountNumber | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -125,7 +135,7 @@ class PaymentRequest(Body):
     paid_at: Annotated[str, StringConstraints(max_length=40)]
     currency: Currency | None = None
     quote_id: Identifier | None = None
-    msisdn: Annotated[str, StringConstraints(pattern=r"^\+?[0-9]{6,15}$")] | None = None
+    msisdn: Annotated[str, StringConstraints(pattern=r"^\+?[0-9]{6,15}$"), Typed] | None = None
 
 
 class ReversalRequest(Body):
@@ -194,7 +204,7 @@ class NoteRequest(Body):
 class HoldRequest(Body):
     """From now on. `until`: None holds until somebody releases it."""
 
-    account: Identifier
+    account: AccountNumber
     kind: HoldKind
     reason: Name
     until: Annotated[str, StringConstraints(max_length=40)] | None = None
@@ -203,7 +213,7 @@ class HoldRequest(Body):
 class AdjustmentRequest(Body):
     """`amount`: above zero credits the account, below zero debits it; the customer reads why."""
 
-    account: Identifier
+    account: AccountNumber
     amount: Number
     currency: Currency | None = None
     reason: Name
@@ -298,7 +308,7 @@ class NewAccount(Body):
     `non_disconnection` as in the rating contract, section 10.
     """
 
-    number: Segment
+    number: Annotated[Segment, Typed]
     holder: Name
     tariff: Identifier
     opening_wh: Annotated[int, Field(ge=0, lt=10**12)] = 0

@@ -18,7 +18,12 @@ LANGUAGES: tuple[Language, ...] = get_args(Language)
 # RFC 5321: the longest path is 256 octets with its brackets.
 EMAIL_MAX = 254
 
-_DIGITS = str.maketrans("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹", "01234567890123456789")
+_DIGITS = str.maketrans(
+    "٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹",
+    "01234567890123456789",
+    # Marks of direction, which a keyboard or a copied page leaves unseen.
+    "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+)
 # What people put between digits, and the marks that a right-to-left keyboard leaves around them.
 _BETWEEN = re.compile("[\\s().\\-\u2010-\u2015\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 _E164 = re.compile(r"\+[1-9][0-9]{7,14}")
@@ -48,9 +53,9 @@ class PhonePlan:
 
 
 def typed_digits(text: str) -> str:
-    """The text with Arabic-Indic digits as Western ones.
+    """The text with Arabic-Indic digits as Western ones, and without marks that nobody sees.
 
-    >>> typed_digits("٤٢")
+    >>> typed_digits("\u200e٤٢")
     '42'
     """
     return text.translate(_DIGITS)

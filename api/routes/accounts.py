@@ -31,7 +31,7 @@ from api.dependencies import (
 )
 from api.errors import Forbidden, RequestRefused
 from api.numbers import cursor_id, instant_ms, positive_micro
-from api.requests import QuoteRequest, ReasonRequest
+from api.requests import QuoteRequest, ReasonRequest, Typed
 from credit_engine.days import DAY_MS
 from schemas.contacts import typed_digits
 from schemas.errors import DomainError
@@ -65,6 +65,7 @@ def list_accounts(
             pattern=r"^[^\x00-\x1f]+$",
             description="The beginning of an account's or a meter's number, or a part of a name.",
         ),
+        Typed,
     ] = None,
     centre: CentreFilter = None,
 ) -> AccountPage:

@@ -31,6 +31,7 @@ from api.requests import (
     NoteRequest,
     OperatorReversalRequest,
     ReasonRequest,
+    Typed,
 )
 from credit_engine.errors import CreditError
 from schemas.identity import command_id
@@ -60,7 +61,7 @@ Money_ = Annotated[Principal, Depends(Allowed("finance", "supervisor", "admin"))
 SeenAccount = Annotated[Account, Depends(account_for(*OPERATOR_ROLES))]
 HoldId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 AdjustmentId = Annotated[str, Path(max_length=80, pattern=r"^[!-~]+$")]
-AccountFilter = Annotated[str | None, Query(max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+AccountFilter = Annotated[str | None, Query(max_length=64, pattern=r"^[^\x00-\x1f]+$"), Typed]
 
 
 class AccountReportAnswer(Answer):

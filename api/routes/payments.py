@@ -28,7 +28,7 @@ from api.payment_answers import (
     SuspectAnswer,
     SuspectPage,
 )
-from api.requests import CreditingRequest, NoteRequest
+from api.requests import CreditingRequest, NoteRequest, Typed
 from store import appeals, reads, suspects, tracker, worklists
 from store.errors import NotFound
 from store.pool import Connection
@@ -56,7 +56,7 @@ def find_payments(
     ] = None,
     channel: Word = None,
     meter: Annotated[str | None, Query(min_length=1, max_length=40)] = None,
-    account: Annotated[str | None, Query(max_length=64, pattern=r"^[^\x00-\x1f]+$")] = None,
+    account: Annotated[str | None, Query(max_length=64, pattern=r"^[^\x00-\x1f]+$"), Typed] = None,
 ) -> OperatorPaymentPage:
     """Payments by the channel's number, a meter or an account, newest first, each with a track."""
     if number is None and meter is None and account is None:
