@@ -1,7 +1,8 @@
 """Who signed a partner's request: Standard Webhooks, symmetric keys, version `v1`.
 
 The signature covers `webhook-id.webhook-timestamp.` and the raw bytes of the body. The header
-`webhook-partner` names the partner, so that only its own keys are tried.
+`webhook-partner` may name the partner, so that only its own keys are tried; a client that knows the
+standard alone is whoever has the key.
 """
 
 import base64
@@ -24,19 +25,37 @@ MAX_SIGNATURES = 8
 
 
 class Envelope(NamedTuple):
-    """The headers of a signed request, None where one is missing."""
+    """The headers `webhook-...` of a signed request, None where one is missing."""
 
     partner: str | None
-    message_id: str | None
+    id: str | None
     timestamp: str | None
     signature: str | None
+
+    def check(self, wall_s: float) -> None:
+        """Whether it is worth reading what was signed.
+
+        Errors: Unauthorized `signature_missing`, `signature_expired`.
+        """
+        if not (self.id and self.timestamp and self.signature):
+            raise Unauthorized(
+                "signature_missing", "Send webhook-id, webhook-timestamp and webhook-signature."
+            )
+        stamp = self.timestamp
+        if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 12) or (
+            abs(wall_s - int(stamp)) > TOLERANCE_S
+        ):
+            raise Unauthorized(
+                "signature_expired",
+                "Send webhook-timestamp as seconds since 1970, within 5 minutes of the time.",
+            )
 
 
 class Signers:
     """The partners with their keys, decoded once. Errors: ValueError for a key that is none."""
 
     def __init__(self, partners: Sequence[Partner]) -> None:
-        self._partners: dict[str, tuple[Partner, tuple[bytes, ...]]] = {}
+        self._partners: dict[str, tuple[Partner | None, tuple[bytes, ...]]] = {}
         for partner in partners:
             if partner.code in self._partners:
                 raise ValueError(f"partner {partner.code} stands twice: keep one")
@@ -49,35 +68,33 @@ class Signers:
     def verify(self, envelope: Envelope, body: bytes, wall_s: float) -> Partner:
         """The partner whose key signed these bytes.
 
-        Errors: Unauthorized `signature_missing`, `signature_expired`, `signature_mismatch`: the
-        last also for an unknown partner, so that nobody learns who is one.
+        Errors: as Envelope.check; Unauthorized `signature_mismatch`, also for an unknown partner,
+        so that nobody learns who is one.
         """
-        code, message_id, timestamp, signatures = envelope
-        if not (code and message_id and timestamp and signatures):
-            raise Unauthorized(
-                "signature_missing",
-                "Send webhook-partner, webhook-id, webhook-timestamp and webhook-signature.",
-            )
-        if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12) or (
-            abs(wall_s - int(timestamp)) > TOLERANCE_S
-        ):
-            raise Unauthorized(
-                "signature_expired",
-                "Send webhook-timestamp as seconds since 1970, within 5 minutes of the time.",
-            )
-        partner, keys = self._partners.get(code, (None, ()))
-        signed = f"{message_id}.{timestamp}.".encode() + body
-        # An unknown partner costs the same work as a known one.
-        wanted = [hmac.digest(key, signed, "sha256") for key in keys or (bytes(32),)]
-        given = [_signature(part) for part in signatures.split(" ")[:MAX_SIGNATURES]]
-        # Each is compared with each, so that the time tells nothing.
-        matches = [hmac.compare_digest(one, other) for one in wanted for other in given if other]
-        if partner is None or not any(matches):
+        envelope.check(wall_s)
+        signed = f"{envelope.id}.{envelope.timestamp}.".encode() + body
+        parts = (envelope.signature or "").split(" ")[:MAX_SIGNATURES]
+        given = [each for part in parts if (each := _signature(part))]
+        tried = list(self._partners.values())
+        if envelope.partner:
+            # An unknown partner costs the same work as a known one.
+            tried = [self._partners.get(envelope.partner, (None, (bytes(32),)))]
+        # Each key of each is compared with each signature, so that the time tells nothing.
+        found = [partner for partner, keys in tried if _matches(keys, signed, given)]
+        # A key that two have says which of them only with his name.
+        if len(found) != 1 or found[0] is None:
             raise Unauthorized(
                 "signature_mismatch",
-                "Sign webhook-id.webhook-timestamp.body with a key of webhook-partner.",
+                "Sign webhook-id.webhook-timestamp.body with your key; webhook-partner, where you "
+                "send it, is your code.",
             )
-        return partner
+        return found[0]
+
+
+def _matches(keys: Sequence[bytes], signed: bytes, given: Sequence[bytes]) -> bool:
+    wanted = [hmac.digest(key, signed, "sha256") for key in keys]
+    matches = [hmac.compare_digest(one, other) for one in wanted for other in given]
+    return any(matches)
 
 
 def sign(key: str, message_id: str, timestamp_s: int, body: bytes) -> str:

@@ -13,6 +13,7 @@ from api.signatures import Envelope, Signers, sign
 
 KEY = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(1, 33))).decode()
+SHARED = "whsec_" + base64.b64encode(bytes(range(2, 34))).decode()
 AT = 1_790_000_000
 SIGNERS = Signers([Partner("bank", "A bank", (SecretStr(KEY), SecretStr(OTHER)))])
 
@@ -69,3 +70,21 @@ def test_a_partner_stands_once() -> None:
 
 def test_no_key_shows_itself() -> None:
     assert KEY not in repr(SIGNERS) + repr(Partner("bank", "A bank", (SecretStr(KEY),)))
+
+
+@given(st.binary(max_size=60), st.sampled_from([KEY, OTHER]), st.sampled_from([None, ""]))
+def test_who_names_nobody_is_whoever_has_the_key(body: bytes, key: str, name: str | None) -> None:
+    signers = Signers(
+        [
+            Partner("bank", "A bank", (SecretStr(KEY),)),
+            Partner("wallet", "A wallet", (SecretStr(OTHER), SecretStr(SHARED))),
+            Partner("shop", "A shop", (SecretStr(SHARED),)),
+        ]
+    )
+    found = signers.verify(Envelope(name, "m", str(AT), sign(key, "m", AT, body)), body, AT)
+    assert found.code == ("bank" if key == KEY else "wallet")
+    # Of a key that two have nobody knows whose request it is, until he says so.
+    shared = sign(SHARED, "m", AT, body)
+    with pytest.raises(Unauthorized):
+        signers.verify(Envelope(name, "m", str(AT), shared), body, AT)
+    assert signers.verify(Envelope("shop", "m", str(AT), shared), body, AT).code == "shop"
