@@ -97,7 +97,7 @@ async def connection(around: Around) -> AsyncIterator[Connection]:
 # Given back before the answer is sent: a slow reader must not keep a connection.
 Database = Annotated[Connection, Depends(connection, scope="function")]
 
-_access_key = HTTPBearer(
+access_key = HTTPBearer(
     auto_error=False,
     scheme_name="access_key",
     description="An access key of this system, or the key of a session.",
@@ -108,9 +108,12 @@ def principal(
     request: Request,
     conn: Database,
     around: Around,
-    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_access_key)],
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(access_key)],
 ) -> Principal:
-    """Who calls, by the access key or the session. Errors: Unauthorized."""
+    """Who calls, by the access key or the session; found once. Errors: Unauthorized."""
+    known = getattr(request.state, "principal", None)
+    if isinstance(known, Principal):
+        return known
     if given is None or not given.credentials:
         raise Unauthorized(
             "access_key_missing", "Send the header Authorization: Bearer and your access key."
@@ -126,6 +129,7 @@ def principal(
     _name_caller(request, around, caller_name(found))
     if found.session_id is not None:
         customer_sessions.touch(conn, found.session_id, found.seen_ms, around.wall_ms())
+    request.state.principal = found
     return found
 
 
@@ -184,9 +188,12 @@ class Allowed:
 def principal_briefly(
     request: Request,
     around: Around,
-    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_access_key)],
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(access_key)],
 ) -> Principal:
     """As principal, without keeping a connection for the length of the request."""
+    known = getattr(request.state, "principal", None)
+    if isinstance(known, Principal):
+        return known
     with borrow(around.pool) as conn:
         return principal(request, conn, around, given)
 
@@ -301,7 +308,7 @@ Once = Annotated[OnceOnly, Depends(once_only)]
 
 
 def once_in_secret(
-    once: Once, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_access_key)]
+    once: Once, given: Annotated[HTTPAuthorizationCredentials | None, Depends(access_key)]
 ) -> OnceOnly:
     """As once_only, of a body with a few secret digits: a bare digest would give them away to
     whoever tries all. It is keyed with what the caller signs in with, which nobody keeps: a repeat
@@ -345,7 +352,9 @@ def _signature_header(name: str, meaning: str) -> Any:
 async def signed_by(
     request: Request,
     around: Around,
-    code: Annotated[str | None, _signature_header("partner", "Your partner code.")] = None,
+    code: Annotated[
+        str | None, _signature_header("partner", "Your partner code; the key says it, too.")
+    ] = None,
     message_id: Annotated[str | None, _signature_header("id", "Of this request.")] = None,
     timestamp: Annotated[
         str | None, _signature_header("timestamp", "Seconds since 1970, within 5 minutes.")
@@ -359,10 +368,15 @@ async def signed_by(
         ),
     ] = None,
 ) -> Partner:
-    """The partner that signed the raw body. Errors: Unauthorized."""
+    """The partner that signed the raw body, found once for a request. Errors: Unauthorized."""
+    known = getattr(request.state, "partner", None)
+    if isinstance(known, Partner):
+        return known
     envelope = Envelope(code, message_id, timestamp, signature)
+    envelope.check(around.wall_s())
     partner = around.signers.verify(envelope, await request.body(), around.wall_s())
     _name_caller(request, around, f"partner:{partner.code}")
+    request.state.partner = partner
     return partner
 
 

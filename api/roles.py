@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
 
+from api.admission import calls_of
 from api.dependencies import OPERATOR_ROLES, Allowed, anyone, signed_by
 
 PARTNER = "partner"
@@ -65,7 +65,7 @@ def _routes(app: FastAPI) -> Iterator[Any]:
 
 
 def _declared(route: Any, method: str) -> Declared:
-    calls = list(_calls(route.dependant))
+    calls = list(calls_of(route.dependant))
     allowed = [call for call in calls if isinstance(call, Allowed)]
     callers: frozenset[str] = frozenset()
     if allowed:
@@ -75,9 +75,3 @@ def _declared(route: Any, method: str) -> Declared:
     elif anyone in calls:
         callers = frozenset(CALLERS)
     return Declared(method, route.path_format, callers, any(each.everywhere for each in allowed))
-
-
-def _calls(dependant: Dependant) -> Iterator[Any]:
-    for each in dependant.dependencies:
-        yield each.call
-        yield from _calls(each)

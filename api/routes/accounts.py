@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import (
     AccountPage,
     BalanceAnswer,
@@ -39,7 +40,7 @@ from schemas.quantities import format_instant
 from store import reads, top_ups, vending
 from store.reads import Resolution
 
-router = APIRouter(prefix="/v1/accounts", tags=["customers"])
+router = APIRouter(prefix="/v1/accounts", tags=["customers"], route_class=KnownFirst)
 
 # What a screen shows first when nobody says from when.
 DEFAULT_RANGE_MS: dict[Resolution, int] = {

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import SecretStr, StringConstraints
 
+from api.admission import KnownFirst
 from api.answers import Answer, Instant
 from api.dependencies import Allowed, Around, Database, Open
 from api.errors import Forbidden
@@ -16,7 +17,7 @@ from schemas.quantities import format_instant
 from store import customer_sessions
 from store.reads import Principal
 
-router = APIRouter(prefix="/v1/auth", tags=["sign-in"])
+router = APIRouter(prefix="/v1/auth", tags=["sign-in"], route_class=KnownFirst)
 
 CustomerCaller = Annotated[Principal, Depends(Allowed("customer"))]
 

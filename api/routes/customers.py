@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field, SecretStr, StringConstraints
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import Answer, Instant
 from api.dependencies import (
     PAGE_DEFAULT,
@@ -29,7 +30,7 @@ from store.contacts import Contact, ContactEvent, EventKind
 from store.customers import Customer
 from store.reads import Principal
 
-router = APIRouter(prefix="/v1/customers", tags=["customers"])
+router = APIRouter(prefix="/v1/customers", tags=["customers"], route_class=KnownFirst)
 
 # The customer himself, and who serves him.
 ForCustomer = Annotated[Principal, Depends(Allowed("customer", "desk", "supervisor", "admin"))]

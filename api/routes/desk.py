@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import Answer, Instant, Money, TopUpAnswer
 from api.dependencies import (
     OPERATOR_ROLES,
@@ -53,7 +54,7 @@ from store.holds import HoldKind
 from store.reads import Account, Principal
 from store.worklists import AdjustedAccount, HeldAccount
 
-router = APIRouter(prefix="/v1", tags=["operators"])
+router = APIRouter(prefix="/v1", tags=["operators"], route_class=KnownFirst)
 
 Desk = Annotated[Principal, Depends(Allowed("desk", "supervisor", "admin"))]
 # Who moves money: never the one who talks to the customer alone.

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import Answer, Instant
 from api.dependencies import (
     PAGE_DEFAULT,
@@ -24,7 +25,7 @@ from schemas.quantities import format_instant
 from store import grants
 from store.grants import Grant, GrantRole
 
-router = APIRouter(prefix="/v1/accounts", tags=["customers"])
+router = APIRouter(prefix="/v1/accounts", tags=["customers"], route_class=KnownFirst)
 
 
 class GrantRequest(Body):

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from api import payment_answers
+from api.admission import KnownFirst
 from api.dependencies import (
     DIGITS_ROLES,
     Around,
@@ -21,7 +22,7 @@ from api.requests import MoveRequest
 from store import appeals, reads, reversals, top_ups, tracker
 from store.errors import Conflict
 
-router = APIRouter(prefix="/v1/accounts", tags=["customers"])
+router = APIRouter(prefix="/v1/accounts", tags=["customers"], route_class=KnownFirst)
 
 
 @router.post("/{account}/top-ups/{top_up}/moves", status_code=201)

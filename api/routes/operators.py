@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import Answer, Instant
 from api.dependencies import (
     PAGE_DEFAULT,
@@ -35,7 +36,7 @@ from tokens.errors import TokenError
 from tokens.keys import KeyAttributes
 from tokens.numbers import validate_meter_pan
 
-router = APIRouter(prefix="/v1", tags=["operators"])
+router = APIRouter(prefix="/v1", tags=["operators"], route_class=KnownFirst)
 
 STS_NAMES = ("meter_pan", "sgc", "krn", "kt", "ken", "ti", "base_date", "ea", "dkga", "third_kct")
 

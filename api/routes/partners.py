@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Response, status
 
 from api import answers, payment_answers
+from api.admission import KnownFirst
 from api.answers import Answer, Instant, Money
 from api.dependencies import Around, Database, Signed
 from api.numbers import (
@@ -35,7 +36,7 @@ from store.matching import Line, Trailer
 from store.pool import Connection
 from store.vending import Payment, content_sha256
 
-router = APIRouter(prefix="/v1/partners", tags=["partners"])
+router = APIRouter(prefix="/v1/partners", tags=["partners"], route_class=KnownFirst)
 
 # A partner's number may have slashes, which are decoded before a route is looked for: it is a path.
 TxnId = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]

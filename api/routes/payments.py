@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from api import answers, payment_answers
+from api.admission import KnownFirst
 from api.dependencies import (
     DIGITS_ROLES,
     PAGE_DEFAULT,
@@ -34,7 +35,7 @@ from store.errors import NotFound
 from store.pool import Connection
 from store.reads import Principal
 
-router = APIRouter(prefix="/v1/payments", tags=["operators"])
+router = APIRouter(prefix="/v1/payments", tags=["operators"], route_class=KnownFirst)
 
 # Who moves money: never the one who talks to the customer alone.
 Cashier = Annotated[Principal, Depends(Allowed("finance", "supervisor", "admin"))]

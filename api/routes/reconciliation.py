@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from api import answers, payment_answers
+from api.admission import KnownFirst
 from api.dependencies import (
     PAGE_DEFAULT,
     Allowed,
@@ -24,7 +25,7 @@ from store import reconciliation
 from store.matching import Class
 from store.reads import Principal
 
-router = APIRouter(prefix="/v1/reconciliation", tags=["operators"])
+router = APIRouter(prefix="/v1/reconciliation", tags=["operators"], route_class=KnownFirst)
 
 # A channel's money belongs to no one centre.
 Reader = Annotated[

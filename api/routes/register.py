@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import Answer, Instant
 from api.dependencies import (
     PAGE_DEFAULT,
@@ -25,7 +26,7 @@ from store.customers import CentreReport
 from store.operators import OperatorRole
 from store.reads import Principal
 
-router = APIRouter(prefix="/v1", tags=["operators"])
+router = APIRouter(prefix="/v1", tags=["operators"], route_class=KnownFirst)
 
 Auditor = Annotated[Principal, Depends(Allowed("auditor", "admin"))]
 CentreCode = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import SecretStr, StringConstraints
 
+from api.admission import KnownFirst
 from api.answers import Answer, Instant
 from api.dependencies import Around, Database, Open, Operator
 from api.pace import network
@@ -13,7 +14,7 @@ from schemas.quantities import format_instant
 from store import operators
 from store.operators import OperatorRole, Passed
 
-router = APIRouter(prefix="/v1/auth", tags=["sign-in"])
+router = APIRouter(prefix="/v1/auth", tags=["sign-in"], route_class=KnownFirst)
 
 
 class SignInRequest(Body):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import Amount, Answer, Instant, Money
 from api.dependencies import (
     PAGE_DEFAULT,
@@ -27,7 +28,7 @@ from store.impact import Impact, Simulation
 from store.reads import Principal
 from store.worklists import Draft, DraftState, TariffReport
 
-router = APIRouter(prefix="/v1", tags=["operators"])
+router = APIRouter(prefix="/v1", tags=["operators"], route_class=KnownFirst)
 
 # Prices hold in every centre: whoever sets them is of every centre.
 Pricing = Annotated[Principal, Depends(Allowed("finance", "admin", everywhere=True))]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import Answer, Instant
 from api.dependencies import (
     DIGITS_ROLES,
@@ -44,7 +45,7 @@ from tokens.errors import TokenError
 from tokens.keys import KeyAttributes
 from tokens.slips import likely_slips
 
-router = APIRouter(prefix="/v1", tags=["operators"])
+router = APIRouter(prefix="/v1", tags=["operators"], route_class=KnownFirst)
 
 Desk = Annotated[Principal, Depends(Allowed("desk", "supervisor", "admin"))]
 Working = Annotated[Principal, Depends(Allowed("desk", "field", "supervisor", "admin"))]

@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import SecretStr
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import Answer, TopUpAnswer, TopUpPage
 from api.dependencies import (
     DIGITS_ROLES,
@@ -47,7 +48,7 @@ from store.pool import borrow
 from store.reads import MAY, Account, Principal
 from store.top_up_tracker import Tracked, TrackedState
 
-router = APIRouter(prefix="/v1", tags=["top-ups"])
+router = APIRouter(prefix="/v1", tags=["top-ups"], route_class=KnownFirst)
 
 # A payer waits so long at the screen for a channel; then he is told what is known and looks again.
 OPEN_WAIT_S = 5

@@ -1,10 +1,13 @@
 """Each refusal with the request that causes it."""
 
 import base64
+import json
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook
 
 from schemas.quantities import parse_instant_ms
 from store import vending
@@ -160,9 +163,28 @@ def test_one_changed_byte_of_the_body_breaks_the_signature(site: Site, refused: 
     assert refused(response) == (401, "signature_mismatch")
 
 
-@pytest.mark.parametrize(
-    "missing", ["webhook-partner", "webhook-id", "webhook-timestamp", "webhook-signature"]
-)
+def test_a_client_of_the_standard_alone_is_known_by_its_key(site: Site, refused: Any) -> None:
+    """Three headers, as a stock Standard Webhooks client sends them."""
+    customer, signer = site.open(), Webhook(site.wallet_key())
+    body = json.dumps(payment(customer.meter))
+
+    def send(content: str) -> Any:
+        at = datetime.fromtimestamp(int(site.clock.wall), UTC)
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": "msg_1",
+            "webhook-timestamp": str(int(at.timestamp())),
+            "webhook-signature": signer.sign("msg_1", at, body),
+        }
+        return site.client.post("/v1/partners/payments", content=content, headers=headers)
+
+    taken = send(body)
+    assert taken.status_code == 201
+    assert site.get(customer, "/top-ups")["items"][0]["channel"] == "wallet"
+    assert refused(send(body + " ")) == (401, "signature_mismatch")
+
+
+@pytest.mark.parametrize("missing", ["webhook-id", "webhook-timestamp", "webhook-signature"])
 def test_an_unsigned_request_is_refused(site: Site, refused: Any, missing: str) -> None:
     right = site.signed("POST", "/lookup", {"account": "A-1"}).request
     headers = {name: value for name, value in right.headers.items() if name != missing}
@@ -239,7 +261,10 @@ def test_a_body_is_refused_however_deep_it_is(
 def test_a_body_beyond_the_limit_is_refused(site: Site, refused: Any, chunked: bool) -> None:
     raw = b" " * (64 * 1024 + 1)
     content = iter([raw[:40_000], raw[40_000:]]) if chunked else raw
-    response = site.client.post("/v1/partners/lookup", content=content)
+    # The headers of a signed request: what nobody signed is refused before it is read.
+    right = site.signed("POST", "/lookup", {"account": "A-1"}).request.headers
+    headers = {name: value for name, value in right.items() if name.startswith("webhook-")}
+    response = site.client.post("/v1/partners/lookup", content=content, headers=headers)
     assert refused(response) == (413, "body_too_large")
 
 
