@@ -395,6 +395,6 @@ Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="At most this many i
 Cursor = Annotated[
     str | None,
     Query(
-        max_length=64, pattern=r"^[!-~]+$", description="next_cursor of the page before; opaque."
+        max_length=128, pattern=r"^[!-~]+$", description="next_cursor of the page before; opaque."
     ),
 ]

@@ -4,6 +4,7 @@ Amounts are decimal strings, in the digits of the writer's keyboard.
 """
 
 import re
+import zlib
 from datetime import date
 
 from api.errors import RequestRefused
@@ -169,6 +170,23 @@ def cursor_id(cursor: str | None) -> int | None:
     if not (cursor.isascii() and cursor.isdigit()) or int(cursor) > LARGEST:
         raise RequestRefused("bad_cursor", "Send next_cursor of the page before.", "?cursor")
     return int(cursor)
+
+
+def text_cursor(last: str) -> str:
+    """Where the next page of a list begins whose ids are text of several forms: the last id, and a
+    check by which another text is known to be none.
+    """
+    return f"{last}.{zlib.crc32(last.encode()):08x}"
+
+
+def cursor_text(cursor: str | None) -> str | None:
+    """The id that a page ended with. Errors: RequestRefused bad_cursor."""
+    if cursor is None:
+        return None
+    last = cursor.rpartition(".")[0]
+    if cursor != text_cursor(last):
+        raise RequestRefused("bad_cursor", "Send next_cursor of the page before.", "?cursor")
+    return last
 
 
 def masked(name: str) -> str:

@@ -23,7 +23,15 @@ from api.dependencies import (
     name_of,
 )
 from api.errors import RequestRefused
-from api.numbers import check_currency, cursor_id, instant_ms, signed_micro, threshold_micro
+from api.numbers import (
+    check_currency,
+    cursor_id,
+    cursor_text,
+    instant_ms,
+    signed_micro,
+    text_cursor,
+    threshold_micro,
+)
 from api.requests import (
     AdjustmentRequest,
     AssignmentRequest,
@@ -323,10 +331,10 @@ def list_adjustments(
         account=account,
         state=state,
         centres=caller.centres,
-        before_id=cursor,
+        before_id=cursor_text(cursor),
         limit=limit,
     )
-    items, following = answers.page(found, limit, lambda each: each.adjustment.id)
+    items, following = answers.page(found, limit, lambda each: text_cursor(each.adjustment.id))
     return AdjustmentPage(items=[_adjustment_answer(each) for each in items], next_cursor=following)
 
 

@@ -20,7 +20,7 @@ from api.dependencies import (
     name_of,
 )
 from api.errors import RequestRefused
-from api.numbers import cursor_id, meter_number
+from api.numbers import cursor_id, cursor_text, meter_number, text_cursor
 from api.payment_answers import (
     AppealAnswer,
     AppealPage,
@@ -71,10 +71,10 @@ def find_payments(
         meter=None if meter is None else meter_number(meter, "?meter"),
         account=account,
         centres=caller.centres,
-        before_id=cursor,
+        before_id=cursor_text(cursor),
         limit=limit,
     )
-    items, following = answers.page(found, limit, lambda each: each[0])
+    items, following = answers.page(found, limit, lambda each: text_cursor(each[0]))
     return OperatorPaymentPage(
         items=[_payment(conn, around, caller, channel, number) for _, channel, number in items],
         next_cursor=following,
@@ -92,9 +92,9 @@ def list_suspects(
 ) -> SuspectPage:
     """Payments that wait for a person, oldest first; with `waiting=false` the decided ones, too."""
     found = worklists.suspects(
-        conn, waiting=waiting, centres=caller.centres, after_id=cursor, limit=limit
+        conn, waiting=waiting, centres=caller.centres, after_id=cursor_text(cursor), limit=limit
     )
-    items, following = answers.page(found, limit, lambda each: each.suspect.id)
+    items, following = answers.page(found, limit, lambda each: text_cursor(each.suspect.id))
     currency = around.settings.currency
     return SuspectPage(
         items=[payment_answers.suspect_answer(each, currency) for each in items],

@@ -32,9 +32,11 @@ from api.dependencies import (
 from api.errors import Forbidden, RequestRefused
 from api.numbers import (
     check_currency,
+    cursor_text,
     payment_micro,
     phone_number,
     positive_micro,
+    text_cursor,
     typed_passcode,
 )
 from api.requests import ConfirmationRequest, TopUpRequest
@@ -188,8 +190,9 @@ def list_top_ups(
     see is shown his own.
     """
     mine = _his_own(caller, account)
-    found = top_up_tracker.tracked(conn, account.id, before_id=cursor, limit=limit, of_caller=mine)
-    items, following = answers.page(found, limit, lambda each: each.id)
+    before = cursor_text(cursor)
+    found = top_up_tracker.tracked(conn, account.id, before_id=before, limit=limit, of_caller=mine)
+    items, following = answers.page(found, limit, lambda each: text_cursor(each.id))
     now_ms, digits = around.now_ms(), caller.role in DIGITS_ROLES
     return TopUpPage(
         items=[_answer(each, now_ms, digits=digits) for each in items],

@@ -372,6 +372,44 @@ def test_a_path_that_leads_nowhere_is_a_problem(
     assert refused(response) == (status, code)
 
 
+@pytest.mark.parametrize(
+    "path", ["accounts/{}/top-ups", "adjustments", "payments/suspect", "payments?account={}"]
+)
+@pytest.mark.parametrize("cursor", ["zzz", "-1", "1.2", "x.00000000"])
+def test_a_cursor_that_no_page_gave_is_refused(
+    site: Site, refused: Any, path: str, cursor: str
+) -> None:
+    url = f"/v1/{path.format(site.open().number)}"
+    url += f"{'&' if '?' in url else '?'}cursor={cursor}"
+    assert refused(site.client.get(url, headers=site.operator)) == (422, "bad_cursor")
+
+
+def test_lists_whose_ids_are_text_are_read_page_by_page(site: Site) -> None:
+    customer, op = site.open(), site.operator
+    for number in range(3):
+        body = {"account": customer.number, "amount": "1", "reason": "x"}
+        keyed = {**op, "Idempotency-Key": f"{customer.number}-{number}"}
+        assert site.client.post("/v1/adjustments", json=body, headers=keyed).status_code == 201
+        site.pay(customer, "20.00", next(TXN_IDS))
+        unknown = payment("99999999999")
+        assert site.signed("POST", "/payments", unknown).status_code == 202
+    for path, query in (
+        (f"accounts/{customer.number}/top-ups", {}),
+        ("adjustments", {"account": customer.number}),
+        ("payments", {"account": customer.number}),
+        ("payments/suspect", {}),
+    ):
+        whole = site.client.get(f"/v1/{path}", headers=op, params=query).json()["items"]
+        found, cursor = [], None
+        while cursor is not None or not found:
+            asked = query | {"limit": 1} | ({} if cursor is None else {"cursor": cursor})
+            page = site.client.get(f"/v1/{path}", headers=op, params=asked).json()
+            found += page["items"]
+            cursor = page["next_cursor"]
+        assert [each["id"] for each in found] == [each["id"] for each in whole], path
+        assert len(found) >= 3
+
+
 def test_emergency_credit_that_nobody_offers_is_refused(site: Site, refused: Any) -> None:
     customer = site.open()
     path = f"/v1/accounts/{customer.number}/emergency-credit"
