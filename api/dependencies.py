@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import orjson
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from api.edge import Metrics
 from api.errors import Forbidden, TooManyRequests, Unauthorized
@@ -25,7 +26,7 @@ from api.streams import Streams
 from schemas.contacts import typed_digits
 from store import customer_sessions, idempotency, operators, reads
 from store.contacts import ONLINE, Actor
-from store.errors import Unavailable
+from store.errors import NotFound, Unavailable
 from store.pool import WAIT_S, Connection, Pool, borrow
 from store.reads import Account, Act, Principal, Role
 from store.terms import TermsCache
@@ -381,6 +382,20 @@ async def signed_by(
 
 
 Signed = Annotated[Partner, Depends(signed_by)]
+
+_ROW_ID = re.compile(r"[1-9][0-9]{0,18}")
+
+
+def _row_id(value: object) -> int:
+    """Errors: NotFound: what is no number of a row is the number of none."""
+    if not isinstance(value, str) or _ROW_ID.fullmatch(value) is None or int(value) > ROW_MAX:
+        raise NotFound("The object")
+    return int(value)
+
+
+# The number of a row in a path.
+ROW_MAX = 2**63 - 1
+RowId = Annotated[int, Path(ge=1, le=ROW_MAX), BeforeValidator(_row_id)]
 
 # Why, where a request has no body to say it in.
 ReasonText = Annotated[

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import BodyTooLarge, TooManyRequests, problem
 from api.pace import Pace
+from api.paths import WATCHED
 
 # A caller's own id travels through the log; what could forge a line does not.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -36,8 +37,6 @@ _SAFE_LINES = b"".join(b"%b: %b\r\n" % each for each in _RAW_SAFE_HEADERS)
 _STRICT_LINES = _SAFE_LINES + b"%b: %b\r\n" % _STRICT
 _SAFE_NAMES = frozenset({_STRICT[0], *(name for name, _ in _RAW_SAFE_HEADERS)})
 _REQUEST_ID_HEADER = b"x-request-id"
-# What watches over the service asks as often as it likes.
-WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
 # Where files come, more bytes than any other request: a partner's daily file, rows of CSV.
 FILES = {"PUT": "/v1/partners/recon/", "POST": "/v1/imports/"}
 # In the place of the template of a path that no route has.
@@ -191,7 +190,13 @@ class Edge:
                 raise BodyTooLarge(limit)
             return message
 
-        await self._app(scope, receive_bounded, send)
+        if scope["method"] != "HEAD" or scope["path"] not in WATCHED:
+            await self._app(scope, receive_bounded, send)
+            return
+        # Answered as a GET is; the server sends the head of it alone.
+        asked = {**scope, "method": "GET"}
+        await self._app(asked, receive_bounded, send)
+        scope["route"] = asked.get("route")
 
     def _report(self, scope: Scope, state: dict[str, object], status: int, seconds: float) -> None:
         route = route_of(scope)

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from api.paths import WATCHED, methods_at
 from credit_engine.errors import CreditError
 from schemas.errors import DomainError, Unproven
 from store.customer_sessions import CodeRefused
@@ -220,4 +221,8 @@ def _answer_http(request: Request, error: Exception) -> JSONResponse:
         error.status_code, "refused"
     )
     request.state.code = code
-    return problem(error.status_code, code, str(error.detail), headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = methods_at(request.app, request.url.path)
+        headers["Allow"] = ", ".join([*allowed, "HEAD"] if request.url.path in WATCHED else allowed)
+    return problem(error.status_code, code, str(error.detail), headers=headers)

@@ -1,5 +1,6 @@
 """Bodies of requests. Text stays text here; `api.numbers` judges it with a code of its own."""
 
+import re
 from datetime import date
 from typing import Annotated, Literal, Self
 
@@ -63,6 +64,20 @@ def typed_name(value: object) -> object:
 # Of whatever people type in to name an account, in a body, a path or a filter.
 Typed = BeforeValidator(typed_name)
 AccountNumber = Annotated[Identifier, Typed]
+
+
+def _day(value: object) -> object:
+    """Seconds since 1970 and instants are no dates, though they could be read as some."""
+    if (
+        not isinstance(value, date)
+        and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", str(value)) is None
+    ):
+        raise ValueError("write a date as 2026-03-01")
+    return value
+
+
+# A local date.
+Day = Annotated[date, BeforeValidator(_day)]
 
 
 class Body(BaseModel):
@@ -234,7 +249,7 @@ class LowCreditRequest(Body):
 
 class AssignmentRequest(Body):
     tariff: Identifier
-    from_: Annotated[date, Field(alias="from", strict=False)]
+    from_: Annotated[Day, Field(alias="from", strict=False)]
     reason: Name
 
 
@@ -249,8 +264,8 @@ class SimulationRequest(Body):
     """Local dates of the past; `to` is excluded. `version` needs no `valid_from`."""
 
     version: dict[str, object]
-    from_: Annotated[date, Field(alias="from", strict=False)]
-    to: Annotated[date, Field(strict=False)]
+    from_: Annotated[Day, Field(alias="from", strict=False)]
+    to: Annotated[Day, Field(strict=False)]
 
 
 class CentreRequest(Body):

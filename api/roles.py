@@ -1,6 +1,5 @@
 """Who may call which route: read from what the routes themselves declare."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +7,7 @@ from fastapi import FastAPI
 
 from api.admission import calls_of
 from api.dependencies import OPERATOR_ROLES, Allowed, anyone, signed_by
+from api.paths import routes_of
 
 PARTNER = "partner"
 ANYONE = "anyone"
@@ -34,7 +34,9 @@ class Declared:
 
 def declared(app: FastAPI) -> list[Declared]:
     """Every route below `/v1` and of the service, by path."""
-    found = [_declared(route, method) for route in _routes(app) for method in sorted(route.methods)]
+    found = [
+        _declared(route, method) for route in routes_of(app) for method in sorted(route.methods)
+    ]
     return sorted(found, key=lambda each: (each.path, each.method))
 
 
@@ -52,16 +54,6 @@ def roles_text(app: FastAPI) -> str:
     ]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
     return TITLE + "\n".join(lines) + "\n"
-
-
-def _routes(app: FastAPI) -> Iterator[Any]:
-    """The framework keeps included routers as they are and says their routes when asked."""
-    for route in app.routes:
-        contexts = getattr(route, "effective_route_contexts", None)
-        if contexts is not None:
-            yield from contexts()
-        elif hasattr(route, "dependant"):
-            yield route
 
 
 def _declared(route: Any, method: str) -> Declared:

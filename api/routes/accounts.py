@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 
 from api import answers
 from api.admission import KnownFirst
@@ -27,6 +27,7 @@ from api.dependencies import (
     Limit,
     OwnAccount,
     PayableAccount,
+    RowId,
     ServedAccount,
     name_of,
 )
@@ -135,9 +136,7 @@ def list_entries(
 
 
 @router.get("/{account}/entries/{entry}")
-def show_entry(
-    conn: Database, account: OwnAccount, entry: Annotated[int, Path(ge=1, le=2**63 - 1)]
-) -> OpenedEntryAnswer:
+def show_entry(conn: Database, account: OwnAccount, entry: RowId) -> OpenedEntryAnswer:
     """One entry with its legs and its explanation."""
     return answers.opened_entry_answer(reads.entry(conn, account.id, entry), account.currency)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field, SecretStr, StringConstraints
 
 from api import answers
@@ -17,6 +17,7 @@ from api.dependencies import (
     Database,
     Limit,
     ReasonText,
+    RowId,
     actor_of,
     demand_fresh,
 )
@@ -34,7 +35,7 @@ router = APIRouter(prefix="/v1/customers", tags=["customers"], route_class=Known
 
 # The customer himself, and who serves him.
 ForCustomer = Annotated[Principal, Depends(Allowed("customer", "desk", "supervisor", "admin"))]
-CustomerId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+CustomerId = RowId
 Wording = Annotated[
     str,
     StringConstraints(min_length=1, max_length=64, pattern=r"^[!-~]+$"),

@@ -18,6 +18,7 @@ from api.dependencies import (
     Limit,
     Once,
     Operator,
+    RowId,
     account_for,
     answer_once,
     name_of,
@@ -68,7 +69,7 @@ Desk = Annotated[Principal, Depends(Allowed("desk", "supervisor", "admin"))]
 # Who moves money: never the one who talks to the customer alone.
 Money_ = Annotated[Principal, Depends(Allowed("finance", "supervisor", "admin"))]
 SeenAccount = Annotated[Account, Depends(account_for(*OPERATOR_ROLES))]
-HoldId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+HoldId = RowId
 AdjustmentId = Annotated[str, Path(max_length=80, pattern=r"^[!-~]+$")]
 AccountFilter = Annotated[str | None, Query(max_length=64, pattern=r"^[^\x00-\x1f]+$"), Typed]
 

@@ -1,8 +1,6 @@
 """Who else has a part in an account: one who sees and pays, or one who may pay and see nothing."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 
 from api import answers
 from api.admission import KnownFirst
@@ -16,6 +14,7 @@ from api.dependencies import (
     Limit,
     ManagedAccount,
     ReasonText,
+    RowId,
     actor_of,
     demand_fresh,
 )
@@ -86,7 +85,7 @@ def withdraw_grant(
     around: Around,
     caller: Caller,
     account: ManagedAccount,
-    grant: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    grant: RowId,
     reason: ReasonText = None,
 ) -> None:
     """Ends a part in the account, at once; a repeat is answered alike."""

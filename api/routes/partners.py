@@ -21,6 +21,7 @@ from api.numbers import (
 )
 from api.payment_answers import PartnerQuoteAnswer, PaymentAnswer, StandingAnswer
 from api.requests import (
+    Day,
     FileRequest,
     LineRequest,
     LookupRequest,
@@ -40,7 +41,7 @@ router = APIRouter(prefix="/v1/partners", tags=["partners"], route_class=KnownFi
 
 # A partner's number may have slashes, which are decoded before a route is looked for: it is a path.
 TxnId = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
-BusinessDate = Annotated[date, Path(description="A local date that is over.")]
+BusinessDate = Annotated[Day, Path(description="A local date that is over.")]
 # Where the answer to one request is asked for next.
 STATUS_LINK: dict[str, Any] = {
     "status": {

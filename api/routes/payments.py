@@ -16,6 +16,7 @@ from api.dependencies import (
     Limit,
     Once,
     Operator,
+    RowId,
     answer_once,
     name_of,
 )
@@ -40,7 +41,7 @@ router = APIRouter(prefix="/v1/payments", tags=["operators"], route_class=KnownF
 # Who moves money: never the one who talks to the customer alone.
 Cashier = Annotated[Principal, Depends(Allowed("finance", "supervisor", "admin"))]
 PaymentId = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
-AppealId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+AppealId = RowId
 Word = Annotated[str | None, Query(max_length=64, pattern=r"^[!-~]+$")]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Query
 
 from api import answers, payment_answers
 from api.admission import KnownFirst
@@ -14,6 +14,7 @@ from api.dependencies import (
     Database,
     Limit,
     Once,
+    RowId,
     answer_once,
     name_of,
 )
@@ -71,7 +72,7 @@ def decide_item(
     around: Around,
     caller: Decider,
     once: Once,
-    item: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    item: RowId,
     body: DecisionRequest,
 ) -> ItemAnswer:
     """Decides what becomes of a difference, once. `credited` takes a line that never came as a

@@ -16,6 +16,7 @@ from api.dependencies import (
     Database,
     Limit,
     Operator,
+    RowId,
     name_of,
 )
 from api.errors import RequestRefused
@@ -34,7 +35,7 @@ router = APIRouter(prefix="/v1", tags=["operators"], route_class=KnownFirst)
 Pricing = Annotated[Principal, Depends(Allowed("finance", "admin", everywhere=True))]
 Simulating = Annotated[Principal, Depends(Allowed("finance", "auditor", "admin", everywhere=True))]
 TariffCode = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
-DraftId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+DraftId = RowId
 # Beyond this many accounts a request would last too long: `prepaid tariff impact` takes any number.
 SIMULATED_ACCOUNTS = 1000
 # Those whose bill moves most are named.

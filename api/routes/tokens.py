@@ -17,6 +17,7 @@ from api.dependencies import (
     Limit,
     Once,
     Operator,
+    RowId,
     Surroundings,
     answer_once,
     name_of,
@@ -50,7 +51,7 @@ router = APIRouter(prefix="/v1", tags=["operators"], route_class=KnownFirst)
 Desk = Annotated[Principal, Depends(Allowed("desk", "supervisor", "admin"))]
 Working = Annotated[Principal, Depends(Allowed("desk", "field", "supervisor", "admin"))]
 Approving = Annotated[Principal, Depends(Allowed("supervisor", "admin"))]
-RequestId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+RequestId = RowId
 # Refusals of a row of digits that a slip of the fingers explains.
 MISTYPED = frozenset({"crc_error", "format_error", "unsupported_class"})
 

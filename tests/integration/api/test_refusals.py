@@ -355,8 +355,14 @@ def test_a_quote_that_cannot_be_asked_is_refused(
         ("/entries?cursor=99999999999999999999", 422, "bad_cursor"),
         ("/entries?limit=0", 422, "invalid_request"),
         ("/entries?limit=501", 422, "invalid_request"),
-        ("/entries/abc", 422, "invalid_request"),
-        ("/entries/99999999999999999999", 422, "invalid_request"),
+        ("/entries/abc", 404, "not_found"),
+        ("/entries/0", 404, "not_found"),
+        ("/entries/1.0", 404, "not_found"),
+        ("/entries/+1", 404, "not_found"),
+        ("/entries/1_0", 404, "not_found"),
+        ("/entries/01", 404, "not_found"),
+        ("/entries/9223372036854775808", 404, "not_found"),
+        ("/entries/99999999999999999999", 404, "not_found"),
         ("/entries/123456", 404, "not_found"),
         ("/top-ups/none", 404, "not_found"),
         ("/top-ups/%00", 422, "invalid_request"),
@@ -370,6 +376,43 @@ def test_a_path_that_leads_nowhere_is_a_problem(
     customer = site.open()
     response = site.client.get(f"/v1/accounts/{customer.number}{path}", headers=customer.headers)
     assert refused(response) == (status, code)
+
+
+@pytest.mark.parametrize("day", ["1772323200", "2026-03-01T00:00:00Z", "20260301", "2026-3-1"])
+def test_a_date_is_written_as_one(site: Site, refused: Any, day: str) -> None:
+    assert refused(site.signed("GET", f"/recon/{day}")) == (422, "invalid_request")
+    path = f"/v1/accounts/{site.open().number}/tariffs"
+    body = {"tariff": "social", "from": int(day) if day.isdigit() else day, "reason": "x"}
+    answer = site.client.post(path, headers=site.operator, json=body)
+    assert refused(answer) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/accounts/A-1/top-ups", "GET, POST"),
+        ("/v1/partners/recon/2026-03-01", "GET, PUT"),
+        ("/v1/adjustments", "GET, POST"),
+        ("/v1/accounts/A-1/balance", "GET"),
+        ("/healthz", "GET, HEAD"),
+    ],
+)
+def test_a_refused_method_is_told_all_that_are_not(
+    site: Site, refused: Any, path: str, allowed: str
+) -> None:
+    answer = site.client.patch(path)
+    assert refused(answer) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_what_watches_may_ask_for_the_head_alone(site: Site, path: str) -> None:
+    whole, head = site.client.get(path), site.client.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert site.client.head("/v1/accounts/A-1/balance").status_code == 405
+    counted = f'method="HEAD",route="{path}",status="200"'
+    assert counted in site.client.get("/metrics").text
 
 
 @pytest.mark.parametrize(
