@@ -45,7 +45,8 @@ router = APIRouter(prefix="/v1/accounts", tags=["customers"], route_class=KnownF
 
 # What a screen shows first when nobody says from when.
 DEFAULT_RANGE_MS: dict[Resolution, int] = {
-    "raw": DAY_MS,
+    # Of a meter that reads each minute, within the slots of an answer.
+    "raw": DAY_MS // 2,
     "hour": 2 * DAY_MS,
     "day": 31 * DAY_MS,
     "month": 365 * DAY_MS,

@@ -2,6 +2,9 @@ from typing import Any
 
 import pytest
 
+from api.routes.accounts import DEFAULT_RANGE_MS
+from store.reads import MAX_SLOTS
+
 Site = Any
 
 
@@ -134,3 +137,7 @@ def test_a_range_that_cannot_be_answered_is_refused(
     assert refused(response) == code
     (fault,) = response.json()["errors"]
     assert fault["pointer"] in {f"?{name}" for name in ("from", *query)}
+
+
+def test_raw_slots_of_now_are_shown_of_a_meter_that_reads_each_minute() -> None:
+    assert DEFAULT_RANGE_MS["raw"] // 60_000 <= MAX_SLOTS
