@@ -23,6 +23,9 @@ _MOBILE = re.compile(r"(?:(?:\+|00)?222)?([2-4][0-46-9][0-9]{6})")
 # bigint of the database; nothing that is stored may reach it.
 LARGEST = 2**63 - 1
 
+# What an instant says beyond milliseconds; no clock says so much of a second's fraction.
+_FINER = re.compile(r"(?<=\.[0-9]{3})[0-9]{1,6}(?=[Zz+-])")
+
 # Nothing metered lies outside; at the edges of the calendar civil time cannot be worked out.
 FIRST_MS = parse_instant_ms("2000-01-01T00:00:00Z")
 END_MS = parse_instant_ms("2100-01-01T00:00:00Z")
@@ -147,9 +150,12 @@ def contact_address(channel: Channel, text: str, plan: PhonePlan, place: str = "
 
 
 def instant_ms(text: str, place: str) -> int:
-    """UTC milliseconds of an RFC 3339 instant from 2000 to 2099. Errors: bad_instant."""
+    """UTC milliseconds of an RFC 3339 instant from 2000 to 2099; what is finer is cut off.
+
+    Errors: bad_instant.
+    """
     try:
-        at_ms = parse_instant_ms(text)
+        at_ms = parse_instant_ms(_FINER.sub("", text))
     except DomainError as error:
         raise RequestRefused(error.code, str(error), place) from None
     if not FIRST_MS <= at_ms < END_MS:

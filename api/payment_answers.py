@@ -12,6 +12,7 @@ from store.appeals import Appeal
 from store.matching import Class, Line, Trailer
 from store.reads import Account
 from store.reconciliation import ReconciliationItem, Standing
+from store.suspicion import Kind
 from store.top_ups import Offer
 from store.tracker import Owner, Step, StepName, StepState, Track
 from store.worklists import HeldPayment
@@ -92,7 +93,7 @@ class PaymentAnswer(Answer):
     tokens: list[str] = Field(description="STS tokens, 20 digits each, in the order of entry.")
     lines: list[LineAnswer]
     quote: NamedQuoteAnswer | None
-    suspicion: Literal["unknown_meter", "unusual_amount", "paid_twice"] | None
+    suspicion: Kind | None
     moved: MovedAnswer | None
     appeal: AppealState | None
     steps: list[StepAnswer]
@@ -122,7 +123,7 @@ class SuspectAnswer(Answer):
     account: str | None
     amount: Money
     paid_at: Instant
-    suspicion: Literal["unknown_meter", "unusual_amount", "paid_twice"]
+    suspicion: Kind
     detail: str
     held_at: Instant
     decision: Literal["credited", "returned"] | None

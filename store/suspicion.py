@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from credit_engine.forecast import quantile
-from schemas.quantities import format_micro
+from schemas.quantities import format_instant, format_micro
 
-Kind = Literal["unknown_meter", "unusual_amount", "paid_twice", "amount_differs"]
+Kind = Literal["unknown_meter", "unusual_amount", "paid_twice", "amount_differs", "future"]
 
 # The usual payment is the middle of so many; below the least nobody knows what is usual.
 USUAL_OF = 10
@@ -16,6 +16,10 @@ USUAL_LEAST = 3
 UNUSUAL_TIMES = 8
 # A payer who got no answer from one app pays with the next.
 TWICE_WITHIN_MS = 10 * 60 * 1000
+
+
+# As of a meter's readings: no clock that is set by NTP is so far ahead.
+FUTURE_TOLERANCE_MS = 5 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,17 @@ class Suspicion:
 
     kind: Kind
     detail: str
+
+
+def of_the_future(paid_ms: int, now_ms: int) -> Suspicion | None:
+    """What speaks against a payment that is said to be yet to come; None: it is not."""
+    if paid_ms <= now_ms + FUTURE_TOLERANCE_MS:
+        return None
+    return Suspicion(
+        "future",
+        f"paid at {format_instant(paid_ms)}, which is yet to come: ask the channel for the time, "
+        "and to set its clock",
+    )
 
 
 def suspicion(

@@ -43,6 +43,7 @@ _CHECKS = {
     "unusual_amount": "the amount is far from the usual one: ask the payer what was meant",
     "paid_twice": "the same amount was paid for this meter just before: ask the payer if both are "
     "meant",
+    "future": "paid_at is yet to come: set your clock",
 }
 _SENDING: dict[CommandState | None, str] = {
     None: "it is on the receipt: type it in at the meter",

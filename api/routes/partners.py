@@ -35,6 +35,7 @@ from store import appeals, quotes, reads, reconciliation, suspects, top_ups, tra
 from store.errors import NotFound
 from store.matching import Line, Trailer
 from store.pool import Connection
+from store.suspicion import of_the_future
 from store.vending import Payment, content_sha256
 
 router = APIRouter(prefix="/v1/partners", tags=["partners"], route_class=KnownFirst)
@@ -182,7 +183,14 @@ def take_payment(
     ):
         check_currency(body.currency, _currency(conn, around.settings, meter))
     now_ms = around.now_ms()
-    suspects.receive(conn, around.terms, around.security_module, payment, now_ms)
+    suspects.receive(
+        conn,
+        around.terms,
+        around.security_module,
+        payment,
+        now_ms,
+        against=of_the_future(paid_ms, now_ms),
+    )
     answer = _payment(conn, around, partner.code, body.partner_txn_id, now_ms)
     if answer.receipt_number is None:
         response.status_code = status.HTTP_202_ACCEPTED

@@ -267,7 +267,7 @@ class Site:
             "partner_txn_id": txn,
             "meter": customer.meter,
             "amount": amount,
-            "paid_at": "2026-03-01T09:00:00Z",
+            "paid_at": format_instant(min(self.clock.now, OPENED + 9 * 3_600_000)),
             **more,
         }
         return self.signed("POST", "/payments", body)

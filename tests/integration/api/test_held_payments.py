@@ -72,6 +72,42 @@ def test_a_held_payment_is_shown_to_its_customer_and_so_is_its_end(
     assert site.client.get(path, headers=other.headers).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("ahead_ms", "held"), [(0, False), (5 * 60_000, False), (5 * 60_000 + 1, True), (10**12, True)]
+)
+def test_what_is_paid_in_the_future_waits_for_a_person_and_is_not_lost(
+    site: Site, ahead_ms: int, held: bool
+) -> None:
+    customer = site.open()
+    at = format_instant(site.clock.now + ahead_ms)
+    number = next(NUMBERS)
+    taken = site.pay(customer, "20.00", number, paid_at=at)
+    assert (taken.status_code, taken.json()["suspicion"]) == (
+        (202, "future") if held else (201, None)
+    )
+    site.clock.now += 2 * ahead_ms if ahead_ms < 10**6 else 1
+    again = site.pay(customer, "20.00", number, paid_at=at)
+    assert (again.status_code, again.json()["id"]) == (taken.status_code, taken.json()["id"])
+    (shown,) = site.get(customer, "/top-ups")["items"]
+    assert (shown["state"] == "suspect") == held
+    listed = site.client.get("/v1/payments/suspect?limit=500", headers=site.operator).json()[
+        "items"
+    ]
+    assert [each["suspicion"] for each in listed if each["id"] == taken.json()["id"]] == (
+        ["future"] if held else []
+    )
+
+
+@pytest.mark.parametrize("fraction", ["123456", "123000", "1239999", "123456789"])
+def test_an_instant_is_taken_to_the_millisecond_however_fine_it_is(
+    site: Site, fraction: str
+) -> None:
+    customer, number = site.open(), next(NUMBERS)
+    for text in (f"2026-03-01T00:00:00.{fraction}Z", "2026-03-01T00:00:00.123Z"):
+        paid = site.pay(customer, "20.00", number, paid_at=text)
+        assert (paid.status_code, paid.json()["paid_at"]) == (201, "2026-03-01T00:00:00.123Z")
+
+
 def test_what_was_credited_to_another_meter_is_shown_where_it_went(site: Site) -> None:
     customer, meant = site.open(), site.open()
     held = unusual(site, customer)

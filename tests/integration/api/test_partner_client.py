@@ -25,7 +25,7 @@ from partner_client import (
 
 Site = Any
 PAGE = Path(__file__).parents[3] / "docs" / "partners.md"
-PAID = datetime(2026, 3, 1, 9, tzinfo=UTC)
+PAID = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class Wire(httpx.BaseTransport):

@@ -31,7 +31,7 @@ def payment(to: str, **change: object) -> dict[str, object]:
         "partner_txn_id": next(TXN_IDS),
         "meter": to,
         "amount": "200.00",
-        "paid_at": "2026-03-01T09:00:00Z",
+        "paid_at": "2026-03-01T00:00:00Z",
     } | change
 
 
