@@ -28,6 +28,11 @@ class Incoming:
     received_ms: int | None = None
     kept: Mapping[tuple[str, int], int] | None = None
 
+    def said_now(self) -> bool:
+        """Whether the device says something just now; a state that is taken back is no word."""
+        taken_back = self.topic is not None and self.topic.kind == "state"
+        return self.received_ms is not None and not (taken_back and self.decoded.online is None)
+
     def meters(self) -> Iterable[str]:
         """Numbers of the meters that it is about, some more than once."""
         decoded = self.decoded

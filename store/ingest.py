@@ -135,9 +135,9 @@ class Batch:
         if decoded.readings:
             self._take_readings(message, topic, candidates)
         if topic.side == "m":
-            spoken_of = self._meters.get(topic.device)
-            if spoken_of is not None and message.received_ms is not None and decoded.online is None:
-                spoken_of.presence.spoke()
+            speaker = self._meters.get(topic.device)
+            if speaker is not None and decoded.online is None and message.said_now():
+                speaker.presence.spoke()
             self.recorded.receipts += receipts(topic.device, decoded)
             self._take_report(topic.device, message)
         else:
@@ -182,7 +182,7 @@ class Batch:
 
     def _take_gateway_report(self, gateway: str, message: Incoming) -> None:
         decoded = message.decoded
-        event, prompt = decoded.event, message.received_ms is not None
+        event, prompt = decoded.event, message.said_now()
         if not self._reports.gateway_spoke(gateway, decoded.online, prompt=prompt):
             detail = f"Gateway {gateway} is not registered."
             self._refuse(message, "unknown_gateway", detail, None, None, gateway)

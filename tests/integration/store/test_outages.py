@@ -43,6 +43,7 @@ WORDS = {
     "hello [offline]": True,
     "[hello] [offline]": False,
     "online 2h [offline]": False,
+    "offline nothing": False,
 }
 
 
@@ -51,6 +52,8 @@ def said(utility: Any, device: str, word: str, meter: str) -> Any:
     top, now = f"pm/v1/{device}/up", format_instant(utility.now)
     if word in {"online", "offline"}:
         return utility.message(f"{top}/state", word.encode())
+    if word == "nothing":
+        return utility.message(f"{top}/state", b"")
     form: dict[str, Any] = {"v": 1, "ts": now}
     if word == "reading" and device.startswith("g/"):
         word, form = "batch", {"v": 1, "t0": now, "dt": 900, "cols": ["1.8.0"], "rows": []}
