@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query
 
 from api import answers
+from api.admission import KnownFirst
 from api.answers import Answer, Instant
 from api.dependencies import (
     PAGE_DEFAULT,
@@ -27,7 +28,7 @@ from store import gateways
 from store.gateways import Gateway
 from store.reads import Principal
 
-router = APIRouter(prefix="/v1/gateways", tags=["operators"])
+router = APIRouter(prefix="/v1/gateways", tags=["operators"], route_class=KnownFirst)
 
 
 class GatewayAnswer(Answer):

@@ -47,7 +47,8 @@ async def test_every_answer_stands_at_the_place_of_its_request(asking, monkeypat
         answers = await asyncio.to_thread(asking.offer, address, requests, [0.0] * 40)
     assert answers.body == [path.encode() for path in paths]
     assert [place for place, status in enumerate(answers.status) if status != 200] == [5]
-    assert 0 < min(answers.latency_ms) <= max(answers.latency_ms) <= answers.elapsed_s * 1000
+    # The whole is told to the microsecond.
+    assert 0 < min(answers.latency_ms) <= max(answers.latency_ms) <= answers.elapsed_s * 1e3 + 1e-3
 
 
 async def test_a_connection_that_closes_is_no_result(asking):

@@ -151,7 +151,6 @@ def test_a_person_sees_what_nobody_knows_and_ends_it(market: Market, prepaid: An
         (("decide", lost, "--not-paid", *why), "nothing is left"),
         (("decide", lost, *why), "give either"),
         (("decide", "nobody", "--not-paid", *why), "was not found"),
-        (("run",), "PREPAID_PAYMENTS__FILE"),
     ):
         code, out, err = prepaid(*words)
         assert (code, out) == (2, "")
