@@ -3,9 +3,6 @@
 import json
 import os
 import secrets
-import subprocess
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,10 +11,10 @@ from prepaid.clock import wall_ms
 from schemas.quantities import parse_instant_ms
 from store import registry
 from store.registry import NewMeter
+from tests.e2e.typed import typed
 from tokens.key_file import RANDOM_OCTETS, seal
 from tokens.keys import KeyAttributes, VendingKey
 
-ROOT = Path(__file__).parents[2]
 METER, METER_PAN = "07123456787", "600727071234567873"
 HELD = KeyAttributes(sgc="123456", krn=1, kt=2, ken=104, ti="01", base_date=2014, ea=11, dkga=4)
 NOON = parse_instant_ms("2026-03-02T12:00:00Z")
@@ -37,7 +34,6 @@ def prepaid(database_url, tmp_path):
         registry.add_meter(conn, centre, NewMeter(METER, METER_PAN, HELD))
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
         "PREPAID_DATABASE__URL": database_url,
         "PREPAID_STS__KEY_FILE": str(file),
         "PREPAID_STS__KEY_PASSPHRASE": "correct horse",
@@ -45,14 +41,7 @@ def prepaid(database_url, tmp_path):
     }
 
     def run(*arguments, **changed):
-        return subprocess.run(
-            [sys.executable, "-c", "from prepaid.cli import main; main()", "token", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env=environment | changed,
-        )
+        return typed("token", *arguments, environment=environment | changed)
 
     return run
 

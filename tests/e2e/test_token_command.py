@@ -1,10 +1,10 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.typed import typed
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "data" / "sts" / "vectors.jsonl"
@@ -14,20 +14,8 @@ WORK_TIME = ["--at", "2026-03-01T10:15:00Z"]
 
 
 def prepaid(*arguments, keys="", **environment):
-    return subprocess.run(
-        [sys.executable, "-c", "from prepaid.cli import main; main()", "token", *arguments],
-        input=keys,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "PREPAID_STS__KEY_PASSPHRASE": "",
-            **environment,
-        },
-    )
+    given = {**os.environ, "PREPAID_STS__KEY_PASSPHRASE": "", **environment}
+    return typed("token", *arguments, environment=given, keys=keys)
 
 
 def issued(*arguments, keys=KEY):
