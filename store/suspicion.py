@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from credit_engine.days import DAY_MS
 from credit_engine.forecast import quantile
 from schemas.quantities import format_instant, format_micro
 
@@ -16,10 +17,9 @@ USUAL_LEAST = 3
 UNUSUAL_TIMES = 8
 # A payer who got no answer from one app pays with the next.
 TWICE_WITHIN_MS = 10 * 60 * 1000
-
-
-# As of a meter's readings: no clock that is set by NTP is so far ahead.
-FUTURE_TOLERANCE_MS = 5 * 60 * 1000
+# A clock that is wrong, ours or the channel's, keeps nobody in the dark; a date that is wrong would
+# put the payment into no day's file.
+FUTURE_TOLERANCE_MS = DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
