@@ -74,19 +74,20 @@ def test_a_held_payment_is_shown_to_its_customer_and_so_is_its_end(
 
 
 @pytest.mark.parametrize(
-    ("ahead_ms", "held"), [(0, False), (DAY_MS, False), (DAY_MS + 1, True), (10**12, True)]
+    ("ahead_ms", "held"), [(0, False), (DAY_MS, False), (DAY_MS + 60_000, True), (10**12, True)]
 )
 def test_what_is_paid_in_the_future_waits_for_a_person_and_is_not_lost(
     site: Site, ahead_ms: int, held: bool
 ) -> None:
     customer = site.open()
-    at = format_instant(site.clock.now + ahead_ms)
+    # Of a clock that is set by hand real time may be far from it: either may be the later.
+    at = format_instant(max(site.clock.now, site.wall_ms()) + ahead_ms)
     number = next(NUMBERS)
     taken = site.pay(customer, "20.00", number, paid_at=at)
     assert (taken.status_code, taken.json()["suspicion"]) == (
         (202, "future") if held else (201, None)
     )
-    site.clock.now += 2 * ahead_ms if ahead_ms <= DAY_MS + 1 else 1
+    site.clock.now += 2 * ahead_ms if ahead_ms <= 2 * DAY_MS else 1
     again = site.pay(customer, "20.00", number, paid_at=at)
     assert (again.status_code, again.json()["id"]) == (taken.status_code, taken.json()["id"])
     (shown,) = site.get(customer, "/top-ups")["items"]
