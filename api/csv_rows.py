@@ -83,15 +83,9 @@ def read(body: bytes, columns: Sequence[str], needed: Sequence[str], most: int) 
         raise RequestRefused("bad_csv", "Send CSV in UTF-8.", "") from None
     first = text.split("\n", 1)[0]
     separator = max(_SEPARATORS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        rows = [
-            (reader.line_num, row)
-            for reader in [
-                csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-            ]
-            for row in reader
-            if row
-        ]
+        rows = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         raise RequestRefused("bad_csv", f"This is no CSV: {error}.", "") from None
     head = [name.strip() for name in rows[0][1]] if rows else []

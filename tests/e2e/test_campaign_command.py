@@ -11,7 +11,7 @@ from prepaid.clock import wall_ms
 from schemas.quantities import parse_instant_ms
 from store import registry
 from store.registry import NewMeter
-from tests.e2e.typed import typed
+from tests.typed import typed
 from tokens.key_file import RANDOM_OCTETS, seal
 from tokens.keys import KeyAttributes, VendingKey
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.typed import typed
+from tests.typed import typed
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "data" / "sts" / "vectors.jsonl"

@@ -1,18 +1,12 @@
 """What is typed wrongly is told in one line: what, where, and what to do."""
 
-import sys
+import os
 
 import pytest
-import typer
 
-from prepaid import cli
+from tests.typed import typed
 
-
-@pytest.fixture(autouse=True)
-def an_empty_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "app", typer.Typer(name="prepaid", no_args_is_help=True))
-    cli.app.callback()(cli.prepaid)
-    monkeypatch.delenv("PREPAID_PAYMENTS__FILE", raising=False)
+ENVIRONMENT = {name: each for name, each in os.environ.items() if not name.startswith("PREPAID_")}
 
 
 @pytest.mark.parametrize(
@@ -28,32 +22,16 @@ def an_empty_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
         (["token", "decode"], "see `prepaid token decode --help`"),
     ],
 )
-def test_bad_input_is_one_line_that_says_where_help_is(
-    arguments: list[str],
-    told: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["prepaid", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capfd.readouterr()
-    assert (ended.value.code, said.out) == (2, "")
-    assert said.err.startswith("prepaid: ")
-    assert said.err.count("\n") == 1
-    assert told in said.err
+def test_bad_input_is_one_line_that_says_where_help_is(arguments: list[str], told: str) -> None:
+    done = typed(*arguments, environment=ENVIRONMENT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("prepaid: ")
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["rate", "--help"], 0), ([], 2)])
-def test_help_comes_whole(
-    arguments: list[str],
-    status: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["prepaid", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capfd.readouterr()
-    assert (ended.value.code, said.err) == (status, "")
-    assert "Usage: prepaid" in said.out
+def test_help_comes_whole(arguments: list[str], status: int) -> None:
+    done = typed(*arguments, environment=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert "Usage: prepaid" in done.stdout

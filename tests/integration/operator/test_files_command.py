@@ -3,28 +3,23 @@
 import csv
 import io
 import json
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prepaid.cli import main
+from tests.typed import typed
 
 Desk = Any
 HEAD = "number;centre;account;holder;tariff;opening_wh\n"
 
 
 @pytest.fixture
-def prepaid(desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    monkeypatch.setenv("PREPAID_DATABASE__URL", desk.url)
-
+def prepaid(desk: Desk) -> Any:
     def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prepaid", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capfd.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        done = typed(*words, environment=os.environ | {"PREPAID_DATABASE__URL": desk.url})
+        return done.returncode, done.stdout, done.stderr
 
     return run
 

@@ -27,7 +27,7 @@ def typed(
         patch.dict(os.environ, environment, clear=True),
         patch.object(sys, "argv", ["prepaid", *arguments]),
         patch.object(sys, "stdin", standard_input),
-        patch.object(cli, "app", typer.Typer(callback=cli.prepaid)),
+        patch.object(cli, "app", typer.Typer(callback=cli.prepaid, no_args_is_help=True)),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as ended,
