@@ -21,6 +21,8 @@ Scope = Literal["gateway", "transformer"]
 
 # How often all groups are looked at, by whichever worker comes first.
 CHECK_EVERY_MS = 60_000
+# Of the time at most one in so many is spent on it: a look at a million meters takes seconds.
+CHECK_SHARE = 50
 # Fewer meters than this are no group: two may well be away for reasons of their own.
 LEAST_METERS = 3
 # Of a group, more than this share silent at once is an outage.
@@ -62,9 +64,16 @@ class Checked(NamedTuple):
 
 
 def check(conn: Connection, now_ms: int) -> Checked:
-    """Open and close outages; among several workers one does it, once per `CHECK_EVERY_MS`."""
+    """Open and close outages; among several workers one does it, once per `CHECK_EVERY_MS` or, where
+    a look takes long, in `CHECK_SHARE` times as long as the last one took.
+    """
     with conn.transaction():
-        claim = {"name": _DUTY, "now_ms": now_ms, "before_ms": now_ms - CHECK_EVERY_MS}
+        claim = {
+            "name": _DUTY,
+            "now_ms": now_ms,
+            "before_ms": now_ms - CHECK_EVERY_MS,
+            "share": CHECK_SHARE,
+        }
         if conn.execute(query("claim_duty"), claim).fetchone() is None:
             return Checked([], [])
         # The one look at the whole fleet: a plan for points would walk it meter by meter.
@@ -86,6 +95,7 @@ def check(conn: Connection, now_ms: int) -> Checked:
         opened = conn.execute(query("open_outages"), {"now_ms": now_ms} | columns).fetchall()
         still = {"scope": columns["scope"], "name": columns["name"], "now_ms": now_ms}
         closed = conn.execute(query("close_outages"), still).fetchall()
+        conn.execute(query("note_duty"), {"name": _DUTY})
     return Checked(opened, closed)
 
 

@@ -36,6 +36,8 @@ POINT_LOOKUPS: tuple[LiteralString, ...] = (
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",
     "SET enable_mergejoin = off",
+    # A look that finds nothing by its index was parted among processes that had to be started.
+    "SET max_parallel_workers_per_gather = 0",
 )
 
 

@@ -1,9 +1,14 @@
 -- name: claim_duty
--- A duty is done by the worker that gets its row; the others find it done.
+-- A duty is done by the worker that gets its row; the others find it done. `share`: of the time one
+-- in so many is spent on it.
 INSERT INTO duty AS d (name, done_at) VALUES (%(name)s, at_ms(%(now_ms)s))
 ON CONFLICT (name) DO UPDATE SET done_at = excluded.done_at
-WHERE d.done_at <= at_ms(%(before_ms)s)
+WHERE d.done_at <= at_ms(%(before_ms)s) AND d.done_at <= excluded.done_at - d.took * %(share)s
 RETURNING d.name
+
+-- name: note_duty
+-- How long the duty of this transaction took, by the database's own clock.
+UPDATE duty SET took = clock_timestamp() - transaction_timestamp() WHERE name = %(name)s
 
 -- name: plan_freely
 -- For this transaction: a look at everything, not at points.
@@ -13,43 +18,64 @@ SELECT set_config('enable_seqscan', 'on', true), set_config('enable_hashjoin', '
 -- Gateways and transformers most of whose meters are silent now. A meter is silent when its
 -- connection or its gateway's is gone, when it missed its readings, or when it said that the power
 -- fails and nothing since.
-WITH behind AS (
-    SELECT m.id, 'gateway' AS scope, g.number AS name, m.interval_s, g.online IS FALSE AS cut_off
-    FROM meter m JOIN gateway g ON g.id = m.gateway_id
+-- `heard`: as in `meter_heard`, of all meters at once. Groups are counted by numbers, and named at the
+-- end; OFFSET 0: what a row says is worked out once.
+WITH heard AS (
+    SELECT heard_meter_id AS meter_id, max(heard_at_ms) AS at_ms
+    FROM account_state WHERE heard_meter_id IS NOT NULL
+    GROUP BY heard_meter_id
+), behind AS (
+    SELECT m.id, m.interval_s, g.id AS gateway_id, NULL AS transformer, g.online IS FALSE AS cut_off,
+           o.id IS NOT NULL AS lasts
+    FROM meter m
+    JOIN gateway g ON g.id = m.gateway_id
+    LEFT JOIN outage o ON o.scope = 'gateway' AND o.name = g.number AND o.ended_at IS NULL
     UNION ALL
-    SELECT m.id, 'transformer', m.transformer, m.interval_s, g.online IS FALSE
-    FROM meter m LEFT JOIN gateway g ON g.id = m.gateway_id
+    SELECT m.id, m.interval_s, NULL, m.transformer, g.online IS FALSE, o.id IS NOT NULL
+    FROM meter m
+    LEFT JOIN gateway g ON g.id = m.gateway_id
+    LEFT JOIN outage o ON o.scope = 'transformer' AND o.name = m.transformer AND o.ended_at IS NULL
     WHERE m.transformer IS NOT NULL
-), heard AS (
-    SELECT b.scope, b.name, b.cut_off, s.seen_at,
-           coalesce(s.power_failed_at >= s.seen_at - %(last_words_ms)s * interval '1 ms', false)
-               AS failed,
-           b.cut_off OR s.online IS FALSE
-               OR s.seen_at <= at_ms(%(now_ms)s) - coalesce(b.interval_s, %(usual_interval_s)s)
-                               * %(intervals_percent)s * interval '10 ms' AS silent
+), seen AS (
+    SELECT b.gateway_id, b.transformer, b.interval_s, b.cut_off, b.lasts, s.online, s.power_failed_at,
+           greatest(s.seen_at, at_ms(h.at_ms)) AS seen_at
     FROM behind b
-    JOIN meter_heard s ON s.meter_id = b.id
-    LEFT JOIN outage o ON o.scope = b.scope AND o.name = b.name AND o.ended_at IS NULL
-    WHERE s.seen_at > at_ms(%(now_ms)s - %(witness_ms)s)
-       OR (o.id IS NOT NULL AND s.seen_at IS NOT NULL)
+    JOIN meter_state s ON s.meter_id = b.id
+    LEFT JOIN heard h ON h.meter_id = b.id
+    OFFSET 0
+), judged AS (
+    SELECT gateway_id, transformer, seen_at, cut_off,
+           coalesce(power_failed_at >= seen_at - %(last_words_ms)s * interval '1 ms', false)
+               AS failed,
+           cut_off OR online IS FALSE
+               OR seen_at <= at_ms(%(now_ms)s) - coalesce(interval_s, %(usual_interval_s)s)
+                             * %(intervals_percent)s * interval '10 ms' AS silent
+    FROM seen
+    WHERE seen_at > at_ms(%(now_ms)s - %(witness_ms)s) OR (lasts AND seen_at IS NOT NULL)
+    OFFSET 0
 ), counted AS (
-    SELECT scope, name, count(*) AS meters,
+    SELECT gateway_id, transformer, count(*) AS meters,
            count(*) FILTER (WHERE silent OR failed) AS silent,
            count(*) FILTER (WHERE failed) AS failed,
            bool_or(cut_off) AS cut_off,
-           percentile_disc(0.5) WITHIN GROUP (ORDER BY seen_at)
-               FILTER (WHERE silent OR failed) AS started_at
-    FROM heard
-    GROUP BY scope, name
+           array_agg(seen_at) FILTER (WHERE silent OR failed) AS last_seen
+    FROM judged
+    GROUP BY gateway_id, transformer
 )
-SELECT scope, name,
-       CASE WHEN failed * 2 > silent THEN 'power_fail'
-            WHEN scope = 'gateway' AND cut_off THEN 'gateway_offline'
+SELECT n.scope, n.name,
+       CASE WHEN c.failed * 2 > c.silent THEN 'power_fail'
+            WHEN c.gateway_id IS NOT NULL AND c.cut_off THEN 'gateway_offline'
             ELSE 'silence' END AS cause,
-       ms_of(started_at), meters, silent
-FROM counted
-WHERE meters >= %(least)s AND silent * 100 > meters * %(percent)s
-ORDER BY scope, name
+       (SELECT ms_of(percentile_disc(0.5) WITHIN GROUP (ORDER BY seen_at))
+        FROM unnest(c.last_seen) AS seen_at),
+       c.meters, c.silent
+FROM counted c
+LEFT JOIN gateway g ON g.id = c.gateway_id
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN g.id IS NULL THEN 'transformer' ELSE 'gateway' END AS scope,
+           coalesce(g.number, c.transformer) AS name) n
+WHERE c.meters >= %(least)s AND c.silent * 100 > c.meters * %(percent)s
+ORDER BY n.scope, n.name
 
 -- name: open_outages
 -- Outages that are new; one lasts already for the others.

@@ -280,6 +280,18 @@ def test_among_several_workers_one_opens_and_one_closes(utility: Any) -> None:
     assert utility.rows("SELECT count(*) FROM outage") == [1]
 
 
+def test_the_next_look_waits_as_many_times_as_long_as_the_last_one_took(utility: Any) -> None:
+    group(utility, 5)
+    utility.now += 37 * MINUTE
+    assert outages.check(utility.conn, utility.now) == ([], [])
+    assert utility.rows("SELECT took > interval '0' FROM duty") == [True]
+    utility.conn.execute("UPDATE duty SET took = interval '5 s'")
+    utility.now += outages.CHECK_SHARE * 5_000 - 1
+    assert outages.check(utility.conn, utility.now) == ([], [])
+    utility.now += 1
+    assert len(outages.check(utility.conn, utility.now).opened) == 1
+
+
 def test_what_cannot_be_placed_is_refused(utility: Any) -> None:
     placed = {"who": "Sy", "now_ms": utility.now}
     with pytest.raises(NotFound):
