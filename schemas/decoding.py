@@ -26,6 +26,7 @@ from schemas.judging import (
     register_fault,
 )
 from schemas.payload import first_fault, printable, read_value, row_bytes, storable
+from schemas.plain_batch import read_plain_batch
 from schemas.plain_reading import read_plain
 from schemas.telemetry import Decoded, DecodedReading, PayloadError, Refused
 from schemas.topics import Side, Topic
@@ -133,6 +134,10 @@ def _take_reading(
 
 
 def _decode_batch(topic: Topic, payload: bytes, cbor: bool, now_ms: int) -> Decoded:
+    if not cbor:
+        plain = read_plain_batch(payload, CLOCK_SET_FROM_MS, now_ms + FUTURE_TOLERANCE_MS)
+        if plain is not None:
+            return plain
     refused: list[Refused] = []
     head: wire.Batch | wire.BatchHead
     good: Iterable[tuple[int, wire.BatchRow]]

@@ -8,7 +8,8 @@ import re
 from schemas.errors import DomainError
 
 # IEC 62055-41: an 11 or 13 digit decoder reference number (DRN), or the 18 digit MeterPAN.
-METER_NUMBER = r"^(?:[0-9]{11}|[0-9]{13}|[0-9]{18})$"
+METER_NUMBER_LENGTHS = frozenset({11, 13, 18})
+METER_NUMBER = f"^(?:{'|'.join(f'[0-9]{{{each}}}' for each in sorted(METER_NUMBER_LENGTHS))})$"
 # A concentrator's own name; letters that need no escape in topics, certificates and file names.
 GATEWAY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 # IEC 62056-61 value groups C.D.E, each one byte, without leading zeros.

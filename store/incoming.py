@@ -1,6 +1,6 @@
 """What goes into a batch and what comes of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.telemetry import Decoded
@@ -33,17 +33,17 @@ class Incoming:
         taken_back = self.topic is not None and self.topic.kind == "state"
         return self.received_ms is not None and not (taken_back and self.decoded.online is None)
 
-    def meters(self) -> Iterable[str]:
+    def meters(self) -> list[str]:
         """Numbers of the meters that it is about, some more than once."""
         decoded = self.decoded
-        for reading in decoded.readings:
-            yield reading.meter
+        numbers = [reading.meter for reading in decoded.readings]
         if decoded.ack is not None and decoded.ack.meter is not None:
-            yield decoded.ack.meter
+            numbers.append(decoded.ack.meter)
         if decoded.event is not None and decoded.event.meter is not None:
-            yield decoded.event.meter
+            numbers.append(decoded.event.meter)
         if self.topic is not None and self.topic.side == "m":
-            yield self.topic.device
+            numbers.append(self.topic.device)
+        return numbers
 
 
 @dataclass(slots=True)

@@ -64,8 +64,8 @@ class Checked(NamedTuple):
 
 
 def check(conn: Connection, now_ms: int) -> Checked:
-    """Open and close outages; among several workers one does it, once per `CHECK_EVERY_MS` or, where
-    a look takes long, in `CHECK_SHARE` times as long as the last one took.
+    """Open and close outages; among several workers one does it, once per `CHECK_EVERY_MS` or,
+    where a look takes long, in `CHECK_SHARE` times as long as the last one took.
     """
     with conn.transaction():
         claim = {

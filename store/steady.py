@@ -11,7 +11,7 @@ cell and block, above every threshold, of a meter that says nothing new - is lef
 which knows all rules.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -90,13 +90,17 @@ class _Taking:
             sender, instant = ITSELF, message.received_ms
             if topic.side == "g":
                 sender, instant = gateways.get(topic.device, STRANGER), None
-            for reading, others in _grouped(message.decoded.readings):
-                if others:
-                    self._others[len(plain)] = others
-                plain.append(reading)
-                of.append(place)
-                senders.append(sender)
-                received.append(_NO_INSTANT if instant is None else instant)
+            readings = message.decoded.readings
+            if len(readings) > 1 and {each.register for each in readings} != {ACTIVE_IMPORT}:
+                grouped = _grouped(readings)
+                for nth, (_, others) in enumerate(grouped, start=len(plain)):
+                    if others:
+                        self._others[nth] = others
+                readings = tuple(total for total, _ in grouped)
+            plain += readings
+            of += [place] * len(readings)
+            senders += [sender] * len(readings)
+            received += [_NO_INSTANT if instant is None else instant] * len(readings)
         if not plain:
             return
         meter, register, ts_ms, wh, boot, seq, clock, hist, rcpt, relay, _ = zip(
@@ -237,9 +241,9 @@ class _Taking:
         kept: dict[int, dict[tuple[str, int], int]] = {}
         for place in np.flatnonzero(self._accepted & (self._senders != ITSELF)).tolist():
             reading = self._plain[place]
-            of = kept.setdefault(self._of[place], {})
-            counter = reading.meter, reading.boot
-            of[counter] = max(reading.seq, of.get(counter, 0))
+            of, counter = kept.setdefault(self._of[place], {}), (reading.meter, reading.boot)
+            if reading.seq > of.get(counter, -1):
+                of[counter] = reading.seq
         left: list[Incoming] = []
         for place, message in enumerate(self._messages):
             decoded, readings = message.decoded, rest.get(place, [])
@@ -350,10 +354,8 @@ def _copy(conn: Connection, name: str, *rows: bytes | bytearray) -> None:
         copy.write(b"".join((binary.COPY_HEAD, *rows, binary.COPY_TAIL)))
 
 
-def _grouped(readings: Sequence[DecodedReading]) -> Iterable[_PlainReading]:
+def _grouped(readings: Sequence[DecodedReading]) -> list[_PlainReading]:
     """Each instant of a meter once: its total, with the other registers said beside it."""
-    if len(readings) == 1:
-        return ((readings[0], ()),)
     groups: dict[tuple[str, int, int, int], list[DecodedReading]] = {}
     for reading in readings:
         place = (reading.meter, reading.boot, reading.seq, reading.ts_ms)

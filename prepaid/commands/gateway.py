@@ -5,6 +5,7 @@ import sys
 from typing import Annotated
 
 import typer
+import uvloop
 
 from meter_gateway.gateway import (
     LEAVE_DEADLINE_S,
@@ -80,7 +81,7 @@ def gateway(
         metrics_port=metrics_port,
         pacing=Pacing(configured.commands.at_once, configured.commands.spacing_ms),
     )
-    asyncio.run(_run(settings))
+    uvloop.run(_run(settings))
 
 
 async def _run(settings: GatewaySettings) -> None:

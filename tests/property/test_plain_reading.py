@@ -13,61 +13,12 @@ from schemas.plain_reading import read_plain
 from schemas.quantities import parse_instant_ms
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
+from tests.odd_json import INSTANTS, INTEGERS, PLAIN, USUAL_INSTANT, VALUES, WORDS
 
 METER = "37000000017"
 NOW_MS = parse_instant_ms("2026-06-01T12:00:00Z")
 TOPIC = Topic("m", METER, "up", "reading")
 
-INTEGERS = [
-    "0",
-    "1",
-    "17",
-    "-1",
-    "-0",
-    "1.0",
-    "1e2",
-    "01",
-    "true",
-    "null",
-    '"1"',
-    "9007199254740991",
-    "9007199254740992",
-    "18446744073709551616",
-    "111111111111111111111111111111",
-]
-WORDS = [
-    r'"sync"',
-    r'"drift"',
-    r'"lost"',
-    r'"Sync"',
-    r'"s\u0079nc"',
-    r"null",
-    r"1",
-    r'"closed"',
-    r'"open"',
-    r'"armed"',
-    r"true",
-    r"false",
-    r'""',
-]
-PLAIN = ["412", "230.4", "1.83", "-3", '"plain"', "[]", "[[1.5],null]", "{}", '{"a":{"b":[true]}}']
-VALUES = [
-    *PLAIN,
-    *[
-        r"1e5",
-        r"1E400",
-        r"12345678901234567890123",
-        r"0.10000000000000000000000000",
-        r'"é"',
-        r'"\u0000"',
-        r'"\ud800"',
-        r"NaN",
-        r"[1,]",
-        r"-0.0",
-        r'"1e5"',
-        r'"²"',
-    ],
-]
 KEYS = [
     r"v",
     r"boot",
@@ -83,23 +34,6 @@ KEYS = [
     r"se\u0071",
     r"extra",
 ]
-USUAL_INSTANT = '"2026-06-01T10:15:00Z"'
-INSTANTS = [
-    USUAL_INSTANT,
-    *[
-        '"2026-06-01t10:15:00z"',
-        '"2026-06-01T10:15:00.123Z"',
-        '"2026-06-01T10:15:00.123456+00:00"',
-        '"2026-06-01T12:15:00+02:00"',
-        '"1970-01-01T00:00:00Z"',
-        '"2026-06-01T12:05:00Z"',
-        '"2026-06-01T12:05:01Z"',
-        '"2026-06-31T10:15:00Z"',
-        '"2026-06-01T24:00:00Z"',
-        "5",
-    ],
-]
-
 objects = st.dictionaries(
     st.sampled_from(["P", "V", "I", "a b"]), st.sampled_from(PLAIN * 5 + VALUES)
 ).map(lambda said: "{" + ",".join(f'"{key}":{value}' for key, value in said.items()) + "}")
