@@ -24,11 +24,12 @@ from schemas.identity import ACTIVE_IMPORT
 from schemas.judging import RIGHT_WITHIN_MS
 from schemas.telemetry import DecodedReading
 from store import binary, fills, steady_rows
-from store.answers import Receipt
+from store.answers import BatchAnswer, Receipt
 from store.binary import Packed
 from store.fills import Filling, Late
 from store.incoming import Incoming, Recorded
 from store.lanes import ITSELF, STRANGER, Lanes, Stale, signed, whole
+from store.reports import Reports
 from store.sql import query
 from store.terms import TermsCache
 
@@ -70,6 +71,13 @@ class _Taking:
         # The other registers that were said at the same instant.
         self._others: dict[int, tuple[DecodedReading, ...]] = {}
         self._debits: list[Integers] = []
+        # By message of a gateway: up to where the rows of each (meter, boot) are kept.
+        self._kept: dict[int, dict[tuple[str, int], int]] = {}
+        # Those of which nothing is left.
+        self._whole: list[int] = []
+        # Devices that come or go, by what the batch says: in which order they said that and what
+        # else is known to the general way.
+        self._stated: set[str] = set()
         self._collect()
         self._accepted = np.zeros(len(self._plain), np.bool_)
         if self._plain:
@@ -87,6 +95,8 @@ class _Taking:
             topic = message.topic
             if topic is None or message.frame is not None:
                 continue
+            if topic.kind == "state":
+                self._stated.add(topic.device)
             sender, instant = ITSELF, message.received_ms
             if topic.side == "g":
                 sender, instant = gateways.get(topic.device, STRANGER), None
@@ -108,6 +118,8 @@ class _Taking:
         )
         known = self._lanes.known
         self._places = np.array([known.get(each, -1) for each in meter])
+        if self._stated:
+            self._places[[each in self._stated for each in meter]] = -1
         forms = zip(register, clock, hist, rcpt, relay, strict=True)
         self._codes = np.array([_CODES.get(form, _NO_CODE) for form in forms])
         self._ts_ms, self._wh = np.array(ts_ms, np.int64), np.array(wh, np.int64)
@@ -231,30 +243,34 @@ class _Taking:
     # --- what is left -----------------------------------------------------------------------
 
     def left(self) -> list[Incoming]:
-        """What of the messages the general way must handle; a gateway is heard, and answered,
-        there.
-        """
+        """What of the messages the general way must handle."""
         rest: dict[int, list[DecodedReading]] = {}
         for place in np.flatnonzero(~self._accepted).tolist():
             readings = rest.setdefault(self._of[place], [])
             readings += (self._plain[place], *self._others.get(place, ()))
-        kept: dict[int, dict[tuple[str, int], int]] = {}
-        for place in np.flatnonzero(self._accepted & (self._senders != ITSELF)).tolist():
-            reading = self._plain[place]
-            of, counter = kept.setdefault(self._of[place], {}), (reading.meter, reading.boot)
-            if reading.seq > of.get(counter, -1):
-                of[counter] = reading.seq
+        whole = set(self._whole)
         left: list[Incoming] = []
         for place, message in enumerate(self._messages):
+            if place in whole:
+                continue
             decoded, readings = message.decoded, rest.get(place, [])
-            if place in kept:
+            if place in self._kept:
                 rests = decoded._replace(readings=tuple(readings))
-                left.append(replace(message, decoded=rests, kept=kept[place]))
+                left.append(replace(message, decoded=rests, kept=self._kept[place]))
             elif len(readings) == len(decoded.readings) or message.frame is not None:
                 left.append(message)
             elif readings or decoded.refused:
                 left.append(replace(message, decoded=decoded._replace(readings=tuple(readings))))
         return left
+
+    def answers(self) -> list[BatchAnswer]:
+        """What gateways are told of batches of which nothing is left."""
+        messages = self._messages
+        return [
+            BatchAnswer(topic.device, messages[place].decoded.batch_id, self._kept[place])
+            for place in self._whole
+            if (topic := messages[place].topic) is not None
+        ]
 
     def receipts(self) -> list[Receipt]:
         """What meters asked about. Only up to where every reading is held."""
@@ -269,8 +285,35 @@ class _Taking:
 
     # --- writing ----------------------------------------------------------------------------
 
+    def _keep(self) -> None:
+        """What gateways are told, as far as it is known here."""
+        for place in np.flatnonzero(self._accepted & (self._senders != ITSELF)).tolist():
+            reading = self._plain[place]
+            of = self._kept.setdefault(self._of[place], {})
+            counter = reading.meter, reading.boot
+            if reading.seq > of.get(counter, -1):
+                of[counter] = reading.seq
+        missed = {self._of[place] for place in np.flatnonzero(~self._accepted).tolist()}
+        self._whole = [place for place in self._kept if place not in missed and self._alone(place)]
+
+    def _alone(self, place: int) -> bool:
+        """Whether a gateway's message says no more than its readings."""
+        message = self._messages[place]
+        assert message.topic is not None, "it has readings"
+        return not message.decoded.refused and message.topic.device not in self._stated
+
+    def _hear(self, conn: Connection) -> None:
+        """The gateways whose batches are taken whole."""
+        reports, heard = Reports(self._now_ms), [self._messages[place] for place in self._whole]
+        spoke = [(each.topic.device, each.said_now()) for each in heard if each.topic is not None]
+        reports.know_gateways(conn, sorted({name for name, _ in spoke}))
+        for name, prompt in spoke:
+            reports.gateway_spoke(name, prompt=prompt)
+        reports.write(conn)
+
     def write(self, conn: Connection) -> None:
         """All of it, in a transaction of its own. Errors: Stale, and then nothing is written."""
+        self._keep()
         moved = self._work.take(np.flatnonzero(self._moved))
         with conn.transaction():
             row = conn.execute(query("own_version")).fetchone()
@@ -281,6 +324,8 @@ class _Taking:
             _copy(conn, "copy_steady_readings", *self._rows())
             if self._debits:
                 _copy(conn, "copy_debits", *self._debit_rows())
+            if self._whole:
+                self._hear(conn)
         moved["account_version"] = signed(row[0])
         moved["relay_ms"] = 0
         gaps = {} if self._filling is None else self._filling.kept()
@@ -405,6 +450,8 @@ def take(
         left = taking.left()
         # The general way changes what it handles.
         lanes.forget(reading.meter for each in left for reading in each.decoded.readings)
-        return left, Recorded(accepted=taking.accepted, receipts=taking.receipts())
+        return left, Recorded(
+            accepted=taking.accepted, receipts=taking.receipts(), answers=taking.answers()
+        )
     lanes.forget(numbers)
     return messages, Recorded()

@@ -3,13 +3,15 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 import pytest
 
 from schemas.errors import DomainError
 from schemas.quantities import format_instant
-from store import outages
+from store import ingest, outages
+from store.answers import BatchAnswer
 from store.errors import NotFound
 
 OPENED_WH = 100_000
@@ -108,6 +110,53 @@ def test_a_meter_that_is_called_away_is_heard_though_its_readings_are_steady(uti
             [not held_back],
             held_back,
         )
+
+
+def steady_supply(utility: Any, gateway: str | None) -> str:
+    """A meter with three slots, so that its next readings go the short way."""
+    supply = utility.open(gateway=gateway)
+    utility.top_up(supply, 90_000_000, "first", utility.now)
+    for seq in (1, 2, 3):
+        utility.record(next_reading(utility, supply.meter, gateway, seq))
+    return str(supply.meter)
+
+
+def next_reading(utility: Any, meter: str, gateway: str | None, seq: int) -> Any:
+    ts_ms, wh = T0 + seq * QUARTER, OPENED_WH + 10 * seq
+    utility.now = max(utility.now, ts_ms)
+    if gateway is None:
+        said = utility.reading(meter, ts_ms, wh, seq=seq)
+    else:
+        form: dict[str, Any] = {"v": 1, "id": "b", "t0": format_instant(ts_ms), "dt": 900}
+        form |= {"cols": ["1.8.0"], "rows": [[meter, 1, seq, [[wh]]]]}
+        said = utility.message(f"pm/v1/g/{gateway}/up/batch", form)
+    return replace(said, received_ms=utility.now)
+
+
+@pytest.mark.parametrize("gateway", [None, "dcu-1"])
+def test_in_one_commit_the_later_word_of_a_device_tells_whether_it_is_there(
+    utility: Any, gateway: str | None
+) -> None:
+    meter = steady_supply(utility, gateway)
+    device = f"m/{meter}" if gateway is None else f"g/{gateway}"
+    table = "meter_state" if gateway is None else "gateway"
+    for seq, will_first in ((4, True), (5, False)):
+        reading = next_reading(utility, meter, gateway, seq)
+        gone = replace(said(utility, device, "offline", meter), received_ms=utility.now)
+        utility.record(*((gone, reading) if will_first else (reading, gone)))
+        assert utility.rows(f"SELECT online FROM {table}") == [will_first]
+    assert utility.rows("SELECT max(seq) FROM reading WHERE verdict = 'accepted'") == [5]
+
+
+def test_a_batch_of_steady_readings_is_answered_and_its_gateway_heard_in_their_commit(
+    utility: Any,
+) -> None:
+    meter = steady_supply(utility, "dcu-1")
+    batch = next_reading(utility, meter, "dcu-1", 4)
+    with patch.object(ingest, "record_in_general", side_effect=AssertionError):
+        recorded = utility.record(batch)
+    assert recorded.answers == [BatchAnswer("dcu-1", "b", {(meter, 1): 4})]
+    assert utility.rows("SELECT ms_of(seen_at) FROM gateway") == [utility.now]
 
 
 # --- outages ----------------------------------------------------------------------------------
