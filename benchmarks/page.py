@@ -23,8 +23,12 @@ def measured(folder: Path) -> str:
             forms.append(form | {"bench": f"{name} of {int(size):,}" if size else name})
     if not forms:
         return NONE
-    machine = ", ".join(f"{name} {value}" for name, value in forms[0]["machine"].items())
-    return f"On: {machine}.\n\n{as_markdown(forms)}"
+    machines: dict[str, list[str]] = {}
+    for form in forms:
+        machine = ", ".join(f"{name} {value}" for name, value in form["machine"].items())
+        machines.setdefault(machine, []).append(form["bench"])
+    said = [f"On {machine}: {', '.join(names)}.\n\n" for machine, names in machines.items()]
+    return f"{''.join(said)}{as_markdown(forms)}"
 
 
 def filled(text: str, folder: Path) -> str:
