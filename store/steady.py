@@ -2,7 +2,7 @@
 
 Lanes (`store.lanes`) rate their next readings, all of a batch at once, and ask the database
 nothing. A batch is one guarded UPDATE and two COPYs, and beside them what fills gaps
-(`store.fills`): where a single row is another version than the one that was rated, nothing of the
+(`store.fills`) and the signs of life of gateways whose messages are taken whole: where a single row is another version than the one that was rated, nothing of the
 batch is written, what changed is read anew, and what does not fit then goes the general way. So a
 lane affects cost, never meaning.
 
