@@ -2,9 +2,9 @@
 
 Lanes (`store.lanes`) rate their next readings, all of a batch at once, and ask the database
 nothing. A batch is one guarded UPDATE and two COPYs, and beside them what fills gaps
-(`store.fills`) and the signs of life of gateways whose messages are taken whole: where a single row is another version than the one that was rated, nothing of the
-batch is written, what changed is read anew, and what does not fit then goes the general way. So a
-lane affects cost, never meaning.
+(`store.fills`) and the signs of life of gateways whose messages are taken whole: where a single row
+is another version than the one that was rated, nothing of the batch is written, what changed is
+read anew, and what does not fit then goes the general way. So a lane affects cost, never meaning.
 
 What a lane does not take - anything but a reading in order, or one that fills a gap, inside one
 cell and block, above every threshold, of a meter that says nothing new - is left to `store.ingest`,
