@@ -111,9 +111,7 @@ async def refused(site: Site, meter: str, folder: Path, code: str) -> None:
 
 
 async def _come_back(site: Site, meter: str, folder: Path) -> None:
-    """Enrol as a device does, whose connection may be lost: a broker that reads its lists anew looks
-    at who is connected.
-    """
+    """Enrol as a device does, which connects again when its connection is lost."""
     for _ in range(3):
         with contextlib.suppress(aiomqtt.MqttError):
             await enrol(claim(site), meter, folder)
