@@ -1,5 +1,9 @@
 """Pieces of JSON, plain and odd, of which laws about two ways of reading make messages."""
 
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
 INTEGERS = [
     "0",
     "1",
@@ -66,3 +70,12 @@ INSTANTS = [
         "5",
     ],
 ]
+
+
+@st.composite
+def written(draw: st.DrawFn, said: Sequence[tuple[str, str]]) -> bytes:
+    """An object of keys and values, with blanks, and rarely with something behind it."""
+    space = draw(st.sampled_from(["", "", " ", "\n\t"]))
+    body = ("," + space).join(f'"{key}"{space}:{value}' for key, value in said)
+    text = f"{space}{{{body}{space}}}{space}"
+    return text.encode() + draw(st.sampled_from([b""] * 8 + [b"x", b"\xff", b"\0"]))

@@ -12,7 +12,7 @@ from schemas.plain_batch import read_plain_batch
 from schemas.quantities import parse_instant_ms
 from schemas.telemetry import Decoded
 from schemas.topics import Topic
-from tests.odd_json import INSTANTS, INTEGERS, USUAL_INSTANT, VALUES, WORDS
+from tests.odd_json import INSTANTS, INTEGERS, USUAL_INSTANT, VALUES, WORDS, written
 
 NOW_MS = parse_instant_ms("2026-06-01T12:00:00Z")
 TOPIC = Topic("g", "dcu-1", "up", "batch")
@@ -73,10 +73,7 @@ def batches(draw: st.DrawFn) -> bytes:
         said.append((draw(st.sampled_from(KEYS)), draw(anything)))
     if not draw(mostly):
         said.pop(draw(st.integers(0, len(said) - 1)))
-    space = draw(st.sampled_from(["", "", " ", "\n\t"]))
-    body = ("," + space).join(f'"{key}"{space}:{value}' for key, value in said)
-    text = f"{space}{{{body}{space}}}{space}"
-    return text.encode() + draw(st.sampled_from([b""] * 8 + [b"x", b"\xff", b"\0"]))
+    return draw(written(said))
 
 
 def by_the_form(payload: bytes) -> Decoded:

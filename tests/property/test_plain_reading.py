@@ -13,7 +13,7 @@ from schemas.plain_reading import read_plain
 from schemas.quantities import parse_instant_ms
 from schemas.telemetry import Decoded, DecodedReading
 from schemas.topics import Topic
-from tests.odd_json import INSTANTS, INTEGERS, PLAIN, USUAL_INSTANT, VALUES, WORDS
+from tests.odd_json import INSTANTS, INTEGERS, PLAIN, USUAL_INSTANT, VALUES, WORDS, written
 
 METER = "37000000017"
 NOW_MS = parse_instant_ms("2026-06-01T12:00:00Z")
@@ -65,10 +65,7 @@ def messages(draw: st.DrawFn) -> bytes:
     said += [(draw(st.sampled_from(KEYS)), draw(anything)) for _ in range(more)]
     if draw(st.integers(0, 9)) == 0:
         said.pop(draw(st.integers(0, len(said) - 1)))
-    space = draw(st.sampled_from(["", "", " ", "\n\t"]))
-    body = ("," + space).join(f'"{key}"{space}:{value}' for key, value in said)
-    text = f"{space}{{{body}{space}}}{space}"
-    return text.encode() + draw(st.sampled_from([b""] * 8 + [b"x", b"\xff", b"\0"]))
+    return draw(written(said))
 
 
 def by_the_form(payload: bytes) -> Decoded:
