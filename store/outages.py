@@ -19,10 +19,13 @@ from store.sql import query
 
 Scope = Literal["gateway", "transformer"]
 
-# How often all groups are looked at, by whichever worker comes first.
+# How often groups are looked at, by whichever worker comes first.
 CHECK_EVERY_MS = 60_000
-# Of the time at most one in so many is spent on it: a look at a million meters takes seconds.
+# Of the time at most one in so many is spent on looks at all groups, and as much on those between
+# them: a look at a million meters takes seconds.
 CHECK_SHARE = 50
+# Who was struck longer ago is looked at with all others.
+SUSPECT_MS = 60 * 60_000
 # Fewer meters than this are no group: two may well be away for reasons of their own.
 LEAST_METERS = 3
 # Of a group, more than this share silent at once is an outage.
@@ -34,7 +37,7 @@ USUAL_INTERVAL_S = 900
 WITNESS_MS = 7 * 24 * 3600 * 1000
 # What was said before the supply failed may arrive after the word of it.
 LAST_WORDS_MS = 2 * 60 * 1000
-_DUTY = "outages"
+_LOOK, _LOOK_AT_ALL = "outages", "outages among all"
 _PLACE: dict[Scope, str] = {
     "gateway": "place_behind_gateway",
     "transformer": "place_behind_transformer",
@@ -64,23 +67,28 @@ class Checked(NamedTuple):
 
 
 def check(conn: Connection, now_ms: int) -> Checked:
-    """Open and close outages; among several workers one does it, once per `CHECK_EVERY_MS` or,
-    where a look takes long, in `CHECK_SHARE` times as long as the last one took.
+    """Open and close outages; among several workers one does it, once per `CHECK_EVERY_MS`.
+
+    All groups are looked at, unless that takes so long that it is not yet due (`CHECK_SHARE`): then
+    those to which something happened. Missed readings, which take longer to tell, show at the next
+    look at all.
     """
     with conn.transaction():
-        claim = {
-            "name": _DUTY,
-            "now_ms": now_ms,
-            "before_ms": now_ms - CHECK_EVERY_MS,
-            "share": CHECK_SHARE,
-        }
-        if conn.execute(query("claim_duty"), claim).fetchone() is None:
+        if not _claim(conn, _LOOK, now_ms):
             return Checked([], [])
-        # The one look at the whole fleet: a plan for points would walk it meter by meter.
+        # Not at points: a plan for these would walk the fleet meter by meter.
         conn.execute(query("plan_freely"))
+        if _claim(conn, _LOOK_AT_ALL, now_ms):
+            duty, gateways, transformers = _LOOK_AT_ALL, None, None
+        else:
+            of = {"now_ms": now_ms, "recent_ms": SUSPECT_MS}
+            suspects = conn.execute(query("suspect_groups"), of).fetchall()
+            duty, (gateways, transformers) = _LOOK, suspects[0]
         groups = conn.execute(
             query("silent_groups"),
             {
+                "gateways": gateways,
+                "transformers": transformers,
                 "now_ms": now_ms,
                 "witness_ms": WITNESS_MS,
                 "usual_interval_s": USUAL_INTERVAL_S,
@@ -95,8 +103,18 @@ def check(conn: Connection, now_ms: int) -> Checked:
         opened = conn.execute(query("open_outages"), {"now_ms": now_ms} | columns).fetchall()
         still = {"scope": columns["scope"], "name": columns["name"], "now_ms": now_ms}
         closed = conn.execute(query("close_outages"), still).fetchall()
-        conn.execute(query("note_duty"), {"name": _DUTY})
+        conn.execute(query("note_duty"), {"name": duty})
     return Checked(opened, closed)
+
+
+def _claim(conn: Connection, duty: str, now_ms: int) -> bool:
+    of = {
+        "name": duty,
+        "now_ms": now_ms,
+        "before_ms": now_ms - CHECK_EVERY_MS,
+        "share": CHECK_SHARE,
+    }
+    return conn.execute(query("claim_duty"), of).fetchone() is not None
 
 
 def suppressed(conn: Connection, meter_ids: Collection[int], now_ms: int) -> set[int]:

@@ -11,18 +11,49 @@ RETURNING d.name
 UPDATE duty SET took = clock_timestamp() - transaction_timestamp() WHERE name = %(name)s
 
 -- name: plan_freely
--- For this transaction: a look at everything, not at points.
-SELECT set_config('enable_seqscan', 'on', true), set_config('enable_hashjoin', 'on', true)
+-- For this transaction: a look at many rows, not at points, and with each look's own plan.
+SELECT set_config('enable_seqscan', 'on', true), set_config('enable_hashjoin', 'on', true),
+       set_config('plan_cache_mode', 'force_custom_plan', true)
+
+-- name: suspect_groups
+-- The groups to which something happened of late or whose outage lasts: gateways by their will,
+-- meters by theirs or by their word that the power fails.
+WITH struck AS (
+    SELECT meter_id FROM meter_state
+    WHERE power_failed_at > at_ms(%(now_ms)s - %(recent_ms)s)
+    UNION
+    SELECT meter_id FROM meter_heard
+    WHERE online IS FALSE AND seen_at > at_ms(%(now_ms)s - %(recent_ms)s)
+), suspect AS (
+    SELECT m.gateway_id, m.transformer FROM struck s JOIN meter m ON m.id = s.meter_id
+    UNION
+    SELECT g.id, m.transformer
+    FROM gateway g JOIN meter m ON m.gateway_id = g.id WHERE g.online IS FALSE
+    UNION
+    SELECT g.id, NULL
+    FROM outage o JOIN gateway g ON g.number = o.name
+    WHERE o.scope = 'gateway' AND o.ended_at IS NULL
+    UNION
+    SELECT NULL, name FROM outage WHERE scope = 'transformer' AND ended_at IS NULL
+)
+SELECT coalesce(array_agg(DISTINCT gateway_id) FILTER (WHERE gateway_id IS NOT NULL), '{}'),
+       coalesce(array_agg(DISTINCT transformer) FILTER (WHERE transformer IS NOT NULL), '{}')
+FROM suspect
 
 -- name: silent_groups
--- Gateways and transformers most of whose meters are silent now. A meter is silent when its
--- connection or its gateway's is gone, when it missed its readings, or when it said that the power
--- fails and nothing since.
+-- Of these gateways and transformers, or of all where both are null, those most of whose meters are
+-- silent now. A meter is silent when its connection or its gateway's is gone, when it missed its
+-- readings, or when it said that the power fails and nothing since.
 -- `heard`: as in `meter_heard`, of all meters at once. Groups are counted by numbers, and named at the
 -- end; OFFSET 0: what a row says is worked out once.
 WITH heard AS (
     SELECT heard_meter_id AS meter_id, max(heard_at_ms) AS at_ms
-    FROM account_state WHERE heard_meter_id IS NOT NULL
+    FROM account_state
+    WHERE heard_meter_id IS NOT NULL
+      AND (%(gateways)s::bigint[] IS NULL OR heard_meter_id IN (
+               SELECT id FROM meter WHERE gateway_id = ANY(%(gateways)s::bigint[])
+               UNION ALL
+               SELECT id FROM meter WHERE transformer = ANY(%(transformers)s::text[])))
     GROUP BY heard_meter_id
 ), behind AS (
     SELECT m.id, m.interval_s, g.id AS gateway_id, NULL AS transformer, g.online IS FALSE AS cut_off,
@@ -30,12 +61,14 @@ WITH heard AS (
     FROM meter m
     JOIN gateway g ON g.id = m.gateway_id
     LEFT JOIN outage o ON o.scope = 'gateway' AND o.name = g.number AND o.ended_at IS NULL
+    WHERE %(gateways)s::bigint[] IS NULL OR m.gateway_id = ANY(%(gateways)s::bigint[])
     UNION ALL
     SELECT m.id, m.interval_s, NULL, m.transformer, g.online IS FALSE, o.id IS NOT NULL
     FROM meter m
     LEFT JOIN gateway g ON g.id = m.gateway_id
     LEFT JOIN outage o ON o.scope = 'transformer' AND o.name = m.transformer AND o.ended_at IS NULL
     WHERE m.transformer IS NOT NULL
+      AND (%(transformers)s::text[] IS NULL OR m.transformer = ANY(%(transformers)s::text[]))
 ), seen AS (
     SELECT b.gateway_id, b.transformer, b.interval_s, b.cut_off, b.lasts, s.online, s.power_failed_at,
            greatest(s.seen_at, at_ms(h.at_ms)) AS seen_at

@@ -115,7 +115,7 @@ def test_a_meter_that_is_called_away_is_heard_though_its_readings_are_steady(uti
 def steady_supply(utility: Any, gateway: str | None) -> str:
     """A meter with three slots, so that its next readings go the short way."""
     supply = utility.open(gateway=gateway)
-    utility.top_up(supply, 90_000_000, "first", utility.now)
+    utility.top_up(supply, 90_000_000, f"first of {supply.meter}", utility.now)
     for seq in (1, 2, 3):
         utility.record(next_reading(utility, supply.meter, gateway, seq))
     return str(supply.meter)
@@ -329,16 +329,89 @@ def test_among_several_workers_one_opens_and_one_closes(utility: Any) -> None:
     assert utility.rows("SELECT count(*) FROM outage") == [1]
 
 
-def test_the_next_look_waits_as_many_times_as_long_as_the_last_one_took(utility: Any) -> None:
+def test_the_next_look_at_all_waits_as_many_times_as_long_as_the_last_one_took(
+    utility: Any,
+) -> None:
     group(utility, 5)
     utility.now += 37 * MINUTE
     assert outages.check(utility.conn, utility.now) == ([], [])
-    assert utility.rows("SELECT took > interval '0' FROM duty") == [True]
-    utility.conn.execute("UPDATE duty SET took = interval '5 s'")
+    assert utility.rows("SELECT took > interval '0' FROM duty ORDER BY name") == [False, True]
+    utility.conn.execute("UPDATE duty SET took = interval '5 s' WHERE name = 'outages among all'")
     utility.now += outages.CHECK_SHARE * 5_000 - 1
     assert outages.check(utility.conn, utility.now) == ([], [])
-    utility.now += 1
+    assert utility.rows("SELECT took > interval '0' FROM duty WHERE name = 'outages'") == [True]
+    utility.now += MINUTE
     assert len(outages.check(utility.conn, utility.now).opened) == 1
+
+
+def only_suspects(utility: Any) -> None:
+    """From now on a look at all groups is not due."""
+    utility.now += 2 * MINUTE
+    outages.check(utility.conn, utility.now)
+    utility.conn.execute("UPDATE duty SET took = interval '9 d' WHERE name = 'outages among all'")
+    utility.now += MINUTE
+
+
+# What strikes most of a group, and what it is called; missed readings alone make no suspect.
+STRUCK = {
+    "will of the gateway": "gateway_offline",
+    "wills of the meters": "silence",
+    "power fails": "power_fail",
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("scope", ["gateway", "transformer"])
+@pytest.mark.parametrize("struck", STRUCK)
+def test_between_looks_at_all_those_are_looked_at_to_whom_something_happened(
+    utility: Any, struck: str, scope: str
+) -> None:
+    group(utility, 3, scope, "other")
+    meters = group(utility, 4, scope, "struck")
+    only_suspects(utility)
+    if struck == "will of the gateway":
+        for meter in meters:
+            placed = {"who": "Sy", "now_ms": utility.now}
+            outages.place_behind(utility.conn, meter, "gateway", "struck", **placed)
+        utility.record(utility.message("pm/v1/g/struck/up/state", b"offline"))
+    for meter in meters[:3]:
+        if struck == "wills of the meters":
+            will(utility, meter)
+        elif struck == "power fails":
+            utility.say(meter, "event", type="power_fail", ts=format_instant(utility.now))
+    if struck == "nothing":
+        utility.now += HOUR
+    outages.check(utility.conn, utility.now)
+    expected = {(scope, "struck", STRUCK[struck])} if STRUCK[struck] is not None else set()
+    if struck == "will of the gateway" and scope == "transformer":
+        expected = {("gateway", "struck", "gateway_offline"), (scope, "struck", "silence")}
+    found = outages.outages(utility.conn)
+    assert {(each.scope, each.name, each.cause) for each in found} == expected
+    # Those in whose outage nobody is struck of late are still looked at, until they speak.
+    utility.now += 2 * HOUR
+    assert outages.check(utility.conn, utility.now) == ([], [])
+    utility.record(utility.message("pm/v1/g/struck/up/state", b"online"))
+    for meter in meters:
+        utility.say(meter, "hello", boot=2, ts=format_instant(utility.now))
+        utility.slot(meter, 9, at_ms=utility.now)
+    utility.now += MINUTE
+    closed = {(scope, name) for scope, name, _ in expected}
+    assert set(outages.check(utility.conn, utility.now).closed) == closed
+
+
+def test_who_speaks_only_in_steady_readings_is_heard_in_a_look_at_suspects(utility: Any) -> None:
+    meters = [steady_supply(utility, None) for _ in range(4)]
+    for meter in meters:
+        placed = {"who": "Sy", "now_ms": utility.now}
+        outages.place_behind(utility.conn, meter, "transformer", "TR-1", **placed)
+    for seq in range(4, 9):
+        utility.record(*(next_reading(utility, meter, None, seq) for meter in meters[1:]))
+    only_suspects(utility)
+    will(utility, meters[1])
+    utility.now += MINUTE
+    assert outages.check(utility.conn, utility.now) == ([], [])
+    utility.now += 40 * MINUTE
+    assert outages.check(utility.conn, utility.now).opened == [("transformer", "TR-1")]
 
 
 def test_what_cannot_be_placed_is_refused(utility: Any) -> None:
