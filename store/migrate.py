@@ -12,6 +12,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from store import server_facts
 from store.errors import MigrationError
 from store.roles import Login, provide
 
@@ -60,12 +61,14 @@ def migrate(
     """Bring the database at `url` to the newest schema; returns the names applied now.
 
     `url` is the owner's. The application's role gets its grants each time, and `login`, who the
-    programs connect as, becomes its member (store.roles).
+    programs connect as, becomes its member (store.roles). Errors: MigrationError.
     """
     applied_now: list[str] = []
     with psycopg.connect(url, autocommit=True) as conn:
         # GREATEST-version notices of the extension are not for our users.
         conn.execute("SET client_min_messages = warning")
+        if not server_facts.is_utf8(conn):
+            raise MigrationError(f"the database is not of UTF-8: {server_facts.MAKE_UTF8}")
         conn.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         conn.execute(_TABLE)
         known: dict[str, str] = dict(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import psycopg
 
 CONNECT_TIMEOUT_S = 5
+MAKE_UTF8 = "make it anew by CREATE DATABASE ... TEMPLATE template0 ENCODING 'UTF8'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,19 +14,33 @@ class ServerFacts:
 
     version: str
     timescaledb_version: str | None
-    # `apache` or `timescale`; None until the extension's library is loaded.
+    # `apache` or `timescale`; None until the database has the extension, which migrating gives it.
     timescaledb_edition: str | None
+    # The server began with its library (shared_preload_libraries, which only a superuser may read).
+    timescaledb_is_loaded: bool
+    # Of the database: of another encoding names would not be kept as they are written.
+    is_utf8: bool
 
 
 def read_server_facts(url: str) -> ServerFacts:
     """Errors: psycopg.OperationalError if the server cannot be reached."""
-    with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+    # A database of SQL_ASCII would answer in bytes.
+    with psycopg.connect(
+        url, connect_timeout=CONNECT_TIMEOUT_S, client_encoding="utf8"
+    ) as connection:
         (row,) = connection.execute(
             """
             SELECT current_setting('server_version'),
                    (SELECT default_version FROM pg_available_extensions
                     WHERE name = 'timescaledb'),
-                   current_setting('timescaledb.license', true)
+                   current_setting('timescaledb.license', true),
+                   current_setting('timescaledb.disable_load', true) IS NOT NULL,
+                   getdatabaseencoding() = 'UTF8'
             """
         ).fetchall()
     return ServerFacts(*row)
+
+
+def is_utf8(connection: psycopg.Connection) -> bool:
+    row = connection.execute("SELECT getdatabaseencoding() = 'UTF8'").fetchone()
+    return row == (True,)

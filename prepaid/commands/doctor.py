@@ -30,7 +30,7 @@ from prepaid.trust import health
 from schemas.errors import DomainError
 from store import key_changes, trust
 from store.roles import connected_as
-from store.server_facts import read_server_facts
+from store.server_facts import MAKE_UTF8, read_server_facts
 
 MIN_PYTHON = (3, 11)
 DISTRIBUTION = "prepaid"
@@ -200,10 +200,13 @@ def check_own_database(url: str) -> Check:
     if facts.timescaledb_version is None:
         mend = "Install the TimescaleDB extension on that server."
         return Check("database", f"{detail} without TimescaleDB", mend)
-    if facts.timescaledb_edition is None:
+    if not facts.timescaledb_is_loaded:
         mend = "Add timescaledb to shared_preload_libraries of that server and restart it."
         return Check("database", f"{detail}, TimescaleDB not loaded", mend)
-    edition = facts.timescaledb_edition
+    if not facts.is_utf8:
+        mend = f"{MAKE_UTF8[0].upper()}{MAKE_UTF8[1:]}."
+        return Check("database", f"{detail}, a database not of UTF-8", mend)
+    edition = facts.timescaledb_edition or "not yet in this database"
     return Check("database", f"{detail}, TimescaleDB {facts.timescaledb_version} ({edition})")
 
 

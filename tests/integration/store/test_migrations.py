@@ -10,7 +10,7 @@ import pytest
 from psycopg import Connection, sql
 from psycopg.errors import InsufficientPrivilege, IntegrityConstraintViolation
 
-from prepaid.commands.doctor import check_role
+from prepaid.commands.doctor import check_own_database, check_role
 from store import migrate, roles
 from store.errors import MigrationError
 from store.migrate import Migration, migrations, pending
@@ -40,6 +40,32 @@ def spare_role(runtime) -> Iterator[str]:
 def licence(conn: Connection) -> str:
     row = conn.execute("SELECT current_setting('timescaledb.license', true)").fetchone()
     return str(row[0]) if row and row[0] else "apache"
+
+
+@pytest.fixture
+def ascii_url(runtime) -> Iterator[str]:
+    """A database of no encoding, as a server has by itself whose system speaks none."""
+    name = f"prepaid_test_{uuid.uuid4().hex[:12]}"
+    made = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'")
+    with psycopg.connect(runtime.database_url, autocommit=True) as conn:
+        conn.execute(made.format(sql.Identifier(name)))
+        yield runtime.database_url.rpartition("/")[0] + f"/{name}"
+        conn.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+
+
+def test_a_database_that_is_not_of_utf8_is_refused_and_told_of(ascii_url: str) -> None:
+    for _ in range(2):
+        with pytest.raises(MigrationError, match="not of UTF-8: make it anew"):
+            migrate.migrate(ascii_url)
+    check = check_own_database(ascii_url)
+    assert not check.passed
+    assert "not of UTF-8" in check.detail
+
+
+def test_a_new_database_of_an_own_server_needs_no_mending(empty_url: str) -> None:
+    assert check_own_database(empty_url).passed
+    migrate.migrate(empty_url)
+    assert check_own_database(empty_url).passed
 
 
 def test_files_are_numbered_without_gaps() -> None:
