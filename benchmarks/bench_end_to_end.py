@@ -99,7 +99,7 @@ def _floor(stage: Stage, floor: Floor, slots: int) -> Cost:
     said = ((topic(number), body) for body in bodies for number in stage.fleet.numbers)
     messages = list(islice(said, FLOOR_MESSAGES_MAX[floor.name]))
     file = stage.load.prepare(messages)
-    floor.empty(stage.conn, meters, population.register_wh(population.FIRST_SLOT))
+    floor.fill(stage.conn, meters, population.register_wh(population.FIRST_SLOT))
     meter = Meter(
         {
             "database, all": lambda: tree_cpu_s(stage.postmaster_pid),
@@ -114,6 +114,7 @@ def _floor(stage: Stage, floor: Floor, slots: int) -> Cost:
     cost = with_generator(meter.cost(len(messages)), publishing.finish())
     file.unlink()
     stored = floor.stored(stage.conn)
+    floor.empty(stage.conn)
     if stored != len(messages):
         raise LoadError("floor_wrong", f"{floor.name}: {stored} of {len(messages)} are stored.")
     return Cost(cost.readings, cost.elapsed_s, {"worker": worker_s} | cost.cpu_s)

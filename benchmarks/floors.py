@@ -71,10 +71,14 @@ class Floor(ABC):
     def make(self, conn: Connection[Any]) -> None:  # noqa: B027 - not every floor has one
         """Its tables, once."""
 
-    def empty(  # noqa: B027 - not every floor has one
+    def fill(  # noqa: B027 - not every floor has one
         self, conn: Connection[Any], meters: int, value_wh: int
     ) -> None:
-        """Before each repetition; every meter stands at `value_wh`."""
+        """Before each repetition: its accounts; every meter stands at `value_wh`."""
+
+    @abstractmethod
+    def empty(self, conn: Connection[Any]) -> None:
+        """After each repetition, so that what follows does not tidy up behind it."""
 
     @abstractmethod
     def start(self, count: int) -> Running:
@@ -120,7 +124,7 @@ class Shell(Floor):
     def make(self, conn: Connection[Any]) -> None:
         conn.execute(statement("make_raw"))
 
-    def empty(self, conn: Connection[Any], meters: int, value_wh: int) -> None:
+    def empty(self, conn: Connection[Any]) -> None:
         conn.execute(statement("empty_raw"))
 
     def start(self, count: int) -> Running:
@@ -157,9 +161,11 @@ class _Tables(Floor):
     def make(self, conn: Connection[Any]) -> None:
         conn.execute(statement("make_literal"))
 
-    def empty(self, conn: Connection[Any], meters: int, value_wh: int) -> None:
-        conn.execute(statement("empty_literal"))
+    def fill(self, conn: Connection[Any], meters: int, value_wh: int) -> None:
         conn.execute(statement("fill_literal"), {"meters": meters, "value_wh": value_wh})
+
+    def empty(self, conn: Connection[Any]) -> None:
+        conn.execute(statement("empty_literal"))
 
     def stored(self, conn: Connection[Any]) -> int:
         row = conn.execute(statement("count_literal")).fetchone()

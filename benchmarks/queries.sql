@@ -7,28 +7,28 @@ CREATE TABLE bare_reading (meter_id bigint, ts timestamptz, value_wh bigint)
 COPY bare_reading FROM STDIN (FORMAT BINARY)
 
 -- name: make_raw
--- What the shell floor keeps: the line as it came.
-CREATE TABLE raw_reading (line text)
+-- What the shell floor keeps: the line as it came. Nobody tidies a floor's tables while others run.
+CREATE TABLE raw_reading (line text) WITH (autovacuum_enabled = false)
 
 -- name: count_raw
 -- How many of them are committed.
 SELECT count(*) FROM raw_reading
 
 -- name: empty_raw
--- Before each repetition.
+-- After each repetition.
 TRUNCATE raw_reading
 
 -- name: make_literal
 -- The tables of the literal stack: readings, balances and entries.
 CREATE TABLE IF NOT EXISTS literal_reading (
     meter text NOT NULL, ts timestamptz NOT NULL, value_wh bigint NOT NULL, PRIMARY KEY (meter, ts)
-);
+) WITH (autovacuum_enabled = false);
 CREATE TABLE IF NOT EXISTS literal_account (
     meter text PRIMARY KEY, value_wh bigint NOT NULL, balance_micro bigint NOT NULL
-);
+) WITH (autovacuum_enabled = false);
 CREATE TABLE IF NOT EXISTS literal_entry (
     meter text NOT NULL, ts timestamptz NOT NULL, amount_micro bigint NOT NULL
-);
+) WITH (autovacuum_enabled = false);
 
 -- name: fill_literal
 -- Its accounts, as every meter stands after a slot.
@@ -36,7 +36,7 @@ INSERT INTO literal_account
 SELECT lpad(n::text, 11, '0'), %(value_wh)s, 0 FROM generate_series(1, %(meters)s) AS n
 
 -- name: empty_literal
--- Before each repetition.
+-- After each repetition.
 TRUNCATE literal_reading, literal_account, literal_entry
 
 -- name: count_literal

@@ -1,8 +1,8 @@
 -- name: claim_duty
 -- A duty is done by the worker that gets its row; the others find it done. `share`: of the time one
--- in so many is spent on it.
+-- in so many is spent on it. Until it is noted how long it takes now, it took no time.
 INSERT INTO duty AS d (name, done_at) VALUES (%(name)s, at_ms(%(now_ms)s))
-ON CONFLICT (name) DO UPDATE SET done_at = excluded.done_at
+ON CONFLICT (name) DO UPDATE SET done_at = excluded.done_at, took = '0'
 WHERE d.done_at <= at_ms(%(before_ms)s) AND d.done_at <= excluded.done_at - d.took * %(share)s
 RETURNING d.name
 

@@ -344,6 +344,17 @@ def test_the_next_look_at_all_waits_as_many_times_as_long_as_the_last_one_took(
     assert len(outages.check(utility.conn, utility.now).opened) == 1
 
 
+def test_a_long_look_at_suspects_is_not_for_ever_put_off_by_looks_at_all(utility: Any) -> None:
+    outages.check(utility.conn, utility.now)
+    utility.conn.execute("UPDATE duty SET took = interval '5 s'")
+    utility.now += outages.CHECK_SHARE * 5_000  # both are due: this is one at all
+    for waited_ms in (0, MINUTE):
+        utility.now += waited_ms
+        outages.check(utility.conn, utility.now)
+        looked_at = utility.rows("SELECT ms_of(done_at) FROM duty WHERE name = 'outages'")
+        assert looked_at == [utility.now]
+
+
 def only_suspects(utility: Any) -> None:
     """From now on a look at all groups is not due."""
     utility.now += 2 * MINUTE
