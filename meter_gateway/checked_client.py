@@ -2,6 +2,9 @@
 
 An MQTT 5 broker refuses a publication in its PUBACK, say for want of a right. aiomqtt 2.5 reads
 every PUBACK as success, so that a command that nobody got would count as sent.
+
+Besides, it asks the loop to watch a socket by its number, a turn later: where the connection broke
+meanwhile, the number is nobody's, or that of another connection, whose writing would stop.
 """
 
 from typing import Any
@@ -37,3 +40,18 @@ class CheckedClient(aiomqtt.Client):
         if reason_code.is_failure:
             self._refused.append(str(reason_code))
         super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        def write() -> None:
+            try:
+                client.loop_write()
+            except Exception as error:  # noqa: BLE001 - as in aiomqtt: it ends the connection
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def register() -> None:
+            if sock.fileno() >= 0:
+                self._loop.add_writer(sock.fileno(), write)
+
+        # paho may call from the thread that connects.
+        self._loop.call_soon_threadsafe(register)
