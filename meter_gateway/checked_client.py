@@ -45,7 +45,7 @@ class CheckedClient(aiomqtt.Client):
         def write() -> None:
             try:
                 client.loop_write()
-            except Exception as error:  # noqa: BLE001 - as in aiomqtt: it ends the connection
+            except Exception as error:  # as in aiomqtt: whatever it is, it ends the connection
                 if not self._disconnected.done():
                     self._disconnected.set_exception(error)
 
