@@ -81,8 +81,8 @@ def check(conn: Connection, now_ms: int) -> Checked:
         if _claim(conn, _LOOK_AT_ALL, now_ms):
             duty, gateways, transformers = _LOOK_AT_ALL, None, None
         else:
-            of = {"now_ms": now_ms, "recent_ms": SUSPECT_MS}
-            suspects = conn.execute(query("suspect_groups"), of).fetchall()
+            since = {"since_ms": now_ms - SUSPECT_MS}
+            suspects = conn.execute(query("suspect_groups"), since).fetchall()
             duty, (gateways, transformers) = _LOOK, suspects[0]
         groups = conn.execute(
             query("silent_groups"),

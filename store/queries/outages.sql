@@ -20,10 +20,10 @@ SELECT set_config('enable_seqscan', 'on', true), set_config('enable_hashjoin', '
 -- meters by theirs or by their word that the power fails.
 WITH struck AS (
     SELECT meter_id FROM meter_state
-    WHERE power_failed_at > at_ms(%(now_ms)s - %(recent_ms)s)
+    WHERE power_failed_at > at_ms(%(since_ms)s)
     UNION
     SELECT meter_id FROM meter_heard
-    WHERE online IS FALSE AND seen_at > at_ms(%(now_ms)s - %(recent_ms)s)
+    WHERE online IS FALSE AND seen_at > at_ms(%(since_ms)s)
 ), suspect AS (
     SELECT m.gateway_id, m.transformer FROM struck s JOIN meter m ON m.id = s.meter_id
     UNION
