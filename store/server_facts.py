@@ -28,17 +28,16 @@ def read_server_facts(url: str) -> ServerFacts:
     with psycopg.connect(
         url, connect_timeout=CONNECT_TIMEOUT_S, client_encoding="utf8"
     ) as connection:
-        (row,) = connection.execute(
+        ((version, available, edition, is_loaded),) = connection.execute(
             """
             SELECT current_setting('server_version'),
                    (SELECT default_version FROM pg_available_extensions
                     WHERE name = 'timescaledb'),
                    current_setting('timescaledb.license', true),
-                   current_setting('timescaledb.disable_load', true) IS NOT NULL,
-                   getdatabaseencoding() = 'UTF8'
+                   current_setting('timescaledb.disable_load', true) IS NOT NULL
             """
         ).fetchall()
-    return ServerFacts(*row)
+        return ServerFacts(version, available, edition, is_loaded, is_utf8(connection))
 
 
 def is_utf8(connection: psycopg.Connection) -> bool:

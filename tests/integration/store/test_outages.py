@@ -22,6 +22,10 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 
+def place(utility: Any, meter: str, scope: Any, name: str) -> None:
+    outages.place_behind(utility.conn, meter, scope, name, who="Sy", now_ms=utility.now)
+
+
 # --- connections ------------------------------------------------------------------------------
 
 # What a device says, one after the other; in brackets what the broker held back; and whether it is
@@ -75,9 +79,7 @@ def test_a_held_back_will_is_older_than_a_birth_of_now(utility: Any, words: str,
     gateway = "dcu-1" if side == "g" else None
     supply = utility.open(gateway=gateway)
     if gateway is not None:
-        outages.place_behind(
-            utility.conn, supply.meter, "gateway", gateway, who="Sy", now_ms=utility.now
-        )
+        place(utility, supply.meter, "gateway", gateway)
     utility.top_up(supply, 90_000_000, "first", utility.now)
     device = f"{side}/{gateway or supply.meter}"
     for word in words.split():
@@ -166,8 +168,7 @@ def group(utility: Any, size: int, scope: str = "transformer", name: str = "TR-1
     """Meters behind one thing that were all heard now."""
     meters = [utility.meter() for _ in range(size)]
     for meter in meters:
-        placed = {"who": "Sy", "now_ms": utility.now}
-        outages.place_behind(utility.conn, meter, scope, name, **placed)  # type: ignore[arg-type] # a test's words
+        place(utility, meter, scope, name)
         utility.slot(meter, 1)
     return meters
 
@@ -382,8 +383,7 @@ def test_between_looks_at_all_those_are_looked_at_to_whom_something_happened(
     only_suspects(utility)
     if struck == "will of the gateway":
         for meter in meters:
-            placed = {"who": "Sy", "now_ms": utility.now}
-            outages.place_behind(utility.conn, meter, "gateway", "struck", **placed)
+            place(utility, meter, "gateway", "struck")
         utility.record(utility.message("pm/v1/g/struck/up/state", b"offline"))
     for meter in meters[:3]:
         if struck == "wills of the meters":
@@ -413,8 +413,7 @@ def test_between_looks_at_all_those_are_looked_at_to_whom_something_happened(
 def test_who_speaks_only_in_steady_readings_is_heard_in_a_look_at_suspects(utility: Any) -> None:
     meters = [steady_supply(utility, None) for _ in range(4)]
     for meter in meters:
-        placed = {"who": "Sy", "now_ms": utility.now}
-        outages.place_behind(utility.conn, meter, "transformer", "TR-1", **placed)
+        place(utility, meter, "transformer", "TR-1")
     for seq in range(4, 9):
         utility.record(*(next_reading(utility, meter, None, seq) for meter in meters[1:]))
     only_suspects(utility)
